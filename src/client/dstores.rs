@@ -1,0 +1,214 @@
+//! Connections to Dstores, used again where the Dstore allows it. (spec 2.5, 8.2)
+//!
+//! Whether a Dstore knows KEEP_ALIVE is found out by saying it. One that does not know it may ignore it and close after
+//! the transfer, close at once, or be confused: in each case the transfer is tried again without, and the Dstore
+//! remembered as one that wants a connection per transfer.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Read};
+use std::time::{Duration, Instant};
+
+use crate::protocol::{Address, Connection, Message};
+
+/// A kept connection that is found closed after less than this was not closed for being idle: its Dstore does not
+/// keep connections.
+const SOON: Duration = Duration::from_secs(10);
+
+/// How much of the content [`Link::receive_first_content`] takes at most.
+const FIRST_BYTES: u64 = 64 << 10;
+
+/// The Dstores that this client has talked to.
+pub(super) struct Dstores {
+    timeout: Duration,
+    keeps: bool,
+    known: HashMap<Address, Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    habit: Habit,
+    kept: Option<Link>,
+}
+
+/// What a Dstore does after a transfer.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Habit {
+    #[default]
+    Unknown,
+    Keeps,
+    Closes,
+}
+
+/// A connection on which a transfer has been asked for.
+pub(super) struct Link {
+    connection: Connection,
+    opening: Opening,
+    transfers: u32,
+    idle_since: Instant,
+}
+
+/// A transfer that has been asked for, or why it could not be.
+pub(super) type Asked = Result<Link, Failed>;
+
+/// A connection that is of no use.
+pub(super) struct Failed {
+    opening: Opening,
+    error: io::Error,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Greeting {
+    IfUseful,
+    None,
+}
+
+/// How a connection was come by: the more hopeful, the more can be tried after it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// Kept from an earlier transfer; the Dstore may have closed it since.
+    Kept,
+    /// New, with a KEEP_ALIVE that the Dstore may not know.
+    Greeted,
+    /// New and plain, or greeted where that is known to be understood: what fails now fails for good.
+    Sure,
+}
+
+impl Dstores {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self { timeout, keeps: true, known: HashMap::new() }
+    }
+
+    pub(super) fn keep_connections(&mut self, keep: bool) {
+        self.keeps = keep;
+        if !keep {
+            self.known.clear();
+        }
+    }
+
+    /// Sends the request for a transfer, on a kept connection if there is one.
+    pub(super) fn ask(&mut self, dstore: &Address, request: &Message) -> Asked {
+        let Some(mut link) = self.known.get_mut(dstore).and_then(|known| known.kept.take()) else {
+            return self.connect(dstore, request, Greeting::IfUseful);
+        };
+        link.opening = Opening::Kept;
+        match link.connection.send(request) {
+            Ok(()) => Ok(link),
+            Err(error) => {
+                self.judge(dstore, &link);
+                Err(Failed { opening: Opening::Kept, error })
+            }
+        }
+    }
+
+    /// What `answer` makes of the Dstore's answer. Where asking, or the answer, fails in a way that a less hopeful
+    /// kind of connection would mend, that is tried.
+    pub(super) fn expect_answer<T>(
+        &mut self,
+        dstore: &Address,
+        request: &Message,
+        mut asked: Asked,
+        mut answer: impl FnMut(&mut Link, Duration) -> io::Result<T>,
+    ) -> io::Result<(Link, T)> {
+        let mut was_greeted_in_vain = false;
+        loop {
+            let answered = asked.and_then(|mut link| {
+                // A Dstore that is confused by KEEP_ALIVE must leave time for a second try.
+                let patience = if link.opening == Opening::Greeted { self.timeout / 2 } else { self.timeout };
+                match answer(&mut link, patience) {
+                    Ok(value) => Ok((link, value)),
+                    Err(error) => {
+                        self.judge(dstore, &link);
+                        Err(Failed { opening: link.opening, error })
+                    }
+                }
+            });
+            let failed = match answered {
+                Ok(answered) => {
+                    if was_greeted_in_vain {
+                        self.known.entry(dstore.clone()).or_default().habit = Habit::Closes;
+                    }
+                    return Ok(answered);
+                }
+                Err(failed) => failed,
+            };
+            asked = match failed.opening {
+                Opening::Kept => self.connect(dstore, request, Greeting::IfUseful),
+                Opening::Greeted => {
+                    was_greeted_in_vain = true;
+                    self.connect(dstore, request, Greeting::None)
+                }
+                Opening::Sure => return Err(failed.error),
+            };
+        }
+    }
+
+    /// A transfer has ended well: its connection may serve the next.
+    pub(super) fn keep(&mut self, dstore: &Address, mut link: Link) {
+        let known = self.known.entry(dstore.clone()).or_default();
+        if !self.keeps || known.habit == Habit::Closes {
+            return;
+        }
+        link.transfers += 1;
+        if link.transfers > 1 {
+            known.habit = Habit::Keeps;
+        }
+        link.idle_since = Instant::now();
+        known.kept = Some(link);
+    }
+
+    fn connect(&self, dstore: &Address, request: &Message, greeting: Greeting) -> Asked {
+        let habit = self.known.get(dstore).map_or(Habit::Unknown, |known| known.habit);
+        let greets = self.keeps && habit != Habit::Closes && greeting == Greeting::IfUseful;
+        let opening = if greets && habit == Habit::Unknown { Opening::Greeted } else { Opening::Sure };
+        // Nobody there is nobody there, with or without a greeting.
+        let connection = Connection::connect(dstore.socket(), self.timeout)
+            .map_err(|error| Failed { opening: Opening::Sure, error })?;
+        let sent = connection.outgoing().limit_stalls(self.timeout).and_then(|()| {
+            if greets {
+                connection.outgoing().send_all(&[Message::KeepAlive, request.clone()])
+            } else {
+                connection.send(request)
+            }
+        });
+        match sent {
+            Ok(()) => Ok(Link { connection, opening, transfers: 0, idle_since: Instant::now() }),
+            Err(error) => Err(Failed { opening, error }),
+        }
+    }
+
+    /// Learns from a connection that failed.
+    fn judge(&mut self, dstore: &Address, link: &Link) {
+        if link.opening == Opening::Kept && link.transfers == 1 && link.idle_since.elapsed() < SOON {
+            self.known.entry(dstore.clone()).or_default().habit = Habit::Closes;
+        }
+    }
+}
+
+impl Link {
+    /// Waits for ACK.
+    pub(super) fn receive_ack(&mut self, patience: Duration) -> io::Result<()> {
+        match self.connection.receive_within(patience)? {
+            Some(Ok(Message::Ack)) => Ok(()),
+            Some(_) => Err(io::Error::new(ErrorKind::InvalidData, "expected ACK")),
+            None => Err(ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Waits for the beginning of the content, which says that there will be any.
+    pub(super) fn receive_first_content(&mut self, size: u64, patience: Duration) -> io::Result<Vec<u8>> {
+        let mut first = vec![0; size.min(FIRST_BYTES) as usize];
+        let received = self.connection.content(size, patience).read(&mut first)?;
+        first.truncate(received);
+        Ok(first)
+    }
+
+    /// The content, or what is left of it.
+    pub(super) fn content(&mut self, size: u64, stall: Duration) -> impl Read {
+        self.connection.content(size, stall)
+    }
+
+    /// Sends bytes of content.
+    pub(super) fn send_content(&self, bytes: &[u8]) -> io::Result<()> {
+        self.connection.send_content(bytes)
+    }
+}

@@ -1,0 +1,272 @@
+//! The client library: one blocking API for everything that uses the store. (spec 1.3, 4)
+//!
+//! Works with anybody's Controller and Dstores. On the same wire it does better than the official client: content goes
+//! to the R Dstores at the same time, and connections to Dstores that know KEEP_ALIVE are used again (spec 8.2).
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use stevedore::{client::Client, controller, dstore};
+//! # let folder = std::env::temp_dir().join(format!("stevedore-doc-{}", std::process::id()));
+//! let controller = controller::start(controller::Config::new(1))?;
+//! let port = controller.address()?.port();
+//! let _dstore = dstore::start(dstore::Config::new(port, &folder))?;
+//! controller.wait_until(Duration::from_secs(5), |status| status.rebalances == 1).expect("the Dstore joins");
+//!
+//! let mut client = Client::connect(([127, 0, 0, 1], port).into(), Duration::from_secs(5))?;
+//! client.store_bytes("greeting.txt", b"hello")?;
+//! assert_eq!(client.load_bytes("greeting.txt")?, b"hello");
+//! assert_eq!(client.list()?.len(), 1);
+//! client.remove("greeting.txt")?;
+//! # std::fs::remove_dir_all(folder)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod dstores;
+mod error;
+mod target;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::protocol::connection::{CopyError, DSTORE_LINE_LIMIT, copy};
+use crate::protocol::{Address, Connection, FileName, Message};
+
+use dstores::{Dstores, Link};
+pub use error::Error;
+pub use target::Target;
+use target::{NewFile, Once};
+
+/// How many holders a load tries before it takes the Controller for confused.
+const MOST_OFFERS: usize = 1000;
+
+/// A client of the store: one connection to the Controller, any number of operations one after another.
+///
+/// After an error the client can be used again: where an answer may still be under way, it begins with a new
+/// connection, so that no late reply is ever taken for another request's. (spec 6.1)
+pub struct Client {
+    controller: SocketAddr,
+    timeout: Duration,
+    /// `None` after a failure.
+    connection: Option<Connection>,
+    dstores: Dstores,
+}
+
+impl Client {
+    /// Connects to a Controller. `timeout` bounds the wait for each reply, from it and from Dstores. (spec 2.7)
+    pub fn connect(controller: SocketAddr, timeout: Duration) -> Result<Self, Error> {
+        let mut client = Self { controller, timeout, connection: None, dstores: Dstores::new(timeout) };
+        client.connection()?;
+        Ok(client)
+    }
+
+    /// Whether to use connections to Dstores again, as it does unless told otherwise. (spec 8.2)
+    pub fn keep_connections(&mut self, keep: bool) {
+        self.dstores.keep_connections(keep);
+    }
+
+    /// Stores `size` bytes of `content` as a new file. (spec 4.2)
+    ///
+    /// Fails without storing anything if `content` ends early. A longer one is cut at `size`.
+    pub fn store(&mut self, name: &str, size: u64, content: &mut impl Read) -> Result<(), Error> {
+        let name = FileName::new(name)?;
+        let dstores = match self.request(&Message::Store { name: name.clone(), size })? {
+            Message::StoreTo { dstores } => dstores,
+            reply => return Err(self.refused(&name, reply)),
+        };
+        if let Err(error) = self.send_to_all(&name, size, &dstores, content) {
+            // Without all R acknowledgements the Controller will not answer.
+            self.connection = None;
+            return Err(error);
+        }
+        match self.reply(&Message::Store { name: name.clone(), size })? {
+            Message::StoreComplete => Ok(()),
+            reply => Err(self.refused(&name, reply)),
+        }
+    }
+
+    /// Stores a file of the file system under `name`.
+    pub fn store_file(&mut self, name: &str, path: &Path) -> Result<(), Error> {
+        let mut file = File::open(path)?;
+        let size = file.metadata()?.len();
+        self.store(name, size, &mut file)
+    }
+
+    /// Stores what is in memory.
+    pub fn store_bytes(&mut self, name: &str, mut content: &[u8]) -> Result<(), Error> {
+        self.store(name, content.len() as u64, &mut content)
+    }
+
+    /// Loads a file into `target`, from one holder after another until one delivers all of it; returns its size.
+    /// (spec 4.3)
+    pub fn load(&mut self, name: &str, target: &mut impl Target) -> Result<u64, Error> {
+        let name = FileName::new(name)?;
+        let mut request = Message::Load { name: name.clone() };
+        let mut last_failure = None;
+        for _ in 0..MOST_OFFERS {
+            let (dstore, size) = match self.request(&request)? {
+                Message::LoadFrom { dstore, size } => (dstore, size),
+                Message::LoadFailed => break,
+                reply => return Err(self.refused(&name, reply)),
+            };
+            match self.fetch(&dstore, &name, size, target) {
+                Ok(()) => return Ok(size),
+                Err(CopyError::Sink(error)) => return Err(Error::Local(error)),
+                Err(CopyError::Source(error)) => {
+                    log::warn!("{name}: {dstore} does not deliver: {error}");
+                    last_failure = Some((dstore, error));
+                    target.restart()?;
+                }
+            }
+            request = Message::Reload { name: name.clone() };
+        }
+        Err(Error::LoadFailed { name, last_failure })
+    }
+
+    /// Loads a file into the file system. It appears at `path`, replacing what is there, only once it is whole.
+    pub fn load_file(&mut self, name: &str, path: &Path) -> Result<u64, Error> {
+        let mut file = NewFile::create(path)?;
+        let size = self.load(name, &mut file)?;
+        file.keep()?;
+        Ok(size)
+    }
+
+    /// Loads a file into memory.
+    pub fn load_bytes(&mut self, name: &str) -> Result<Vec<u8>, Error> {
+        let mut content = Vec::new();
+        self.load(name, &mut content)?;
+        Ok(content)
+    }
+
+    /// Loads a file into a writer. What has been written cannot be taken back: a holder that fails after its first
+    /// byte fails the load, where a [`Target`] that can start again would have another holder tried.
+    pub fn load_into(&mut self, name: &str, writer: &mut impl Write) -> Result<u64, Error> {
+        self.load(name, &mut Once::new(writer))
+    }
+
+    /// Removes a file. (spec 4.4)
+    pub fn remove(&mut self, name: &str) -> Result<(), Error> {
+        let name = FileName::new(name)?;
+        match self.request(&Message::Remove { name: name.clone() })? {
+            Message::RemoveComplete => Ok(()),
+            reply => Err(self.refused(&name, reply)),
+        }
+    }
+
+    /// The names of all files that are completely stored, in the Controller's order. (spec 4.5)
+    pub fn list(&mut self) -> Result<Vec<FileName>, Error> {
+        match self.request(&Message::List { names: Vec::new() })? {
+            Message::List { names } => Ok(names),
+            Message::NotEnoughDstores => Err(Error::NotEnoughDstores),
+            reply => Err(self.unexpected(reply)),
+        }
+    }
+
+    /// Sends `content` to all of `dstores` at the same time. One that fails fails the store: without it the
+    /// Controller will not have R acknowledgements.
+    fn send_to_all(
+        &mut self,
+        name: &FileName,
+        size: u64,
+        dstores: &[Address],
+        content: &mut impl Read,
+    ) -> Result<(), Error> {
+        let request = Message::Store { name: name.clone(), size };
+        // All are asked before the first is waited for.
+        let asked: Vec<_> = dstores.iter().map(|dstore| (dstore, self.dstores.ask(dstore, &request))).collect();
+        let mut links = Vec::with_capacity(asked.len());
+        for (dstore, asked) in asked {
+            let link = self.dstores.expect_answer(dstore, &request, asked, Link::receive_ack);
+            links.push((dstore, link.map_err(|source| Error::dstore(dstore, source))?.0));
+        }
+        let mut failed = None;
+        copy(size, content, &mut |bytes| {
+            for (dstore, link) in &links {
+                link.send_content(bytes).inspect_err(|_| failed = Some(*dstore))?;
+            }
+            Ok(())
+        })
+        .map_err(|error| match (error, failed) {
+            (CopyError::Sink(source), Some(dstore)) => Error::dstore(dstore, source),
+            (error, _) => Error::Local(error.into()),
+        })?;
+        links.into_iter().for_each(|(dstore, link)| self.dstores.keep(dstore, link));
+        Ok(())
+    }
+
+    /// Gets the content from one holder.
+    fn fetch(
+        &mut self,
+        dstore: &Address,
+        name: &FileName,
+        size: u64,
+        target: &mut impl Target,
+    ) -> Result<(), CopyError> {
+        let request = Message::LoadData { name: name.clone() };
+        let asked = self.dstores.ask(dstore, &request);
+        let first_bytes = |link: &mut Link, patience| link.receive_first_content(size, patience);
+        let (mut link, first) =
+            self.dstores.expect_answer(dstore, &request, asked, first_bytes).map_err(CopyError::Source)?;
+        target.write(&first).map_err(CopyError::Sink)?;
+        let remaining = size - first.len() as u64;
+        copy(remaining, &mut link.content(remaining, self.timeout), &mut |bytes| target.write(bytes))?;
+        self.dstores.keep(dstore, link);
+        Ok(())
+    }
+
+    fn request(&mut self, request: &Message) -> Result<Message, Error> {
+        let controller = self.controller;
+        let sent = self.connection()?.send(request);
+        if let Err(source) = sent {
+            self.connection = None;
+            return Err(Error::Controller { address: controller, source });
+        }
+        self.reply(request)
+    }
+
+    /// The Controller's next message. If none comes the connection is given up: a late one must not be mistaken.
+    fn reply(&mut self, request: &Message) -> Result<Message, Error> {
+        let (address, timeout) = (self.controller, self.timeout);
+        let failure = match self.connection()?.receive_within(timeout) {
+            Ok(Some(Ok(message))) => return Ok(message),
+            Ok(Some(Err(reason))) => Error::Unexpected { reply: reason.to_string() },
+            Ok(None) => Error::Controller { address, source: io::ErrorKind::UnexpectedEof.into() },
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Error::NoReply { request: request.to_string(), timeout }
+            }
+            Err(source) => Error::Controller { address, source },
+        };
+        self.connection = None;
+        Err(failure)
+    }
+
+    fn connection(&mut self) -> Result<&mut Connection, Error> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let mut connection = Connection::connect(self.controller, self.timeout)
+                    .map_err(|source| Error::Controller { address: self.controller, source })?;
+                connection.limit_lines(DSTORE_LINE_LIMIT); // a LIST may be long
+                connection
+            }
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    fn refused(&mut self, name: &FileName, reply: Message) -> Error {
+        match reply {
+            Message::NotEnoughDstores => Error::NotEnoughDstores,
+            Message::FileAlreadyExists => Error::AlreadyExists(name.clone()),
+            Message::FileDoesNotExist { .. } => Error::DoesNotExist(name.clone()),
+            reply => self.unexpected(reply),
+        }
+    }
+
+    /// What else the Controller says after this cannot be told either.
+    fn unexpected(&mut self, reply: Message) -> Error {
+        self.connection = None;
+        Error::Unexpected { reply: reply.to_string() }
+    }
+}

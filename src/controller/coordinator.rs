@@ -1,0 +1,204 @@
+//! When to rebalance, and how one goes. (spec 4.6)
+//!
+//! One thread, so that there are never two at once. It waits on channels only: the Dstores' readers put what they
+//! receive into one, and the links' writers send what it says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, after, never, select};
+
+use super::Controller;
+use crate::index::{Budget, DstoreId, DstoreOrder, Orders, Situation, Survey};
+use crate::protocol::FileName;
+
+/// Rounds are numbered from the start of the Controller on.
+pub(super) type Round = u64;
+
+/// What the coordinator hears of.
+pub(super) enum Event {
+    /// A Dstore has become a member.
+    Joined,
+    /// A Dstore is a member no longer.
+    Left { dstore: DstoreId },
+    /// A Dstore has answered the LIST of this round.
+    Listed { dstore: DstoreId, round: Round, names: Vec<FileName> },
+    /// A Dstore has carried out the order of this round.
+    Reported { dstore: DstoreId, round: Round },
+}
+
+/// How far a round came.
+enum Progress {
+    /// Everything that was to do is done, or all that can be.
+    Finished,
+    /// All that it took on is done, and there is more. (spec 7.19)
+    MoreToDo,
+    /// The Controller stops.
+    Stopped,
+}
+
+pub(super) struct Coordinator<'a> {
+    controller: &'a Controller,
+    events: Receiver<Event>,
+    stop: Receiver<Infallible>,
+    round: Round,
+    /// What a Dstore can do within the timeout, as far as is known. (spec 7.19)
+    budget: Budget,
+}
+
+impl<'a> Coordinator<'a> {
+    pub(super) fn new(controller: &'a Controller, events: Receiver<Event>, stop: Receiver<Infallible>) -> Self {
+        let budget = first_budget(controller.config.timeout);
+        Self { controller, events, stop, round: 0, budget }
+    }
+
+    /// Rebalances after every join and in every period, until the Controller stops.
+    pub(super) fn run(mut self) {
+        while self.wait_for_cause() {
+            // Joins that have been made by now are served by the rebalance to come (spec 7.10); whatever else has
+            // been said in the meantime answers to rounds that are over.
+            while self.events.try_recv().is_ok() {}
+            if !self.rebalance() {
+                return;
+            }
+        }
+    }
+
+    /// False when the Controller stops.
+    fn wait_for_cause(&self) -> bool {
+        let period = self.controller.config.rebalance_period.map_or(never(), after);
+        loop {
+            select! {
+                recv(self.events) -> event => if let Ok(Event::Joined) = event { return true },
+                recv(period) -> _ => return true,
+                recv(self.stop) -> _ => return false,
+            }
+        }
+    }
+
+    /// One rebalance, in as many rounds as it takes, with requests served in between. False when the Controller stops.
+    fn rebalance(&mut self) -> bool {
+        loop {
+            if !self.controller.gate.close() {
+                return false;
+            }
+            let progress = self.round();
+            {
+                let mut ledger = self.controller.ledger.lock();
+                ledger.rebalances += 1;
+                self.controller.changed.notify_all();
+            }
+            self.controller.gate.open();
+            match progress {
+                Progress::Finished => return true,
+                Progress::MoreToDo => {}
+                Progress::Stopped => return false,
+            }
+        }
+    }
+
+    /// A complete rebalance of as much as the Dstores can do within the timeout; leaves the index true.
+    fn round(&mut self) -> Progress {
+        if !self.controller.ledger.lock().index.has_enough_dstores() {
+            return Progress::Finished;
+        }
+        self.round += 1;
+        let Some(lists) = self.collect_lists() else { return Progress::Stopped };
+        let survey = Survey::new(lists);
+        let situation = self.controller.ledger.lock().index.reconcile(&survey);
+        drop(survey);
+        let mut orders = situation.orders(self.controller.config.replicas);
+        if orders.is_empty() {
+            return Progress::Finished; // spec 7.8
+        }
+        let is_cut = orders.values_mut().fold(false, |is_cut, order| order.cut(self.budget) || is_cut);
+        let begun = Instant::now();
+        let Some(reported) = self.carry_out(&situation, &orders) else { return Progress::Stopped };
+        let is_done = orders.keys().all(|dstore| reported.contains(dstore));
+        self.adjust_budget(is_done, begun.elapsed());
+        self.controller.ledger.lock().index.confirm(&orders, &reported);
+        if !is_done {
+            log::warn!("rebalance: not every Dstore has reported in time; the next one sorts it out"); // spec 4.6.6
+        }
+        if is_cut && is_done { Progress::MoreToDo } else { Progress::Finished }
+    }
+
+    /// Asks every Dstore for its files; those that do not answer in time take no part. (spec 4.6.1)
+    fn collect_lists(&self) -> Option<BTreeMap<DstoreId, Vec<FileName>>> {
+        let links = self.controller.links.all();
+        for (_, link) in &links {
+            link.ask_for_list(self.round);
+        }
+        let mut lists = BTreeMap::new();
+        let asked = links.into_iter().map(|(dstore, _)| dstore).collect();
+        self.collect(asked, |event| match event {
+            Event::Listed { dstore, round, names } if round == self.round => {
+                lists.insert(dstore, names);
+                Some(dstore)
+            }
+            _ => None,
+        })?;
+        Some(lists)
+    }
+
+    /// Gives every Dstore that takes part its order, if only an empty one (spec 7.8); returns those that report to have
+    /// carried it out in time. (spec 4.6.4 to 4.6.6)
+    fn carry_out(&self, situation: &Situation, orders: &Orders) -> Option<BTreeSet<DstoreId>> {
+        let nothing = DstoreOrder::default();
+        let mut ordered = BTreeSet::new();
+        for (dstore, _) in &situation.dstores {
+            if let Some(link) = self.controller.links.get(*dstore) {
+                link.order(self.round, situation.worded(orders.get(dstore).unwrap_or(&nothing)));
+                ordered.insert(*dstore);
+            }
+        }
+        let mut reported = BTreeSet::new();
+        self.collect(ordered, |event| match event {
+            Event::Reported { dstore, round } if round == self.round => {
+                reported.insert(dstore);
+                Some(dstore)
+            }
+            _ => None,
+        })?;
+        Some(reported)
+    }
+
+    /// Takes events until each of `awaited` has done what `answer` looks for, has left, or the time is up. `None` when
+    /// the Controller stops.
+    fn collect(
+        &self,
+        mut awaited: BTreeSet<DstoreId>,
+        mut answer: impl FnMut(Event) -> Option<DstoreId>,
+    ) -> Option<()> {
+        let timeout = after(self.controller.config.timeout);
+        while !awaited.is_empty() {
+            select! {
+                recv(self.events) -> event => match event {
+                    Ok(Event::Left { dstore }) => { awaited.remove(&dstore); } // spec 7.9
+                    Ok(event) => if let Some(dstore) = answer(event) { awaited.remove(&dstore); },
+                    Err(_) => return None,
+                },
+                recv(timeout) -> _ => break,
+                recv(self.stop) -> _ => return None,
+            }
+        }
+        Some(())
+    }
+
+    /// A round should take a good part of the timeout and never all of it. (spec 7.19)
+    fn adjust_budget(&mut self, is_done: bool, took: Duration) {
+        let Budget { steps, bytes } = self.budget;
+        if !is_done {
+            self.budget = Budget { steps: (steps / 2).max(1), bytes: (bytes / 2).max(1) };
+        } else if took < self.controller.config.timeout / 4 {
+            self.budget = Budget { steps: steps.saturating_mul(2), bytes: bytes.saturating_mul(2) };
+        }
+    }
+}
+
+/// What even a slow Dstore can do within the timeout: a step in a millisecond, and 20 MB/s, for half of it.
+fn first_budget(timeout: Duration) -> Budget {
+    let half = u64::try_from(timeout.as_millis() / 2).unwrap_or(u64::MAX).max(1);
+    Budget { steps: usize::try_from(half).unwrap_or(usize::MAX), bytes: half.saturating_mul(20_000) }
+}

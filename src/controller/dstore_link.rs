@@ -1,0 +1,202 @@
+//! The Controller's connections to the Dstores that have joined. (spec 2.4, 4.1)
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
+
+use super::Controller;
+use super::coordinator::{Event, Round};
+use super::gate::Request;
+use crate::index::DstoreId;
+use crate::protocol::connection::MESSAGE_LOG;
+use crate::protocol::{Address, Connection, Message, Outgoing};
+
+/// A Dstore that leaves this many messages unread is taken for dead and disconnected.
+const MOST_UNSENT: usize = 100_000;
+
+/// The links to all members.
+#[derive(Default)]
+pub(super) struct Links(Mutex<BTreeMap<DstoreId, Arc<DstoreLink>>>);
+
+impl Links {
+    /// Sends to one member, or to nobody if it has left.
+    pub(super) fn send(&self, dstore: DstoreId, message: Message) {
+        if let Some(link) = self.get(dstore) {
+            link.send(message);
+        }
+    }
+
+    pub(super) fn get(&self, dstore: DstoreId) -> Option<Arc<DstoreLink>> {
+        self.0.lock().get(&dstore).cloned()
+    }
+
+    pub(super) fn all(&self) -> Vec<(DstoreId, Arc<DstoreLink>)> {
+        self.0.lock().iter().map(|(&dstore, link)| (dstore, Arc::clone(link))).collect()
+    }
+
+    /// Drops every link, which ends the writers.
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
+    fn insert(&self, dstore: DstoreId, link: Arc<DstoreLink>) {
+        self.0.lock().insert(dstore, link);
+    }
+
+    fn remove(&self, dstore: DstoreId) -> Option<Arc<DstoreLink>> {
+        self.0.lock().remove(&dstore)
+    }
+}
+
+/// The sending half of a joined Dstore. Any thread may send; only the writer touches the socket.
+pub(super) struct DstoreLink {
+    /// Dropping it ends the writer.
+    outbox: Sender<Message>,
+    outgoing: Outgoing,
+    unanswered: Mutex<Unanswered>,
+}
+
+/// What a Dstore still owes, oldest first. LIST and REBALANCE_COMPLETE do not say what they answer: it is the oldest,
+/// so that a late answer is never taken for a newer one's. (spec 7.21)
+#[derive(Default)]
+struct Unanswered {
+    lists: VecDeque<Round>,
+    reports: VecDeque<Round>,
+}
+
+impl DstoreLink {
+    pub(super) fn send(&self, message: Message) {
+        if self.outbox.len() >= MOST_UNSENT {
+            log::error!("{}: reads nothing that it is sent; disconnected", self.outgoing.peer());
+            self.outgoing.shut_down();
+        }
+        // With the writer gone the connection has ended, and the reader is about to say so.
+        let _ = self.outbox.send(message);
+    }
+
+    /// Asks for the list of files, for this round.
+    pub(super) fn ask_for_list(&self, round: Round) {
+        self.unanswered.lock().lists.push_back(round);
+        self.send(Message::List { names: Vec::new() });
+    }
+
+    /// Gives an order, to be reported done in this round.
+    pub(super) fn order(&self, round: Round, order: crate::protocol::Order) {
+        self.unanswered.lock().reports.push_back(round);
+        self.send(Message::Rebalance { order });
+    }
+
+    /// The round that a list which has just come belongs to.
+    ///
+    /// A Dstore that failed to carry out an order never reports it (spec 7.17), and its later reports would be taken
+    /// for that one's for ever. So a report that is still missing when a list of the round after next has come is
+    /// written off.
+    fn take_list(&self) -> Option<Round> {
+        let mut unanswered = self.unanswered.lock();
+        let round = unanswered.lists.pop_front()?;
+        unanswered.reports.retain(|&owed| owed + 2 > round);
+        Some(round)
+    }
+
+    fn take_report(&self) -> Option<Round> {
+        self.unanswered.lock().reports.pop_front()
+    }
+}
+
+/// Serves a Dstore from its JOIN until its connection drops.
+pub(super) fn serve(controller: &Arc<Controller>, mut connection: Connection, address: Address) -> io::Result<()> {
+    connection.limit_lines(controller.config.dstore_line_limit);
+    let outgoing = connection.outgoing().clone();
+    let (outbox, messages) = unbounded();
+    controller.crew.run({
+        let outgoing = outgoing.clone();
+        move || write(&outgoing, &messages)
+    })?;
+    let link = Arc::new(DstoreLink { outbox, outgoing, unanswered: Mutex::default() });
+    let join = || controller.join(address.clone(), Arc::clone(&link));
+    // Joins wait for a rebalance that is running, like any change. (spec 4.6)
+    let Some((dstore, pass)) = controller.gate.enter(Request::Change, join) else { return Ok(()) };
+    let (local, remote) = (connection.outgoing().local_port(), connection.peer().port());
+    log::info!(target: MESSAGE_LOG, "[New Dstore {address} {local}<-{remote}]"); // spec 5.4
+    drop(pass);
+    let outcome = read(controller, &mut connection, dstore, &link);
+    controller.leave(dstore);
+    connection.shut_down();
+    log::info!("Dstore {address} has left");
+    outcome
+}
+
+/// Writes what is put into the outbox. Ends with the outbox, or with the connection.
+fn write(outgoing: &Outgoing, messages: &Receiver<Message>) {
+    for message in messages {
+        if outgoing.send(&message).is_err() {
+            return outgoing.shut_down(); // the reader sees the end, and says why
+        }
+    }
+}
+
+/// Reads a Dstore's reports until its connection drops.
+fn read(controller: &Controller, connection: &mut Connection, dstore: DstoreId, link: &DstoreLink) -> io::Result<()> {
+    while let Some(line) = connection.receive()? {
+        let event = match line {
+            Ok(Message::StoreAck { name }) => {
+                controller.ledger.lock().acknowledge_store(&name, dstore);
+                continue;
+            }
+            Ok(Message::RemoveAck { name } | Message::FileDoesNotExist { name: Some(name) }) => {
+                controller.ledger.lock().acknowledge_remove(&name, dstore);
+                continue;
+            }
+            Ok(Message::List { names }) => link.take_list().map(|round| Event::Listed { dstore, round, names }),
+            Ok(Message::RebalanceComplete) => link.take_report().map(|round| Event::Reported { dstore, round }),
+            Ok(_) => None,
+            Err(error) => {
+                log::warn!("{}: {error}; ignored", connection.peer()); // spec 2.6
+                continue;
+            }
+        };
+        match event {
+            Some(event) => controller.tell_coordinator(event),
+            None => log::warn!("{}: this was not asked for; ignored", connection.peer()), // spec 2.6, 7.6
+        }
+    }
+    Ok(())
+}
+
+impl Controller {
+    /// A Dstore becomes a member; an older one of the same address cannot be there any more. (spec 4.1, 7.7)
+    fn join(&self, address: Address, link: Arc<DstoreLink>) -> DstoreId {
+        let mut ledger = self.ledger.lock();
+        if let Some(older) = ledger.index.member_at(&address) {
+            log::warn!("a second Dstore joins with port {address}: the first is disconnected");
+            ledger.leave(older);
+            if let Some(link) = self.links.remove(older) {
+                link.outgoing.shut_down();
+            }
+        }
+        let dstore = ledger.index.join(address);
+        self.links.insert(dstore, link);
+        self.changed.notify_all();
+        drop(ledger);
+        self.tell_coordinator(Event::Joined);
+        dstore
+    }
+
+    /// A Dstore's connection has ended: it is a member no longer, if it still was one. (spec 4.1)
+    fn leave(&self, dstore: DstoreId) {
+        let mut ledger = self.ledger.lock();
+        ledger.leave(dstore);
+        self.links.remove(dstore);
+        self.changed.notify_all();
+        drop(ledger);
+        self.tell_coordinator(Event::Left { dstore });
+    }
+
+    fn tell_coordinator(&self, event: Event) {
+        // It has ended only when all of the Controller is about to.
+        let _ = self.events.send(event);
+    }
+}

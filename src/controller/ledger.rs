@@ -1,0 +1,118 @@
+//! The index, and beside it who waits for which operation's end. One mutex guards both.
+//!
+//! Each method is one short critical section: no I/O, no wait.
+
+use std::collections::HashMap;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::index::{Departure, DstoreId, Index, Refusal};
+use crate::protocol::{Address, FileName};
+
+/// How an operation that somebody waits for ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every acknowledgement came: the client is to hear of it.
+    Complete,
+    /// It can no longer complete: nothing is said to the client. (spec 7.3)
+    Failed,
+}
+
+/// What the Controller's threads share under one lock.
+pub struct Ledger {
+    /// Which files exist, and where.
+    pub index: Index,
+    /// Rebalances that have ended since the start; a round of a larger one counts. (spec 7.19)
+    pub rebalances: u64,
+    /// By file: a file has at most one operation in progress.
+    waiting: HashMap<FileName, Sender<Outcome>>,
+    is_stopped: bool,
+}
+
+impl Ledger {
+    /// An empty index, and nobody waiting.
+    pub fn new(replicas: usize) -> Self {
+        Self { index: Index::new(replicas), rebalances: 0, waiting: HashMap::new(), is_stopped: false }
+    }
+
+    /// Begins a store: where to, and where its outcome will be told.
+    pub fn begin_store(&mut self, name: &FileName, size: u64) -> Result<(Vec<Address>, Receiver<Outcome>), Refusal> {
+        let dstores = self.index.begin_store(name, size)?;
+        Ok((dstores, self.wait_for(name)))
+    }
+
+    /// Begins a remove: whom to tell, and where its outcome will be told. With nobody to tell it is complete.
+    pub fn begin_remove(&mut self, name: &FileName) -> Result<(Vec<DstoreId>, Receiver<Outcome>), Refusal> {
+        let holders = self.index.begin_remove(name)?;
+        let outcome = self.wait_for(name);
+        if holders.is_empty() {
+            self.conclude(name, Outcome::Complete);
+        }
+        Ok((holders, outcome))
+    }
+
+    /// A Dstore says that it has stored a file.
+    pub fn acknowledge_store(&mut self, name: &FileName, dstore: DstoreId) {
+        if self.index.acknowledge_store(name, dstore) {
+            self.conclude(name, Outcome::Complete);
+        }
+    }
+
+    /// A Dstore says that it does not have a file any more.
+    pub fn acknowledge_remove(&mut self, name: &FileName, dstore: DstoreId) {
+        if self.index.acknowledge_remove(name, dstore) {
+            self.conclude(name, Outcome::Complete);
+        }
+    }
+
+    /// A store's time is up, unless its outcome has come in the same instant: then that counts.
+    pub fn expire_store(&mut self, name: &FileName, outcome: &Receiver<Outcome>) -> Outcome {
+        // Outcomes are told under the lock that the caller holds: either it is there now, or the operation goes on.
+        outcome.try_recv().unwrap_or_else(|_| {
+            self.index.abandon_store(name);
+            self.waiting.remove(name);
+            Outcome::Failed
+        })
+    }
+
+    /// A remove's time is up, likewise.
+    pub fn expire_remove(&mut self, name: &FileName, outcome: &Receiver<Outcome>) -> Outcome {
+        outcome.try_recv().unwrap_or_else(|_| {
+            self.index.abandon_remove(name);
+            self.waiting.remove(name);
+            Outcome::Failed
+        })
+    }
+
+    /// A Dstore has left, which ends the operations that waited for it alone or in vain.
+    pub fn leave(&mut self, dstore: DstoreId) {
+        let Departure { failed_stores, completed_removes } = self.index.leave(dstore);
+        for name in failed_stores {
+            self.conclude(&name, Outcome::Failed);
+        }
+        for name in completed_removes {
+            self.conclude(&name, Outcome::Complete);
+        }
+    }
+
+    /// Ends every wait, now and in future, without an outcome.
+    pub fn stop(&mut self) {
+        self.is_stopped = true;
+        self.waiting.clear();
+    }
+
+    fn wait_for(&mut self, name: &FileName) -> Receiver<Outcome> {
+        let (outcome, wait) = bounded(1);
+        if !self.is_stopped {
+            self.waiting.insert(name.clone(), outcome);
+        }
+        wait
+    }
+
+    fn conclude(&mut self, name: &FileName, outcome: Outcome) {
+        if let Some(waiting) = self.waiting.remove(name) {
+            // Room for one, and only one is ever sent. Whoever has stopped waiting asks `expire_…` for the outcome.
+            let _ = waiting.try_send(outcome);
+        }
+    }
+}

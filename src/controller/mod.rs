@@ -1,0 +1,206 @@
+//! The Controller: its threads around the index. (spec 1.1, 3, 4)
+//!
+//! | thread | does | ends when |
+//! |---|---|---|
+//! | `accept` | takes connections | the listener is shut down |
+//! | one per connection | reads a client's requests and answers them, or a Dstore's reports | the socket ends |
+//! | one more per Dstore | writes what the others have for it, so that a Dstore that stops reading delays nobody | its outbox is dropped |
+//! | `rebalance` | decides when to rebalance, and does it | the stop channel is dropped |
+
+mod client_session;
+mod coordinator;
+mod dstore_link;
+pub mod gate;
+pub mod ledger;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+use parking_lot::{Condvar, Mutex};
+
+use crate::index::MemberStatus;
+use crate::protocol::connection::{CLIENT_LINE_LIMIT, DSTORE_LINE_LIMIT};
+use crate::protocol::{Connection, Message};
+use crate::server::{Crew, Server, listen};
+
+use client_session::ClientSession;
+use coordinator::{Coordinator, Event};
+use dstore_link::Links;
+use gate::Gate;
+use ledger::Ledger;
+
+/// What a Controller is started with. (spec 5)
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The address to listen on; every address unless given. (spec 7.14)
+    pub bind: Option<IpAddr>,
+    /// The port to listen on; 0 takes any free one.
+    pub port: u16,
+    /// R: on how many Dstores each file is kept; at least 1.
+    pub replicas: usize,
+    /// How long to wait for acknowledgements, lists and reports. (spec 2.7)
+    pub timeout: Duration,
+    /// From the end of one rebalance to the next; `None` for no periodic rebalance. (spec 4.6, 7.27)
+    pub rebalance_period: Option<Duration>,
+    /// The longest line in bytes taken from a client.
+    pub client_line_limit: usize,
+    /// The longest line in bytes taken from a Dstore.
+    pub dstore_line_limit: usize,
+}
+
+impl Config {
+    /// Any free port, R copies, and otherwise what suits tests and trials: a second's patience, no periodic rebalance.
+    pub fn new(replicas: usize) -> Self {
+        Self {
+            bind: None,
+            port: 0,
+            replicas,
+            timeout: Duration::from_secs(1),
+            rebalance_period: None,
+            client_line_limit: CLIENT_LINE_LIMIT,
+            dstore_line_limit: DSTORE_LINE_LIMIT,
+        }
+    }
+}
+
+/// What can be seen of a Controller at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The Dstores that have joined, in order of joining.
+    pub members: Vec<MemberStatus>,
+    /// How many files the index knows, those in progress included.
+    pub files: usize,
+    /// How many rebalances have ended since the start, each round of a large one counted. (spec 7.19)
+    pub rebalances: u64,
+}
+
+/// A running Controller. Dropping it ends its threads and closes its sockets before it returns.
+pub struct Handle {
+    controller: Arc<Controller>,
+    server: Server,
+    coordinator: Option<JoinHandle<()>>,
+    /// Dropped to end the coordinator.
+    stop: Option<Sender<Infallible>>,
+}
+
+/// Starts a Controller; it listens when this returns.
+pub fn start(config: Config) -> io::Result<Handle> {
+    let listener = listen(config.bind, config.port)?;
+    let (events, happened) = unbounded();
+    let (stop, stopped) = bounded(0);
+    let controller = Arc::new(Controller {
+        ledger: Mutex::new(Ledger::new(config.replicas)),
+        changed: Condvar::new(),
+        links: Links::default(),
+        gate: Gate::new(),
+        events,
+        crew: Crew::new("connection"),
+        config,
+    });
+    let server = Server::start(listener, &controller.crew, {
+        let controller = Arc::clone(&controller);
+        move |stream| serve(&controller, stream)
+    })?;
+    let coordinator = thread::Builder::new().name("rebalance".into()).spawn({
+        let controller = Arc::clone(&controller);
+        move || Coordinator::new(&controller, happened, stopped).run()
+    })?;
+    Ok(Handle { controller, server, coordinator: Some(coordinator), stop: Some(stop) })
+}
+
+impl Handle {
+    /// Where it listens; an unspecified address means all of them.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.server.address()
+    }
+
+    /// What it looks like just now.
+    pub fn status(&self) -> Status {
+        status(&self.controller.ledger.lock())
+    }
+
+    /// Waits until `condition` holds; `None` if it does not within `timeout`. Looks after every join, departure and
+    /// rebalance.
+    pub fn wait_until(&self, timeout: Duration, condition: impl Fn(&Status) -> bool) -> Option<Status> {
+        let deadline = Instant::now() + timeout;
+        let mut ledger = self.controller.ledger.lock();
+        loop {
+            let status = status(&ledger);
+            if condition(&status) {
+                return Some(status);
+            }
+            if self.controller.changed.wait_until(&mut ledger, deadline).timed_out() {
+                return None;
+            }
+        }
+    }
+
+    /// Waits for ever: for a `main` that has nothing else to do.
+    pub fn wait(&self) -> ! {
+        loop {
+            thread::park();
+        }
+    }
+}
+
+fn status(ledger: &Ledger) -> Status {
+    Status { members: ledger.index.members(), files: ledger.index.len(), rebalances: ledger.rebalances }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // From the outside in: nobody new, nobody waiting, then the threads can end.
+        self.server.stop();
+        self.controller.gate.shut();
+        self.controller.ledger.lock().stop();
+        drop(self.stop.take());
+        if let Some(coordinator) = self.coordinator.take() {
+            let _ = coordinator.join();
+        }
+        self.controller.links.clear();
+        self.controller.crew.stop();
+    }
+}
+
+/// What the Controller's threads share.
+///
+/// Lock order: the gate lets in before the ledger is locked; `ledger`, then `links`. None is held across a wait for
+/// a peer, or any I/O.
+struct Controller {
+    config: Config,
+    ledger: Mutex<Ledger>,
+    /// Signalled with the ledger's lock held, whenever [`Status`] shows something new to wait for.
+    changed: Condvar,
+    links: Links,
+    gate: Gate,
+    /// To the coordinator.
+    events: Sender<Event>,
+    crew: Arc<Crew>,
+}
+
+/// Serves one connection until it closes, and says why it did if that was no ordinary end.
+fn serve(controller: &Arc<Controller>, stream: Arc<TcpStream>) {
+    let Ok(mut connection) = Connection::new(stream) else { return }; // gone before it was looked at
+    connection.limit_lines(controller.config.client_line_limit);
+    let peer = connection.peer();
+    if let Err(error) = serve_either(controller, connection) {
+        log::warn!("{peer}: connection closed: {error}");
+    }
+}
+
+/// Serves a client, or a Dstore if the first message is a JOIN. (spec 2.4)
+fn serve_either(controller: &Arc<Controller>, mut connection: Connection) -> io::Result<()> {
+    while let Some(line) = connection.receive()? {
+        match line {
+            Ok(Message::Join { address }) => return dstore_link::serve(controller, connection, address),
+            Ok(request) => return ClientSession::new(controller, connection)?.serve(request),
+            Err(error) => log::warn!("{}: {error}; ignored", connection.peer()), // spec 2.6
+        }
+    }
+    Ok(())
+}

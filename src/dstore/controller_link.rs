@@ -1,0 +1,71 @@
+//! What the Controller wants of a Dstore. (spec 4.4, 4.6)
+
+use std::io;
+use std::sync::Arc;
+
+use crossbeam_channel::{Sender, unbounded};
+
+use super::Dstore;
+use super::rebalancer::{self, Task};
+use crate::protocol::{Connection, FileName, Message};
+
+/// Starts the thread that reads from the Controller and the one that rebalances. `going` is dropped when the
+/// Controller has gone.
+pub(super) fn start(dstore: &Arc<Dstore>, connection: Connection, going: Sender<()>) -> io::Result<()> {
+    let socket = dstore.crew.adopt(connection.outgoing().socket());
+    let (tasks, given) = unbounded();
+    dstore.crew.run({
+        let dstore = Arc::clone(dstore);
+        move || rebalancer::run(&dstore, &given)
+    })?;
+    dstore.crew.run({
+        let dstore = Arc::clone(dstore);
+        move || {
+            match read(&dstore, connection, &tasks) {
+                Ok(()) => log::error!("the Controller has closed the connection"),
+                Err(error) => log::error!("the connection to the Controller has failed: {error}"),
+            }
+            drop((socket, tasks, going));
+        }
+    })
+}
+
+/// Reads until the Controller closes. Removes are carried out at once; whatever else is asked, in order by another
+/// thread, so that a long rebalance does not hold up a REMOVE.
+fn read(dstore: &Dstore, mut connection: Connection, tasks: &Sender<Task>) -> io::Result<()> {
+    while let Some(line) = connection.receive()? {
+        let task = match line {
+            Ok(Message::Remove { name }) => {
+                remove(dstore, name)?;
+                continue;
+            }
+            Ok(Message::List { names }) if names.is_empty() => Task::List,
+            Ok(Message::Rebalance { order }) => {
+                dstore.folder.condemn(&order.removes);
+                Task::CarryOut(order)
+            }
+            Ok(_) => {
+                log::warn!("{}: not for a Dstore; ignored", connection.peer());
+                continue;
+            }
+            Err(error) => {
+                log::warn!("{}: {error}; ignored", connection.peer()); // spec 2.6
+                continue;
+            }
+        };
+        // The other thread ends after this one.
+        let _ = tasks.send(task);
+    }
+    Ok(())
+}
+
+fn remove(dstore: &Dstore, name: FileName) -> io::Result<()> {
+    match dstore.folder.remove(&name) {
+        Ok(true) => dstore.tell_controller(&Message::RemoveAck { name }),
+        Ok(false) => dstore.tell_controller(&Message::FileDoesNotExist { name: Some(name) }),
+        Err(error) => {
+            log::error!("cannot remove {name}: {error}");
+            Ok(()) // the Controller sees to it at the next rebalance
+        }
+    }
+}

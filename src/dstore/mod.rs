@@ -1,0 +1,205 @@
+//! A Dstore: its threads around its folder. (spec 1.2, 4)
+//!
+//! | thread | does | ends when |
+//! |---|---|---|
+//! | `accept` | takes connections | the listener is shut down |
+//! | one per connection | one transfer after another: a client's, or another Dstore's | the socket ends |
+//! | one for the Controller | reads what it wants; removes at once, leaves the rest to the next | the socket ends |
+//! | one for rebalances | answers LIST and carries out REBALANCE, in the order they came | the one before ends |
+//! | a few during a rebalance | send copies to other Dstores | there is none left to send |
+
+mod controller_link;
+pub mod folder;
+mod rebalancer;
+mod transfers;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+use parking_lot::Mutex;
+
+use crate::protocol::connection::DSTORE_LINE_LIMIT;
+use crate::protocol::{Address, Connection, Message, Outgoing};
+use crate::server::{Crew, Server, listen};
+
+use folder::Folder;
+
+/// What a Dstore is started with. (spec 5)
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The address to listen on; every address unless given. (spec 7.14)
+    pub bind: Option<IpAddr>,
+    /// The port to listen on; 0 takes any free one. It is what the Controller is told.
+    pub port: u16,
+    /// Where the Controller listens.
+    pub controller: SocketAddr,
+    /// How long to wait for content that is due and for a peer's ACK. (spec 2.7)
+    pub timeout: Duration,
+    /// Where the files are kept; emptied at the start, and made if missing. (spec 5.1)
+    pub folder: PathBuf,
+    /// Empty the folder even if it holds folders. (spec 7.15)
+    pub force: bool,
+    /// The longest line in bytes taken from the Controller.
+    pub line_limit: usize,
+}
+
+impl Config {
+    /// Any free port, a Controller on this machine, and a second's patience.
+    pub fn new(controller_port: u16, folder: impl Into<PathBuf>) -> Self {
+        Self {
+            bind: None,
+            port: 0,
+            controller: SocketAddr::from((Ipv4Addr::LOCALHOST, controller_port)),
+            timeout: Duration::from_secs(1),
+            folder: folder.into(),
+            force: false,
+            line_limit: DSTORE_LINE_LIMIT,
+        }
+    }
+}
+
+/// Why a Dstore cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// It cannot listen on its port.
+    Listen {
+        /// The port.
+        port: u16,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The folder cannot be made or emptied.
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The folder holds a folder: it may be somebody's home. (spec 7.15)
+    FolderInUse {
+        /// The folder.
+        path: PathBuf,
+        /// A folder in it.
+        inner: PathBuf,
+    },
+    /// There is no Controller to join.
+    Controller {
+        /// Where it should be.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There can be no more threads.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { port, source } => write!(f, "cannot listen on port {port}: {source}"),
+            Self::Folder { path, source } => write!(f, "cannot prepare the folder {}: {source}", path.display()),
+            Self::FolderInUse { path, inner } => write!(
+                f,
+                "the folder {} holds a folder, {:?}, and a Dstore deletes everything in its folder when it starts; \
+                 choose another one, or say --force if all of it may go",
+                path.display(),
+                inner.file_name().unwrap_or(inner.as_os_str()),
+            ),
+            Self::Controller { address, source } => {
+                write!(f, "cannot reach the Controller at {address} (is it running?): {source}")
+            }
+            Self::Thread(source) => write!(f, "cannot start a thread: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A running Dstore. Dropping it ends its threads and closes its sockets before it returns; to the others that is
+/// as if the process had died.
+pub struct Handle {
+    dstore: Arc<Dstore>,
+    server: Server,
+    address: Address,
+    /// Ends when the Controller has gone.
+    controller_gone: Receiver<()>,
+}
+
+/// Starts a Dstore; it listens and has sent its JOIN when this returns.
+pub fn start(config: Config) -> Result<Handle, StartError> {
+    let listener =
+        listen(config.bind, config.port).map_err(|source| StartError::Listen { port: config.port, source })?;
+    let port = listener.local_addr().map_or(config.port, |address| address.port());
+    let address = Address::local(port).expect("a listener has a port");
+    // Only now, with the port secured, may anything be deleted: a second start by mistake must harm nothing.
+    let folder = Folder::open_empty(&config.folder, config.force)?;
+    let unreachable = |source| StartError::Controller { address: config.controller, source };
+    let mut controller =
+        Connection::connect(config.controller, config.timeout.max(LEAST_PATIENCE)).map_err(unreachable)?;
+    controller.limit_lines(config.line_limit);
+    let dstore = Arc::new(Dstore {
+        folder,
+        timeout: config.timeout,
+        controller: Mutex::new(controller.outgoing().clone()),
+        crew: Crew::new(format!("dstore-{port}")),
+    });
+    // It listens before it joins: whoever is told of it can connect. (spec 4.1)
+    let server = Server::start(listener, &dstore.crew, {
+        let dstore = Arc::clone(&dstore);
+        move |stream| transfers::serve(&dstore, stream)
+    })
+    .map_err(StartError::Thread)?;
+    dstore.tell_controller(&Message::Join { address: address.clone() }).map_err(unreachable)?;
+    let (going, controller_gone) = bounded(0);
+    controller_link::start(&dstore, controller, going).map_err(StartError::Thread)?;
+    Ok(Handle { dstore, server, address, controller_gone })
+}
+
+/// However short the timeout for replies, a connection to a busy Controller gets this long.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Handle {
+    /// The address it has joined with.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Where it listens; an unspecified address means all of them.
+    pub fn listening_on(&self) -> io::Result<SocketAddr> {
+        self.server.address()
+    }
+
+    /// Waits until the Controller's connection has dropped: it is not connected again. (spec 4.1)
+    pub fn wait_for_controllers_end(&self) {
+        // Nothing is ever sent: the end of the channel is the news.
+        let _ = self.controller_gone.recv();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.server.stop();
+        self.dstore.crew.stop();
+    }
+}
+
+/// What a Dstore's threads share.
+///
+/// The lock on `controller` is held while one message is written, and no other is taken meanwhile.
+struct Dstore {
+    folder: Folder,
+    timeout: Duration,
+    controller: Mutex<Outgoing>,
+    crew: Arc<Crew>,
+}
+
+impl Dstore {
+    fn tell_controller(&self, message: &Message) -> io::Result<()> {
+        self.controller.lock().send(message)
+    }
+}

@@ -1,0 +1,121 @@
+//! Transfers with whoever connects: clients that store and load, Dstores that send copies.
+//! (spec 2.5, 4.2, 4.3, 4.6.5, 8.2)
+
+use std::io::{self, ErrorKind, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Dstore;
+use super::folder::Incoming;
+use crate::protocol::connection::copy;
+use crate::protocol::{Connection, FileName, Message};
+
+/// How long a connection may stay without a transfer, and how long a client may take none of the content that it
+/// asked for. Not the protocol's timeout, which bounds only what is due: this bounds what anybody can hoard.
+const IDLE_LIMIT: Duration = Duration::from_secs(300);
+
+/// Serves one connection until it closes.
+pub(super) fn serve(dstore: &Dstore, stream: Arc<TcpStream>) {
+    let Ok(mut connection) = Connection::new(stream) else { return }; // gone before it was looked at
+    let peer = connection.peer();
+    match serve_transfers(dstore, &mut connection) {
+        Ok(End::Orderly) => {}
+        Ok(End::Reset) => connection.reset(),
+        Err(error) => log::warn!("{peer}: connection closed: {error}"),
+    }
+}
+
+/// How a connection is to be closed.
+enum End {
+    Orderly,
+    /// So that a sending Dstore knows that its copy was not stored. (spec 7.18)
+    Reset,
+}
+
+fn serve_transfers(dstore: &Dstore, connection: &mut Connection) -> io::Result<End> {
+    connection.outgoing().limit_stalls(IDLE_LIMIT)?;
+    let mut is_first = true;
+    let mut keeps_alive = false;
+    loop {
+        let line = match connection.receive_within(IDLE_LIMIT) {
+            Ok(Some(line)) => line,
+            Ok(None) => return Ok(End::Orderly),
+            Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(End::Orderly),
+            Err(error) => return Err(error),
+        };
+        match line {
+            Ok(Message::KeepAlive) if is_first => {
+                keeps_alive = true;
+                is_first = false;
+                continue;
+            }
+            Ok(Message::Store { name, size }) => store(dstore, connection, &name, size)?,
+            Ok(Message::LoadData { name }) => {
+                if !load(dstore, connection, &name)? {
+                    return Ok(End::Orderly); // spec 4.3
+                }
+            }
+            Ok(Message::RebalanceStore { name, size }) => {
+                if let Err(error) = rebalance_store(dstore, connection, &name, size) {
+                    log::warn!("{}: REBALANCE_STORE {name}: not stored: {error}", connection.peer());
+                    return Ok(End::Reset);
+                }
+            }
+            unknown => {
+                match unknown {
+                    Ok(_) => log::warn!("{}: not a transfer; ignored", connection.peer()),
+                    Err(error) => log::warn!("{}: {error}; ignored", connection.peer()),
+                }
+                is_first = false;
+                continue; // spec 2.6
+            }
+        }
+        if !keeps_alive {
+            return Ok(End::Orderly);
+        }
+        is_first = false;
+    }
+}
+
+/// A client's new file. (spec 4.2)
+fn store(dstore: &Dstore, connection: &mut Connection, name: &FileName, size: u64) -> io::Result<()> {
+    if receive(dstore, connection, name, size)? {
+        dstore.tell_controller(&Message::StoreAck { name: name.clone() })?;
+    } else {
+        log::warn!("{}: STORE {name}: overtaken by a newer message about it; not kept", connection.peer());
+    }
+    Ok(())
+}
+
+/// Another Dstore's copy: nobody is told but the sender, by the way the connection ends. (spec 4.6.5, 7.18)
+fn rebalance_store(dstore: &Dstore, connection: &mut Connection, name: &FileName, size: u64) -> io::Result<()> {
+    match receive(dstore, connection, name, size)? {
+        true => Ok(()),
+        false => Err(io::Error::other("overtaken by a newer message about it")),
+    }
+}
+
+/// Takes in a file; false if it was complete but overtaken. On any error nothing of it stays. (spec 7.11)
+fn receive(dstore: &Dstore, connection: &mut Connection, name: &FileName, size: u64) -> io::Result<bool> {
+    // Made before the ACK: who has no room for a file does not ask for it.
+    let mut incoming: Incoming<'_> = dstore.folder.receive(name)?;
+    connection.send(&Message::Ack)?;
+    // Nothing is waited for where nothing is to come. (spec 6.4)
+    let mut content = connection.content(size, dstore.timeout);
+    copy(size, &mut content, &mut |bytes| incoming.write_all(bytes))?;
+    incoming.keep()
+}
+
+/// Sends a file's content; false if it is not there. (spec 4.3)
+fn load(dstore: &Dstore, connection: &Connection, name: &FileName) -> io::Result<bool> {
+    let (mut file, size) = match dstore.folder.open(name) {
+        Ok(opened) => opened,
+        Err(error) => {
+            log::warn!("{}: LOAD_DATA {name}: {error}", connection.peer());
+            return Ok(false);
+        }
+    };
+    copy(size, &mut file, &mut |bytes| connection.send_content(bytes))?;
+    Ok(true)
+}

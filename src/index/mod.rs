@@ -1,0 +1,340 @@
+//! The Controller's memory: which files exist, in what state, and on which Dstores. (spec 3, 4)
+//!
+//! A deterministic state machine: methods take facts and return decisions. Performs no I/O, reads no clock, starts
+//! no thread: the caller holds the lock, sends the messages, and keeps whoever waits for an operation's end.
+
+pub mod orders;
+pub mod rebalance;
+pub mod survey;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::protocol::{Address, FileName};
+
+pub use orders::{Budget, DstoreOrder, Orders};
+pub use survey::{Situation, Survey};
+
+/// One membership of one Dstore: from its JOIN until its connection drops. Never used again, so that a fact about
+/// a Dstore that has left cannot be taken for one about its successor on the same port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DstoreId(u32);
+
+/// Why a request is refused. (spec 3.2, 3.3, 4.3)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Fewer than R Dstores have joined; comes before any other reason.
+    NotEnoughDstores,
+    /// The name is taken, whatever state the file is in.
+    FileAlreadyExists,
+    /// There is no complete file of this name.
+    FileDoesNotExist,
+    /// Every Dstore that has the file has been tried in this load.
+    AllTried,
+}
+
+/// Where to load a file from. (spec 4.3)
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The chosen holder; counts as tried from now on.
+    pub dstore: DstoreId,
+    /// Where it listens.
+    pub address: Address,
+    /// The file's size in bytes.
+    pub size: u64,
+}
+
+/// The operations that a Dstore's departure ends. (spec 4.4, 7.3)
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Departure {
+    /// Stores that waited for it and can no longer complete; their entries are gone.
+    pub failed_stores: Vec<FileName>,
+    /// Removes that waited for nobody else; their entries are gone.
+    pub completed_removes: Vec<FileName>,
+}
+
+/// One row of [`Index::members`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Which membership this is.
+    pub dstore: DstoreId,
+    /// Where it listens.
+    pub address: Address,
+    /// How many files it holds or is about to hold.
+    pub files: usize,
+}
+
+/// Which files exist, in what state, and on which of the Dstores that have joined.
+#[derive(Debug)]
+pub struct Index {
+    replicas: usize,
+    members: BTreeMap<DstoreId, Member>,
+    files: BTreeMap<FileName, File>,
+    /// The files with an operation that somebody waits for: few, so that a departure need not look at all files.
+    in_progress: BTreeSet<FileName>,
+    joins: u32,
+}
+
+#[derive(Debug)]
+struct Member {
+    address: Address,
+    /// Copies it holds or is about to hold: what even placement goes by. (spec 7.2)
+    load: usize,
+}
+
+#[derive(Debug)]
+struct File {
+    size: u64,
+    state: State,
+}
+
+/// What is stored is many; what is in progress is few, and boxed to keep the many small.
+#[derive(Debug)]
+enum State {
+    Storing(Box<Storing>),
+    Stored { copies: Vec<Copy> },
+    Removing(Box<Removing>),
+}
+
+#[derive(Debug)]
+struct Storing {
+    acknowledged: Vec<DstoreId>,
+    awaited: Vec<DstoreId>,
+}
+
+#[derive(Debug)]
+struct Removing {
+    /// Who may still have a copy.
+    awaited: Vec<DstoreId>,
+    /// Nobody waits for the end any more: the next rebalance sees to it. (spec 4.4)
+    abandoned: bool,
+}
+
+/// A Dstore that has a file, or, where that is not certain, may have it. (spec 7.20)
+///
+/// The Dstore may have left since: copies of former members do not count, and are dropped at the next rebalance.
+#[derive(Clone, Copy, Debug)]
+struct Copy {
+    dstore: DstoreId,
+    certain: bool,
+}
+
+impl Index {
+    /// An empty index for `replicas` (R) copies of each file; R is at least 1.
+    pub fn new(replicas: usize) -> Self {
+        assert!(replicas >= 1, "R is at least 1");
+        Self { replicas, members: BTreeMap::new(), files: BTreeMap::new(), in_progress: BTreeSet::new(), joins: 0 }
+    }
+
+    /// A Dstore joins. (spec 4.1)
+    ///
+    /// The caller has seen to it that no member has this address (spec 7.7).
+    pub fn join(&mut self, address: Address) -> DstoreId {
+        let dstore = DstoreId(self.joins);
+        self.joins += 1;
+        self.members.insert(dstore, Member { address, load: 0 });
+        dstore
+    }
+
+    /// A Dstore's connection has dropped: its copies no longer count. (spec 4.1, 4.4, 7.3)
+    pub fn leave(&mut self, dstore: DstoreId) -> Departure {
+        let mut departure = Departure::default();
+        if self.members.remove(&dstore).is_none() {
+            return departure;
+        }
+        for name in &self.in_progress {
+            match self.files.get_mut(name).map(|file| &mut file.state) {
+                Some(State::Storing(storing)) if storing.awaited.contains(&dstore) => {
+                    departure.failed_stores.push(name.clone());
+                }
+                Some(State::Removing(removing)) => {
+                    if take(&mut removing.awaited, dstore) && removing.awaited.is_empty() {
+                        departure.completed_removes.push(name.clone());
+                    }
+                }
+                _ => {}
+            }
+        }
+        for name in &departure.failed_stores {
+            self.abandon_store(name);
+        }
+        for name in &departure.completed_removes {
+            self.files.remove(name);
+            self.in_progress.remove(name);
+        }
+        departure
+    }
+
+    /// The member that listens at `address`.
+    pub fn member_at(&self, address: &Address) -> Option<DstoreId> {
+        self.members.iter().find(|(_, member)| member.address == *address).map(|(&dstore, _)| dstore)
+    }
+
+    /// Every member with its load, in order of joining.
+    pub fn members(&self) -> Vec<MemberStatus> {
+        self.members
+            .iter()
+            .map(|(&dstore, member)| MemberStatus { dstore, address: member.address.clone(), files: member.load })
+            .collect()
+    }
+
+    /// Whether at least R Dstores have joined, without which nothing is served. (spec 1.5, 3.3)
+    pub fn has_enough_dstores(&self) -> bool {
+        self.members.len() >= self.replicas
+    }
+
+    /// How many files the index knows, whatever their state.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether the index knows no file.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// A client wants to store a new file: creates its entry and chooses the Dstores that are to get it: the R least
+    /// loaded, files in progress counted. (spec 4.2, 7.2)
+    pub fn begin_store(&mut self, name: &FileName, size: u64) -> Result<Vec<Address>, Refusal> {
+        self.check_members()?;
+        if self.files.contains_key(name) {
+            return Err(Refusal::FileAlreadyExists);
+        }
+        let chosen = self.least_loaded();
+        let mut addresses = Vec::with_capacity(chosen.len());
+        for dstore in &chosen {
+            let member = self.members.get_mut(dstore).expect("chosen from the members");
+            member.load += 1;
+            addresses.push(member.address.clone());
+        }
+        let state = State::Storing(Box::new(Storing { acknowledged: Vec::new(), awaited: chosen }));
+        self.files.insert(name.clone(), File { size, state });
+        self.in_progress.insert(name.clone());
+        Ok(addresses)
+    }
+
+    /// Records that `dstore` has stored the file; true for the acknowledgement that completes the store.
+    ///
+    /// Late, repeated and unexpected ones change nothing and return false. (spec 4.2, 7.5, 7.6, 7.25)
+    pub fn acknowledge_store(&mut self, name: &str, dstore: DstoreId) -> bool {
+        let Some(file) = self.files.get_mut(name) else { return false };
+        let State::Storing(storing) = &mut file.state else { return false };
+        if !take(&mut storing.awaited, dstore) {
+            return false;
+        }
+        storing.acknowledged.push(dstore);
+        if !storing.awaited.is_empty() {
+            return false;
+        }
+        let copies = storing.acknowledged.iter().map(|&dstore| Copy { dstore, certain: true }).collect();
+        file.state = State::Stored { copies };
+        self.in_progress.remove(name);
+        true
+    }
+
+    /// The acknowledgements did not all come in time: the entry goes. False if the store had ended before. (spec 4.2)
+    pub fn abandon_store(&mut self, name: &str) -> bool {
+        let Some(File { state: State::Storing(_), .. }) = self.files.get(name) else { return false };
+        let Some(File { state: State::Storing(storing), .. }) = self.files.remove(name) else { return false };
+        for dstore in storing.acknowledged.iter().chain(&storing.awaited) {
+            self.lighten(*dstore);
+        }
+        self.in_progress.remove(name);
+        true
+    }
+
+    /// Chooses whom a client may load the file from: a Dstore that certainly has it and is not in `tried`; the holders
+    /// take turns. (spec 4.3, 7.20, 7.22)
+    pub fn offer(&mut self, name: &str, tried: &[DstoreId]) -> Result<Offer, Refusal> {
+        self.check_members()?;
+        let Some(File { size, state: State::Stored { copies } }) = self.files.get_mut(name) else {
+            return Err(Refusal::FileDoesNotExist);
+        };
+        let members = &self.members;
+        let is_candidate =
+            |copy: &Copy| copy.certain && !tried.contains(&copy.dstore) && members.contains_key(&copy.dstore);
+        let at = copies.iter().position(is_candidate).ok_or(Refusal::AllTried)?;
+        let dstore = copies[at].dstore;
+        copies[at..].rotate_left(1); // to the back of the queue
+        Ok(Offer { dstore, address: members[&dstore].address.clone(), size: *size })
+    }
+
+    /// A client wants a file removed: every member that has or may have it is to be told. With none, the remove is
+    /// complete at once. (spec 4.4, 7.20, 7.24)
+    pub fn begin_remove(&mut self, name: &FileName) -> Result<Vec<DstoreId>, Refusal> {
+        self.check_members()?;
+        let Some(file) = self.files.get_mut(name) else { return Err(Refusal::FileDoesNotExist) };
+        let State::Stored { copies } = &file.state else { return Err(Refusal::FileDoesNotExist) };
+        let holders: Vec<_> =
+            copies.iter().map(|copy| copy.dstore).filter(|dstore| self.members.contains_key(dstore)).collect();
+        if holders.is_empty() {
+            self.files.remove(name);
+        } else {
+            file.state = State::Removing(Box::new(Removing { awaited: holders.clone(), abandoned: false }));
+            self.in_progress.insert(name.clone());
+        }
+        Ok(holders)
+    }
+
+    /// Records that `dstore` does not have the file any more; true for the acknowledgement that completes the remove.
+    ///
+    /// Late, repeated and unexpected ones change nothing and return false. (spec 4.4, 7.6)
+    pub fn acknowledge_remove(&mut self, name: &str, dstore: DstoreId) -> bool {
+        let Some(File { state: State::Removing(removing), .. }) = self.files.get_mut(name) else { return false };
+        if removing.abandoned || !take(&mut removing.awaited, dstore) {
+            return false;
+        }
+        let is_complete = removing.awaited.is_empty();
+        self.lighten(dstore);
+        if is_complete {
+            self.files.remove(name);
+            self.in_progress.remove(name);
+        }
+        is_complete
+    }
+
+    /// The acknowledgements did not all come in time: the entry stays *remove in progress* until a rebalance has made
+    /// sure that no Dstore keeps the file. False if the remove had ended before. (spec 4.4)
+    pub fn abandon_remove(&mut self, name: &str) -> bool {
+        let Some(File { state: State::Removing(removing), .. }) = self.files.get_mut(name) else { return false };
+        self.in_progress.remove(name);
+        !std::mem::replace(&mut removing.abandoned, true)
+    }
+
+    /// The complete files, in order of name. (spec 4.5)
+    pub fn list(&self) -> Result<Vec<FileName>, Refusal> {
+        self.check_members()?;
+        let complete = self.files.iter().filter(|(_, file)| matches!(file.state, State::Stored { .. }));
+        Ok(complete.map(|(name, _)| name.clone()).collect())
+    }
+
+    fn check_members(&self) -> Result<(), Refusal> {
+        if self.has_enough_dstores() { Ok(()) } else { Err(Refusal::NotEnoughDstores) }
+    }
+
+    /// The R least loaded members; among equals, those that joined first.
+    fn least_loaded(&self) -> Vec<DstoreId> {
+        let mut members: Vec<_> = self.members.iter().map(|(&dstore, member)| (member.load, dstore)).collect();
+        if self.replicas < members.len() {
+            members.select_nth_unstable(self.replicas);
+            members.truncate(self.replicas);
+        }
+        members.sort_unstable();
+        members.into_iter().map(|(_, dstore)| dstore).collect()
+    }
+
+    fn lighten(&mut self, dstore: DstoreId) {
+        if let Some(member) = self.members.get_mut(&dstore) {
+            member.load = member.load.saturating_sub(1);
+        }
+    }
+}
+
+/// Removes `dstore` from `dstores`; false if it is not among them.
+fn take(dstores: &mut Vec<DstoreId>, dstore: DstoreId) -> bool {
+    let Some(at) = dstores.iter().position(|&other| other == dstore) else { return false };
+    dstores.swap_remove(at);
+    true
+}
+
+#[cfg(test)]
+mod tests;

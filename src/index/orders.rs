@@ -1,0 +1,154 @@
+//! From a plan to what each Dstore is told, and from what they report to what the index believes.
+//! (spec 4.6.4, 4.6.6, 7.19, 7.20)
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::rebalance::{self, Plan};
+use super::{Copy, DstoreId, Index, Situation, State};
+use crate::protocol::{FileName, Order, Transfer};
+
+/// What each Dstore that has anything to do is to do.
+pub type Orders = BTreeMap<DstoreId, DstoreOrder>;
+
+/// One Dstore's part of a plan. (spec 4.6.4)
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DstoreOrder {
+    /// The files to send.
+    pub sends: Vec<FileTransfer>,
+    /// The files to remove once everything is sent.
+    pub removes: Vec<FileName>,
+}
+
+/// One file that a Dstore is to send to others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileTransfer {
+    /// The file.
+    pub name: FileName,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Who is to get it.
+    pub to: Vec<DstoreId>,
+}
+
+/// How much one Dstore is given to do in one round. (spec 7.19)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Copies sent and files removed.
+    pub steps: usize,
+    /// Bytes sent.
+    pub bytes: u64,
+}
+
+impl Situation {
+    /// Plans, and words the plan: the planner's moves, and everything condemned. (spec 4.6.3, 4.6.4)
+    ///
+    /// With fewer than `replicas` Dstores taking part no plan could give R copies, and there is none. (spec 4.6)
+    pub fn orders(&self, replicas: usize) -> Orders {
+        if self.dstores.len() < replicas {
+            return Orders::new();
+        }
+        let Plan { sends, removes } = rebalance::plan(&self.holdings, replicas);
+        let mut orders = Orders::new();
+        for send in &sends {
+            let (name, size) = &self.files[send.file as usize];
+            let order = orders.entry(self.dstores[send.from as usize].0).or_default();
+            let to = self.dstores[send.to as usize].0;
+            match order.sends.last_mut() {
+                // The planner's sends come in order of file: one file's are neighbours.
+                Some(transfer) if transfer.name == *name => transfer.to.push(to),
+                _ => order.sends.push(FileTransfer { name: name.clone(), size: *size, to: vec![to] }),
+            }
+        }
+        for remove in &removes {
+            let order = orders.entry(self.dstores[remove.from as usize].0).or_default();
+            order.removes.push(self.files[remove.file as usize].0.clone());
+        }
+        for (dstore, name) in &self.condemned {
+            orders.entry(*dstore).or_default().removes.push(name.clone());
+        }
+        orders
+    }
+
+    /// The order as the protocol words it.
+    pub fn worded(&self, order: &DstoreOrder) -> Order {
+        let address = |dstore: &DstoreId| {
+            let at = self.dstores.binary_search_by_key(dstore, |(other, _)| *other).expect("orders name participants");
+            self.dstores[at].1.clone()
+        };
+        let word = |transfer: &FileTransfer| Transfer {
+            name: transfer.name.clone(),
+            to: transfer.to.iter().map(address).collect(),
+        };
+        Order { sends: order.sends.iter().map(word).collect(), removes: order.removes.clone() }
+    }
+}
+
+impl DstoreOrder {
+    /// Cuts the order down to what `budget` allows, but at least one step; true if anything was put off.
+    ///
+    /// A copy whose sending is put off is not removed either. (spec 7.17, 7.19)
+    pub fn cut(&mut self, budget: Budget) -> bool {
+        let mut left = budget;
+        let mut sent = 0;
+        for transfer in &self.sends {
+            let steps = transfer.to.len();
+            let bytes = transfer.size.saturating_mul(steps as u64);
+            if sent > 0 && (steps > left.steps || bytes > left.bytes) {
+                break;
+            }
+            left.steps = left.steps.saturating_sub(steps);
+            left.bytes = left.bytes.saturating_sub(bytes);
+            sent += 1;
+        }
+        let put_off: BTreeSet<FileName> = self.sends.drain(sent..).map(|transfer| transfer.name).collect();
+        let removes = self.removes.len();
+        self.removes.retain(|name| !put_off.contains(name));
+        let most = if sent == 0 { left.steps.max(1) } else { left.steps };
+        self.removes.truncate(most);
+        !put_off.is_empty() || self.removes.len() < removes
+    }
+}
+
+impl Index {
+    /// Makes the index say what is known to be true after `orders` were given and the Dstores in `reported` said that
+    /// they had done all of theirs. Where one did not, what it was to do may or may not have happened.
+    /// (spec 4.6.6, 7.20)
+    pub fn confirm(&mut self, orders: &Orders, reported: &BTreeSet<DstoreId>) {
+        for (&dstore, order) in orders {
+            let is_done = reported.contains(&dstore);
+            for transfer in &order.sends {
+                for &to in &transfer.to {
+                    self.confirm_send(&transfer.name, to, is_done);
+                }
+            }
+            for name in &order.removes {
+                self.confirm_remove(name, dstore, is_done);
+            }
+        }
+        self.recount();
+    }
+
+    fn confirm_send(&mut self, name: &FileName, to: DstoreId, is_done: bool) {
+        let Some(State::Stored { copies }) = self.files.get_mut(name).map(|file| &mut file.state) else { return };
+        match copies.iter_mut().find(|copy| copy.dstore == to) {
+            Some(copy) => copy.certain |= is_done,
+            None => copies.push(Copy { dstore: to, certain: is_done }),
+        }
+    }
+
+    fn confirm_remove(&mut self, name: &FileName, from: DstoreId, is_done: bool) {
+        match self.files.get_mut(name).map(|file| &mut file.state) {
+            Some(State::Stored { copies }) if is_done => copies.retain(|copy| copy.dstore != from),
+            Some(State::Stored { copies }) => {
+                copies.iter_mut().filter(|copy| copy.dstore == from).for_each(|copy| copy.certain = false);
+            }
+            Some(State::Removing(removing)) if is_done => {
+                removing.awaited.retain(|&dstore| dstore != from);
+                if removing.awaited.is_empty() {
+                    self.files.remove(name);
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! The rules of spec 3 and 4, one method call after another.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::protocol::Order;
+
+fn name(text: &str) -> FileName {
+    text.parse().unwrap()
+}
+
+/// An index with Dstores on ports 1 to `dstores`.
+fn index(replicas: usize, dstores: u16) -> (Index, Vec<DstoreId>) {
+    let mut index = Index::new(replicas);
+    let ids = (1..=dstores).map(|port| index.join(address(port))).collect();
+    (index, ids)
+}
+
+fn address(port: u16) -> Address {
+    Address::local(port).unwrap()
+}
+
+fn ports(addresses: &[Address]) -> Vec<String> {
+    addresses.iter().map(|address| address.to_string()).collect()
+}
+
+/// Stores a file whole; returns who has it.
+fn store(index: &mut Index, file: &str) -> Vec<DstoreId> {
+    let chosen = index.begin_store(&name(file), 7).unwrap();
+    let ids: Vec<_> = chosen.iter().map(|address| index.member_at(address).unwrap()).collect();
+    let completing: Vec<_> = ids.iter().map(|&dstore| index.acknowledge_store(file, dstore)).collect();
+    assert_eq!(completing.iter().filter(|&&is_complete| is_complete).count(), 1);
+    assert_eq!(completing.last(), Some(&true), "completes on the last acknowledgement, not before");
+    ids
+}
+
+fn names(index: &Index) -> Vec<String> {
+    index.list().unwrap().iter().map(|name| name.to_string()).collect()
+}
+
+fn survey<'a>(lists: impl IntoIterator<Item = (DstoreId, &'a [&'a str])>) -> Survey {
+    Survey::new(lists.into_iter().map(|(dstore, files)| (dstore, files.iter().map(|f| name(f)).collect())).collect())
+}
+
+fn condemned(situation: &Situation) -> Vec<(DstoreId, String)> {
+    situation.condemned.iter().map(|(dstore, name)| (*dstore, name.to_string())).collect()
+}
+
+fn offers(index: &mut Index, file: &str) -> Vec<DstoreId> {
+    let mut tried = Vec::new();
+    while let Ok(offer) = index.offer(file, &tried) {
+        tried.push(offer.dstore);
+    }
+    tried
+}
+
+#[test]
+fn each_request_gets_what_the_table_says_in_each_state() {
+    // spec 3.1, 3.2: every cell
+    let (mut index, ids) = index(2, 2);
+    let f = name("f");
+    let absent = Err(Refusal::FileDoesNotExist);
+    let taken = Err(Refusal::FileAlreadyExists);
+
+    assert_eq!(index.offer("f", &[]), absent.clone());
+    assert_eq!(index.begin_remove(&f), absent.clone().map(|_: Offer| vec![]));
+    assert_eq!(names(&index), [""; 0]);
+
+    index.begin_store(&f, 7).unwrap(); // absent: accepted; now store in progress
+    assert_eq!(index.begin_store(&f, 8), taken);
+    assert_eq!(index.offer("f", &[]), absent.clone());
+    assert_eq!(index.begin_remove(&f), absent.clone().map(|_: Offer| vec![]));
+    assert_eq!(names(&index), [""; 0]);
+
+    index.acknowledge_store("f", ids[0]);
+    assert!(index.acknowledge_store("f", ids[1])); // store complete
+    assert_eq!(index.begin_store(&f, 8), taken);
+    assert_eq!(index.offer("f", &[]), Ok(Offer { dstore: ids[0], address: address(1), size: 7 }));
+    assert_eq!(names(&index), ["f"]);
+
+    assert_eq!(
+        index.begin_remove(&f).map(|mut holders| {
+            holders.sort();
+            holders
+        }),
+        Ok(ids.clone())
+    );
+    assert_eq!(index.begin_store(&f, 8), taken); // remove in progress
+    assert_eq!(index.offer("f", &[]), absent.clone());
+    assert_eq!(index.begin_remove(&f), absent.clone().map(|_: Offer| vec![]));
+    assert_eq!(names(&index), [""; 0]);
+
+    assert!(!index.acknowledge_remove("f", ids[0]));
+    assert!(index.acknowledge_remove("f", ids[1])); // gone
+    assert_eq!(index.offer("f", &[]), absent);
+    assert!(index.begin_store(&f, 8).is_ok());
+}
+
+#[test]
+fn too_few_dstores_come_before_any_other_reason() {
+    // spec 3.3, 7.1
+    let (mut index, ids) = index(2, 2);
+    store(&mut index, "f");
+    index.leave(ids[0]);
+    assert_eq!(index.begin_store(&name("f"), 1), Err(Refusal::NotEnoughDstores));
+    assert_eq!(index.begin_store(&name("g"), 1), Err(Refusal::NotEnoughDstores));
+    assert_eq!(index.offer("f", &[]), Err(Refusal::NotEnoughDstores));
+    assert_eq!(index.begin_remove(&name("f")), Err(Refusal::NotEnoughDstores));
+    assert_eq!(index.list(), Err(Refusal::NotEnoughDstores));
+}
+
+#[test]
+fn stores_alone_spread_files_evenly() {
+    // spec 4.2, 7.2: floor(RF/N) to ceil(RF/N) after every store
+    for (replicas, dstores) in [(1, 1), (1, 4), (2, 3), (3, 3), (3, 7), (4, 5)] {
+        let (mut index, _) = index(replicas, dstores);
+        for file in 1..=40 {
+            store(&mut index, &format!("f{file}"));
+            let copies = replicas * file;
+            for member in index.members() {
+                let (floor, ceil) = (copies / usize::from(dstores), copies.div_ceil(usize::from(dstores)));
+                assert!((floor..=ceil).contains(&member.files), "R={replicas} N={dstores} F={file}: {member:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn stores_in_progress_count_as_load() {
+    // spec 7.2
+    let (mut index, _) = index(1, 3);
+    let chosen: Vec<_> = ["a", "b", "c"].iter().flat_map(|f| index.begin_store(&name(f), 1).unwrap()).collect();
+    assert_eq!(ports(&chosen), ["1", "2", "3"]);
+    index.abandon_store("b");
+    assert_eq!(ports(&index.begin_store(&name("d"), 1).unwrap()), ["2"]);
+}
+
+#[test]
+fn only_different_dstores_that_were_asked_complete_a_store() {
+    // spec 7.5, 7.6, 7.25
+    let (mut index, ids) = index(2, 3);
+    index.begin_store(&name("f"), 1).unwrap(); // on 1 and 2
+    assert!(!index.acknowledge_store("f", ids[2]), "not asked");
+    assert!(!index.acknowledge_store("g", ids[0]), "no such store");
+    assert!(!index.acknowledge_store("f", ids[0]));
+    assert!(!index.acknowledge_store("f", ids[0]), "twice");
+    assert!(index.acknowledge_store("f", ids[1]));
+    assert!(!index.acknowledge_store("f", ids[1]), "complete already");
+    index.begin_store(&name("late"), 1).unwrap();
+    assert!(index.abandon_store("late"));
+    assert!(!index.abandon_store("late"));
+    assert!(!index.acknowledge_store("late", ids[2]), "abandoned");
+    assert_eq!(names(&index), ["f"]);
+}
+
+#[test]
+fn a_departure_ends_the_stores_that_wait_for_it() {
+    // spec 7.3
+    let (mut index, ids) = index(2, 3);
+    index.begin_store(&name("f"), 1).unwrap(); // on 1 and 2
+    index.begin_store(&name("g"), 1).unwrap(); // on 3 and 1
+    index.acknowledge_store("g", ids[0]);
+    let departure = index.leave(ids[0]);
+    assert_eq!(departure, Departure { failed_stores: vec![name("f")], completed_removes: vec![] });
+    assert!(index.acknowledge_store("g", ids[2]), "it had acknowledged before it left");
+    assert_eq!(names(&index), ["g"]);
+    assert_eq!(offers(&mut index, "g"), [ids[2]], "and is not offered");
+    assert_eq!(index.leave(ids[0]), Departure::default(), "leaving twice is leaving once");
+}
+
+#[test]
+fn a_departure_is_no_longer_waited_for_by_a_remove() {
+    // spec 4.4
+    let (mut index, ids) = index(2, 3);
+    store(&mut index, "f");
+    index.begin_remove(&name("f")).unwrap();
+    assert!(!index.acknowledge_remove("f", ids[1]));
+    let departure = index.leave(ids[0]);
+    assert_eq!(departure, Departure { failed_stores: vec![], completed_removes: vec![name("f")] });
+    assert!(index.is_empty());
+}
+
+#[test]
+fn a_late_acknowledgement_does_not_end_an_abandoned_remove() {
+    // spec 4.4: the entry stays until a rebalance has seen to it
+    let (mut index, ids) = index(2, 2);
+    store(&mut index, "f");
+    index.begin_remove(&name("f")).unwrap();
+    assert!(index.abandon_remove("f"));
+    assert!(!index.abandon_remove("f"));
+    for &dstore in &ids {
+        assert!(!index.acknowledge_remove("f", dstore));
+    }
+    assert_eq!(index.begin_store(&name("f"), 1), Err(Refusal::FileAlreadyExists));
+}
+
+#[test]
+fn removing_what_no_member_has_is_complete_at_once() {
+    // spec 7.24
+    let (mut index, ids) = index(1, 2);
+    let holder = store(&mut index, "f")[0];
+    index.leave(holder);
+    assert_eq!(index.offer("f", &[]), Err(Refusal::AllTried));
+    assert_eq!(index.begin_remove(&name("f")), Ok(vec![]));
+    assert!(index.is_empty());
+    assert!(ids.contains(&holder));
+}
+
+#[test]
+fn a_load_is_offered_each_holder_once_and_loads_take_turns() {
+    // spec 4.3, 7.22
+    let (mut index, _) = index(3, 3);
+    let mut holders = store(&mut index, "f");
+    let mut tried = offers(&mut index, "f");
+    tried.sort();
+    holders.sort();
+    assert_eq!(tried, holders);
+    assert_eq!(index.offer("f", &tried), Err(Refusal::AllTried));
+    let mut firsts: Vec<_> = (0..3).map(|_| index.offer("f", &[]).unwrap().dstore).collect();
+    let again: Vec<_> = (0..3).map(|_| index.offer("f", &[]).unwrap().dstore).collect();
+    assert_eq!(firsts, again);
+    firsts.sort();
+    assert_eq!(firsts, holders, "three loads in a row go to three Dstores");
+}
+
+#[test]
+fn lists_correct_the_index() {
+    // spec 4.6.2
+    let (mut index, ids) = index(2, 3);
+    store(&mut index, "both"); // on 1 and 2
+    store(&mut index, "one"); // on 3 and 1
+    store(&mut index, "lost"); // on 2 and 3
+    store(&mut index, "removing"); // on 1 and 2
+    index.begin_remove(&name("removing")).unwrap();
+    index.abandon_remove("removing");
+    let situation = index.reconcile(&survey([
+        (ids[0], &["both", "one", "orphan", "removing"][..]),
+        (ids[1], &["both", "both"]),
+        (ids[2], &["another-orphan"]),
+    ]));
+    assert_eq!(names(&index), ["both", "one"]);
+    assert_eq!(
+        condemned(&situation),
+        [(ids[2], "another-orphan".into()), (ids[0], "orphan".into()), (ids[0], "removing".into())]
+    );
+    let held: Vec<Vec<u32>> = (0..2).map(|f| sorted(situation.holdings.holders(f))).collect();
+    assert_eq!(held, [vec![0, 1], vec![0]]);
+    assert_eq!(offers(&mut index, "one"), [ids[0]]);
+
+    // What is being removed is gone once its removal is confirmed, and not before.
+    let orders = situation.orders(2);
+    let mut before = index;
+    assert_eq!(before.begin_store(&name("removing"), 1), Err(Refusal::FileAlreadyExists));
+    before.confirm(&orders, &orders.keys().copied().collect());
+    assert!(before.begin_store(&name("removing"), 1).is_ok());
+}
+
+fn sorted(numbers: &[u32]) -> Vec<u32> {
+    let mut numbers = numbers.to_vec();
+    numbers.sort();
+    numbers
+}
+
+#[test]
+fn silence_is_not_proof_of_loss() {
+    // spec 7.16
+    let (mut index, ids) = index(2, 3);
+    store(&mut index, "f"); // on 1 and 2
+    let situation = index.reconcile(&survey([(ids[2], &[][..])]));
+    assert_eq!(names(&index), ["f"], "both holders are silent: the file stays");
+    assert_eq!(situation.holdings.files(), 0, "and no plan can count on it");
+    assert_eq!(situation.orders(2), Orders::new(), "fewer than R take part: no plan");
+
+    let situation = index.reconcile(&survey([(ids[1], &["f"][..]), (ids[2], &[][..])]));
+    let orders = situation.orders(2);
+    let expected = DstoreOrder { sends: vec![transfer("f", &[ids[2]])], removes: vec![] };
+    assert_eq!(orders, BTreeMap::from([(ids[1], expected)]), "the silent copy does not count towards R");
+    index.confirm(&orders, &BTreeSet::from([ids[1]]));
+    assert_eq!(offers(&mut index, "f").len(), 3, "but is still a copy");
+}
+
+fn transfer(file: &str, to: &[DstoreId]) -> orders::FileTransfer {
+    orders::FileTransfer { name: name(file), size: 7, to: to.to_vec() }
+}
+
+#[test]
+fn a_copy_nobody_ordered_is_not_trusted_while_another_exists() {
+    // spec 4.6.2; a STORE that timed out may have left its content where the index does not expect it (7.5)
+    let (mut index, ids) = index(1, 3);
+    let holder = store(&mut index, "f")[0];
+    let other = ids.iter().copied().find(|&dstore| dstore != holder).unwrap();
+    let third = ids.iter().copied().find(|&dstore| dstore != holder && dstore != other).unwrap();
+
+    let both = survey([(holder, &["f"][..]), (other, &["f"][..]), (third, &[][..])]);
+    assert_eq!(condemned(&index.reconcile(&both)), [(other, "f".into())]);
+    assert_eq!(offers(&mut index, "f"), [holder]);
+
+    // The holder is silent: its copy may be the only good one, the other may be the last one. Neither is touched.
+    let silent = survey([(other, &["f"][..]), (third, &[][..])]);
+    let situation = index.reconcile(&silent);
+    assert_eq!((condemned(&situation), situation.holdings.files()), (vec![], 0));
+    assert_eq!(offers(&mut index, "f"), [holder]);
+
+    // The holder says that it has nothing: a Dstore lists the file, so it is not dropped.
+    let gone = survey([(holder, &[][..]), (other, &["f"][..]), (third, &[][..])]);
+    assert_eq!(condemned(&index.reconcile(&gone)), []);
+    assert_eq!(offers(&mut index, "f"), [other]);
+}
+
+#[test]
+fn the_index_believes_reports_not_plans() {
+    // spec 4.6.6, 7.20
+    let (mut index, ids) = index(2, 3);
+    for file in ["a", "b", "c"] {
+        store(&mut index, file);
+    }
+    index.leave(ids[2]);
+    let newcomer = index.join(address(4));
+    let lists: BTreeMap<DstoreId, Vec<FileName>> = [ids[0], ids[1]]
+        .map(|dstore| {
+            (
+                dstore,
+                ["a", "b", "c"].iter().copied().filter(|f| offers(&mut index, f).contains(&dstore)).map(name).collect(),
+            )
+        })
+        .into_iter()
+        .chain([(newcomer, vec![])])
+        .collect();
+    let situation = index.reconcile(&Survey::new(lists));
+    let orders = situation.orders(2);
+    let sent: Vec<_> = orders.values().flat_map(|order| &order.sends).map(|transfer| transfer.name.clone()).collect();
+    assert_eq!(sent.len(), 2, "b and c have lost a copy each: {orders:?}");
+
+    index.confirm(&orders, &BTreeSet::new());
+    for file in &sent {
+        let offered = offers(&mut index, file);
+        assert_eq!(offered.len(), 1, "a copy that may not exist is not offered");
+        assert!(!offered.contains(&newcomer));
+    }
+    assert_eq!(index.begin_remove(&sent[0]).unwrap().len(), 2, "but it is told to go when the file is removed");
+
+    let listed: Vec<&str> = vec![&sent[1]];
+    let all = ["a", "b", "c"];
+    index.abandon_remove(&sent[0]);
+    index.reconcile(&survey([(ids[0], &all[..]), (ids[1], &all[..]), (newcomer, &listed[..])]));
+    assert!(offers(&mut index, &sent[1]).contains(&newcomer), "a LIST has shown it");
+}
+
+#[test]
+fn what_an_unreported_order_was_to_remove_is_in_doubt() {
+    // spec 7.20
+    let (mut index, ids) = index(1, 2);
+    let holder = store(&mut index, "f")[0];
+    let other = ids.iter().copied().find(|&dstore| dstore != holder).unwrap();
+    let order = DstoreOrder { sends: vec![transfer("f", &[other])], removes: vec![name("f")] };
+    let orders = Orders::from([(holder, order)]);
+    index.confirm(&orders, &BTreeSet::new());
+    assert_eq!(index.offer("f", &[]), Err(Refusal::AllTried));
+    assert_eq!(names(&index), ["f"]);
+    index.reconcile(&survey([(holder, &["f"][..]), (other, &[][..])]));
+    assert_eq!(offers(&mut index, "f"), [holder]);
+    index.confirm(&orders, &BTreeSet::from([holder]));
+    assert_eq!(offers(&mut index, "f"), [other]);
+}
+
+#[test]
+fn nothing_to_do_is_an_empty_plan() {
+    // spec 7.8
+    let (mut index, ids) = index(2, 2);
+    store(&mut index, "f");
+    let situation = index.reconcile(&survey([(ids[0], &["f"][..]), (ids[1], &["f"][..])]));
+    assert!(situation.orders(2).is_empty());
+    assert_eq!(situation.worded(&DstoreOrder::default()), Order::default());
+}
+
+#[test]
+fn a_round_takes_what_fits_and_never_removes_what_it_did_not_send() {
+    // spec 7.17, 7.19
+    let (_, ids) = index(1, 3);
+    let order = DstoreOrder {
+        sends: vec![transfer("a", &[ids[1]]), transfer("b", &[ids[1], ids[2]]), transfer("c", &[ids[2]])],
+        removes: vec![name("a"), name("b"), name("c"), name("d")],
+    };
+    let cut = |steps, bytes| {
+        let mut order = order.clone();
+        let is_cut = order.cut(Budget { steps, bytes });
+        let sends: Vec<_> = order.sends.iter().map(|transfer| transfer.name.to_string()).collect();
+        let removes: Vec<_> = order.removes.iter().map(|name| name.to_string()).collect();
+        (sends.concat(), removes.concat(), is_cut)
+    };
+    let is = |sends: &str, removes: &str, is_cut| (sends.to_owned(), removes.to_owned(), is_cut);
+    assert_eq!(cut(8, 28), is("abc", "abcd", false));
+    assert_eq!(cut(7, 28), is("abc", "abc", true));
+    assert_eq!(cut(8, 27), is("ab", "abd", true));
+    assert_eq!(cut(3, 99), is("ab", "", true));
+    assert_eq!(cut(2, 99), is("a", "a", true));
+    assert_eq!(cut(1, 1), is("a", "", true), "at least one step, or it would never end");
+    let mut only_removes = DstoreOrder { sends: vec![], removes: vec![name("a"), name("b")] };
+    assert!(only_removes.cut(Budget { steps: 1, bytes: 0 }));
+    assert_eq!(only_removes.removes, [name("a")]);
+}

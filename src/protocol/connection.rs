@@ -1,0 +1,397 @@
+//! How messages and content travel: one TCP connection, with the semantics of Java's streams. (spec 2.1 to 2.3)
+//!
+//! The only place that touches the bytes of the protocol, and the one that logs every message. (spec 5.2)
+//! Decides nothing: whoever owns the connection says what a message means and how long to wait for it.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use super::message::{Message, ParseError};
+
+/// The longest line in bytes that a peer may send unless told otherwise: generous for anything a client says.
+pub const CLIENT_LINE_LIMIT: usize = 64 << 10;
+
+/// The longest line in bytes between Controller and Dstore unless told otherwise: a LIST or REBALANCE of a
+/// million names is legitimate there.
+pub const DSTORE_LINE_LIMIT: usize = 256 << 20;
+
+/// The log target of every message sent or received, at level `info`.
+pub const MESSAGE_LOG: &str = "stevedore::messages";
+
+/// A line longer than this is cut in the log.
+const LOGGED_BYTES: usize = 64 << 10;
+
+/// How much is read ahead of the line in hand; larger reads of content go around it.
+const READ_AHEAD: usize = 8 << 10;
+
+/// What [`Connection::receive`] yields: a message or why the line is none, `None` at end of stream.
+pub type Received = io::Result<Option<Result<Message, ParseError>>>;
+
+/// One end of a TCP connection that speaks the protocol.
+pub struct Connection {
+    reader: BufReader<Socket>,
+    outgoing: Outgoing,
+    /// The line being read; kept between calls so that a timeout loses nothing.
+    line: Vec<u8>,
+    /// The last line ended at `\r`: a `\n` that comes next belongs to it, and must not be waited for.
+    after_carriage_return: bool,
+    line_limit: usize,
+}
+
+impl Connection {
+    /// Takes over a connected stream.
+    pub fn new(stream: Arc<TcpStream>) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let outgoing =
+            Outgoing { local: stream.local_addr()?.port(), remote: stream.peer_addr()?, stream: Arc::clone(&stream) };
+        let socket = Socket { stream, wait: Wait::Forever, kernel_timeout: None };
+        Ok(Self {
+            reader: BufReader::with_capacity(READ_AHEAD, socket),
+            outgoing,
+            line: Vec::new(),
+            after_carriage_return: false,
+            line_limit: CLIENT_LINE_LIMIT,
+        })
+    }
+
+    /// Connects to `address`, waiting no longer than `timeout`.
+    pub fn connect(address: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, timeout)?;
+        // With nobody listening, the kernel may pick the wanted port for our own end: TCP then connects to itself.
+        if stream.local_addr()? == stream.peer_addr()? {
+            return Err(ErrorKind::ConnectionRefused.into());
+        }
+        Self::new(Arc::new(stream))
+    }
+
+    /// Sets the longest line in bytes that [`receive`](Self::receive) takes.
+    pub fn limit_lines(&mut self, bytes: usize) {
+        self.line_limit = bytes;
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.outgoing.remote
+    }
+
+    /// The sending half, for another thread.
+    pub fn outgoing(&self) -> &Outgoing {
+        &self.outgoing
+    }
+
+    /// Sends one message in one write.
+    pub fn send(&self, message: &Message) -> io::Result<()> {
+        self.outgoing.send(message)
+    }
+
+    /// Sends bytes of content as they are. Fails once the peer has accepted none for the time set with
+    /// [`Outgoing::limit_stalls`].
+    pub fn send_content(&self, bytes: &[u8]) -> io::Result<()> {
+        (&*self.outgoing.stream).write_all(bytes)
+    }
+
+    /// Waits for the next line however long it takes: nobody times out a peer that is merely idle. (spec 2.7)
+    ///
+    /// Fails with `InvalidData` at a line over the limit, after which the connection is of no more use.
+    pub fn receive(&mut self) -> Received {
+        self.reader.get_mut().wait = Wait::Forever;
+        self.next_line()
+    }
+
+    /// Waits for the next line, `timeout` in all: for replies that are expected. (spec 2.7)
+    ///
+    /// Fails with `TimedOut`; what has arrived by then is kept for the next call.
+    pub fn receive_within(&mut self, timeout: Duration) -> Received {
+        self.reader.get_mut().wait = Wait::deadline(timeout);
+        self.next_line()
+    }
+
+    /// The next `size` bytes of content. Reading fails with `UnexpectedEof` where the peer ends early, and with
+    /// `TimedOut` where nothing arrives for `stall`. (spec 2.3, 7.11)
+    pub fn content(&mut self, size: u64, stall: Duration) -> Content<'_> {
+        self.reader.get_mut().wait = Wait::EachRead(stall);
+        Content { connection: self, remaining: size }
+    }
+
+    /// Says that nothing more will be sent; the peer's answers can still be read.
+    pub fn finish_sending(&self) -> io::Result<()> {
+        self.outgoing.stream.shutdown(Shutdown::Write)
+    }
+
+    /// Waits until the peer closes in order; fails if it resets the connection, sends something, or takes longer
+    /// than `timeout`. (spec 7.18)
+    pub fn wait_for_end(&mut self, timeout: Duration) -> io::Result<()> {
+        self.reader.get_mut().wait = Wait::deadline(timeout);
+        if self.reader.fill_buf()?.is_empty() { Ok(()) } else { Err(invalid("expected the end of the stream".into())) }
+    }
+
+    /// Closes so that the peer sees a reset, not an orderly end: the transfer has failed. (spec 7.18)
+    pub fn reset(self) {
+        // Where this fails, the socket is gone already.
+        let _ = SockRef::from(&*self.outgoing.stream).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Ends both directions, from any thread: whoever waits on the connection wakes up.
+    pub fn shut_down(&self) {
+        self.outgoing.shut_down();
+    }
+
+    fn next_line(&mut self) -> Received {
+        let Some(line) = self.read_line()? else { return Ok(None) };
+        self.outgoing.log("<-", &line);
+        Ok(Some(Message::parse(&line)))
+    }
+
+    /// Java's `BufferedReader.readLine`. (spec 2.1)
+    fn read_line(&mut self) -> io::Result<Option<String>> {
+        loop {
+            let ahead = self.reader.fill_buf()?;
+            if ahead.is_empty() {
+                return Ok(if self.line.is_empty() { None } else { Some(self.take_line()) });
+            }
+            if self.after_carriage_return {
+                self.after_carriage_return = false;
+                if ahead[0] == b'\n' {
+                    self.reader.consume(1);
+                    continue;
+                }
+            }
+            let end = ahead.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let text = &ahead[..end.unwrap_or(ahead.len())];
+            if self.line.len() + text.len() > self.line_limit {
+                return Err(invalid(format!("a line longer than {} bytes", self.line_limit)));
+            }
+            self.line.extend_from_slice(text);
+            self.after_carriage_return = end.is_some_and(|end| ahead[end] == b'\r');
+            let consumed = text.len() + usize::from(end.is_some());
+            self.reader.consume(consumed);
+            if end.is_some() {
+                return Ok(Some(self.take_line()));
+            }
+        }
+    }
+
+    fn take_line(&mut self) -> String {
+        let text = String::from_utf8_lossy(&self.line).into_owned();
+        self.line.clear();
+        // One long LIST must not cost its memory for the rest of a connection's life.
+        self.line.shrink_to(READ_AHEAD);
+        text
+    }
+}
+
+/// The sending half of a connection.
+///
+/// A message is one write, so that the halves of two never mix; still, whoever shares a `Outgoing` among threads
+/// takes turns, as a write that does not fit the socket's buffer is continued.
+#[derive(Clone)]
+pub struct Outgoing {
+    stream: Arc<TcpStream>,
+    local: u16,
+    remote: SocketAddr,
+}
+
+impl Outgoing {
+    /// Sends one message in one write.
+    pub fn send(&self, message: &Message) -> io::Result<()> {
+        self.send_all(std::slice::from_ref(message))
+    }
+
+    /// Sends several messages in one write.
+    pub fn send_all(&self, messages: &[Message]) -> io::Result<()> {
+        let mut text = String::new();
+        for message in messages {
+            let start = text.len();
+            text.push_str(&message.to_string());
+            self.log("->", &text[start..]);
+            text.push('\n');
+        }
+        (&*self.stream).write_all(text.as_bytes())
+    }
+
+    /// Makes writes fail once the peer has accepted nothing for `stall`.
+    pub fn limit_stalls(&self, stall: Duration) -> io::Result<()> {
+        self.stream.set_write_timeout(Some(stall))
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// The port of our own end.
+    pub fn local_port(&self) -> u16 {
+        self.local
+    }
+
+    /// The socket itself, for whoever has to close it from elsewhere.
+    pub fn socket(&self) -> &Arc<TcpStream> {
+        &self.stream
+    }
+
+    /// Ends both directions, from any thread.
+    pub fn shut_down(&self) {
+        // An error means that the connection has ended already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// `[local->remote] message`, the 2021 edition's form. (spec 5.2, 5.4)
+    fn log(&self, arrow: &str, line: &str) {
+        let (local, remote) = (self.local, self.remote.port());
+        if line.len() <= LOGGED_BYTES {
+            log::info!(target: MESSAGE_LOG, "[{local}{arrow}{remote}] {}", Printable(line));
+        } else {
+            let shown = &line[..line.floor_char_boundary(LOGGED_BYTES)];
+            log::info!(target: MESSAGE_LOG, "[{local}{arrow}{remote}] {}... ({} bytes)", Printable(shown), line.len());
+        }
+    }
+}
+
+/// A peer's line without the control characters that could rewrite a terminal's screen.
+struct Printable<'a>(&'a str);
+
+impl std::fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for piece in self.0.split_inclusive(char::is_control) {
+            match piece.char_indices().next_back() {
+                Some((at, last)) if last.is_control() => write!(f, "{}{}", &piece[..at], last.escape_default())?,
+                _ => f.write_str(piece)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Content being received; ends after the promised number of bytes.
+pub struct Content<'a> {
+    connection: &'a mut Connection,
+    remaining: u64,
+}
+
+impl Read for Content<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = buffer.len().min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
+        if wanted == 0 {
+            return Ok(0);
+        }
+        if self.connection.after_carriage_return {
+            self.connection.after_carriage_return = false;
+            if self.connection.reader.fill_buf()?.first() == Some(&b'\n') {
+                self.connection.reader.consume(1);
+            }
+        }
+        match self.connection.reader.read(&mut buffer[..wanted])? {
+            0 => Err(ErrorKind::UnexpectedEof.into()),
+            received => {
+                self.remaining -= received as u64;
+                Ok(received)
+            }
+        }
+    }
+}
+
+/// Which side of a copy failed.
+#[derive(Debug)]
+pub enum CopyError {
+    /// Where the bytes come from, or it ended early (`UnexpectedEof`).
+    Source(io::Error),
+    /// Where they go.
+    Sink(io::Error),
+}
+
+/// For those who treat both sides' failures alike.
+impl From<CopyError> for io::Error {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Source(error) | CopyError::Sink(error) => error,
+        }
+    }
+}
+
+/// Moves exactly `size` bytes through a buffer of bounded size, whatever `size` is. (spec 2.3, 7.13)
+pub fn copy(
+    size: u64,
+    source: &mut impl Read,
+    sink: &mut impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), CopyError> {
+    /// Large enough that system calls do not matter, small enough for hundreds of transfers at once.
+    const BUFFER: u64 = 256 << 10;
+    let mut buffer = vec![0; size.min(BUFFER) as usize];
+    let mut remaining = size;
+    while remaining > 0 {
+        let wanted = remaining.min(BUFFER) as usize;
+        match source.read(&mut buffer[..wanted]) {
+            Ok(0) => return Err(CopyError::Source(ErrorKind::UnexpectedEof.into())),
+            Ok(received) => {
+                sink(&buffer[..received]).map_err(CopyError::Sink)?;
+                remaining -= received as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(CopyError::Source(error)),
+        }
+    }
+    Ok(())
+}
+
+/// The receiving half of a stream, with the waits that the protocol asks for.
+struct Socket {
+    stream: Arc<TcpStream>,
+    wait: Wait,
+    /// What the kernel was last told, to tell it only what is new.
+    kernel_timeout: Option<Duration>,
+}
+
+/// How long a read may take.
+enum Wait {
+    Forever,
+    /// Each read for itself.
+    EachRead(Duration),
+    /// All reads together.
+    Until {
+        deadline: Instant,
+        first: Option<Duration>,
+    },
+}
+
+impl Wait {
+    fn deadline(timeout: Duration) -> Self {
+        Instant::now()
+            .checked_add(timeout)
+            .map_or(Self::Forever, |deadline| Self::Until { deadline, first: Some(timeout) })
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let timeout = match &mut self.wait {
+            Wait::Forever => None,
+            Wait::EachRead(stall) => Some(*stall),
+            // The first wait is the whole timeout, the same again and again: the kernel knows it already.
+            Wait::Until { deadline, first } => {
+                Some(first.take().unwrap_or_else(|| deadline.saturating_duration_since(Instant::now())))
+            }
+        };
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        if timeout != self.kernel_timeout {
+            self.stream.set_read_timeout(timeout)?;
+            self.kernel_timeout = timeout;
+        }
+        loop {
+            match (&*self.stream).read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+fn invalid(what: String) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, what)
+}
