@@ -33,11 +33,7 @@ impl<'a> ClientSession<'a> {
         let mut request = Some(Ok(request));
         while let Some(line) = request {
             match line {
-                Ok(message) => {
-                    if self.answer(message)?.is_none() {
-                        return Ok(()); // the Controller stops
-                    }
-                }
+                Ok(message) => self.answer(message)?,
                 Err(error) => log::warn!("{}: {error}; ignored", self.connection.peer()), // spec 2.6
             }
             request = self.connection.receive()?;
@@ -45,8 +41,7 @@ impl<'a> ClientSession<'a> {
         Ok(())
     }
 
-    /// `None` when the Controller stops.
-    fn answer(&mut self, request: Message) -> io::Result<Option<()>> {
+    fn answer(&mut self, request: Message) -> io::Result<()> {
         if !matches!(request, Message::Reload { .. }) {
             self.load = None;
         }
@@ -58,15 +53,15 @@ impl<'a> ClientSession<'a> {
             other => {
                 // The verb is enough: the line itself has been logged when it came.
                 log::warn!("{}: not a request, ignored: {}", self.connection.peer(), verb(&other)); // spec 2.6
-                Ok(Some(()))
+                Ok(())
             }
         }
     }
 
-    fn store(&mut self, name: &FileName, size: u64) -> io::Result<Option<()>> {
+    fn store(&mut self, name: &FileName, size: u64) -> io::Result<()> {
         let controller = self.controller;
         let decide = || controller.ledger.lock().begin_store(name, size);
-        let Some((decision, pass)) = controller.gate.enter(Request::Change, decide) else { return Ok(None) };
+        let (decision, pass) = controller.gate.enter(Request::Change, decide)?;
         let (dstores, outcome) = match decision {
             Ok(begun) => begun,
             Err(refusal) => return self.refuse(refusal),
@@ -82,10 +77,10 @@ impl<'a> ClientSession<'a> {
             Outcome::Complete => self.connection.send(&Message::StoreComplete)?,
             Outcome::Failed => log::warn!("STORE {name}: not all acknowledgements came; removed from the index"),
         }
-        Ok(Some(()))
+        Ok(())
     }
 
-    fn load(&mut self, name: FileName) -> io::Result<Option<()>> {
+    fn load(&mut self, name: FileName) -> io::Result<()> {
         let controller = self.controller;
         // A RELOAD of another file is like a LOAD. (spec 7.23)
         let mut tried = match self.load.take() {
@@ -93,22 +88,22 @@ impl<'a> ClientSession<'a> {
             _ => Vec::new(),
         };
         let decide = || controller.ledger.lock().index.offer(&name, &tried);
-        let Some((decision, _)) = controller.gate.enter(Request::Look, decide) else { return Ok(None) };
+        let (decision, _) = controller.gate.enter(Request::Look, decide)?;
         let answered = match decision {
             Ok(offer) => {
                 tried.push(offer.dstore);
-                self.connection.send(&Message::LoadFrom { dstore: offer.address, size: offer.size }).map(Some)
+                self.connection.send(&Message::LoadFrom { dstore: offer.address, size: offer.size })
             }
-            Err(refusal) => self.refuse(refusal).map(|_| Some(())),
+            Err(refusal) => self.refuse(refusal),
         };
         self.load = Some((name, tried));
-        Ok(answered?.map(|()| ()))
+        answered
     }
 
-    fn remove(&mut self, name: &FileName) -> io::Result<Option<()>> {
+    fn remove(&mut self, name: &FileName) -> io::Result<()> {
         let controller = self.controller;
         let decide = || controller.ledger.lock().begin_remove(name);
-        let Some((decision, pass)) = controller.gate.enter(Request::Change, decide) else { return Ok(None) };
+        let (decision, pass) = controller.gate.enter(Request::Change, decide)?;
         let (holders, outcome) = match decision {
             Ok(begun) => begun,
             Err(refusal) => return self.refuse(refusal),
@@ -124,27 +119,27 @@ impl<'a> ClientSession<'a> {
             Outcome::Complete => self.connection.send(&Message::RemoveComplete)?,
             Outcome::Failed => log::warn!("REMOVE {name}: not all acknowledgements came; left to the next rebalance"),
         }
-        Ok(Some(()))
+        Ok(())
     }
 
-    fn list(&mut self) -> io::Result<Option<()>> {
+    fn list(&mut self) -> io::Result<()> {
         let controller = self.controller;
         let decide = || controller.ledger.lock().index.list();
-        let Some((decision, _)) = controller.gate.enter(Request::Look, decide) else { return Ok(None) };
+        let (decision, _) = controller.gate.enter(Request::Look, decide)?;
         match decision {
-            Ok(names) => self.connection.send(&Message::List { names }).map(Some),
+            Ok(names) => self.connection.send(&Message::List { names }),
             Err(refusal) => self.refuse(refusal),
         }
     }
 
-    fn refuse(&self, refusal: Refusal) -> io::Result<Option<()>> {
+    fn refuse(&self, refusal: Refusal) -> io::Result<()> {
         let reply = match refusal {
             Refusal::NotEnoughDstores => Message::NotEnoughDstores,
             Refusal::FileAlreadyExists => Message::FileAlreadyExists,
             Refusal::FileDoesNotExist => Message::FileDoesNotExist { name: None },
             Refusal::AllTried => Message::LoadFailed,
         };
-        self.connection.send(&reply).map(Some)
+        self.connection.send(&reply)
     }
 }
 

@@ -112,7 +112,10 @@ impl<'a> Coordinator<'a> {
         if orders.is_empty() {
             return Progress::Finished; // spec 7.8
         }
-        let is_cut = orders.values_mut().fold(false, |is_cut, order| order.cut(self.budget) || is_cut);
+        let mut is_cut = false;
+        for order in orders.values_mut() {
+            is_cut |= order.cut(self.budget);
+        }
         let begun = Instant::now();
         let Some(reported) = self.carry_out(&situation, &orders) else { return Progress::Stopped };
         let is_done = orders.keys().all(|dstore| reported.contains(dstore));

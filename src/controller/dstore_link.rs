@@ -118,7 +118,7 @@ pub(super) fn serve(controller: &Arc<Controller>, mut connection: Connection, ad
     let link = Arc::new(DstoreLink { outbox, outgoing, unanswered: Mutex::default() });
     let join = || controller.join(address.clone(), Arc::clone(&link));
     // Joins wait for a rebalance that is running, like any change. (spec 4.6)
-    let Some((dstore, pass)) = controller.gate.enter(Request::Change, join) else { return Ok(()) };
+    let (dstore, pass) = controller.gate.enter(Request::Change, join)?;
     let (local, remote) = (connection.outgoing().local_port(), connection.peer().port());
     log::info!(target: MESSAGE_LOG, "[New Dstore {address} {local}<-{remote}]"); // spec 5.4
     drop(pass);

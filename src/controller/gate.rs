@@ -4,6 +4,7 @@
 //! Knows neither the index nor the network; all that waits in the Controller for a rebalance waits here.
 
 use std::collections::VecDeque;
+use std::io;
 
 use crossbeam_channel::{Sender, bounded};
 use parking_lot::{Condvar, Mutex};
@@ -52,23 +53,25 @@ struct Waiting {
     turn: Sender<()>,
 }
 
-impl Gate {
-    /// An open gate.
-    pub fn new() -> Self {
+/// An open gate.
+impl Default for Gate {
+    fn default() -> Self {
         let state = State { door: Door::Open, inside: 0, line: VecDeque::new(), admitted: 0, is_deciding: false };
         Self { state: Mutex::new(state), emptied: Condvar::new() }
     }
+}
 
+impl Gate {
     /// Runs `decide` when the gate lets the request in: at once, or in its turn, each after the one before it in line
-    /// has decided. A change also gets a pass, to be dropped when the operation has ended. `None` once shut.
-    pub fn enter<T>(&self, request: Request, decide: impl FnOnce() -> T) -> Option<(T, Option<Pass<'_>>)> {
+    /// has decided. A change also gets a pass, to be dropped when the operation has ended.
+    pub fn enter<T>(&self, request: Request, decide: impl FnOnce() -> T) -> Result<(T, Option<Pass<'_>>), Shut> {
         let turn = {
             let mut state = self.state.lock();
             let is_next = match state.door {
                 Door::Open => state.line.is_empty() && !state.is_deciding,
                 Door::Closing => request == Request::Look,
                 Door::Closed => false,
-                Door::Shut => return None,
+                Door::Shut => return Err(Shut),
             };
             if is_next {
                 state.inside += usize::from(request == Request::Change);
@@ -83,14 +86,14 @@ impl Gate {
         let turn = match turn {
             None => None,
             Some(wait) => {
-                wait.recv().ok()?;
+                wait.recv().map_err(|_| Shut)?;
                 Some(Turn(self))
             }
         };
         let pass = (request == Request::Change).then(|| Pass(self));
         let decision = decide();
         drop(turn);
-        Some((decision, pass))
+        Ok((decision, pass))
     }
 
     /// Keeps new changes out, waits for those inside to end, and then keeps everybody out. False once shut.
@@ -145,6 +148,16 @@ impl State {
                 self.is_deciding = true;
             }
         }
+    }
+}
+
+/// The gate is shut for good: the Controller is stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shut;
+
+impl From<Shut> for io::Error {
+    fn from(Shut: Shut) -> Self {
+        io::Error::other("the Controller is stopping")
     }
 }
 

@@ -97,7 +97,7 @@ pub fn start(config: Config) -> io::Result<Handle> {
         ledger: Mutex::new(Ledger::new(config.replicas)),
         changed: Condvar::new(),
         links: Links::default(),
-        gate: Gate::new(),
+        gate: Gate::default(),
         events,
         crew: Crew::new("connection"),
         config,

@@ -147,7 +147,8 @@ impl Index {
                     departure.failed_stores.push(name.clone());
                 }
                 Some(State::Removing(removing)) => {
-                    if take(&mut removing.awaited, dstore) && removing.awaited.is_empty() {
+                    let was_awaited = take(&mut removing.awaited, dstore);
+                    if was_awaited && removing.awaited.is_empty() {
                         departure.completed_removes.push(name.clone());
                     }
                 }
