@@ -42,21 +42,23 @@ impl<'a> ClientSession<'a> {
     }
 
     fn answer(&mut self, request: Message) -> io::Result<()> {
-        if !matches!(request, Message::Reload { .. }) {
-            self.load = None;
-        }
+        // Forgotten with any request but a RELOAD. (spec 4.3)
+        let load = self.load.take();
         match request {
             Message::Store { name, size } => self.store(&name, size),
-            Message::Load { name } | Message::Reload { name } => self.load(name),
+            Message::Load { name } => self.load(name, None),
+            Message::Reload { name } => self.load(name, load),
             Message::Remove { name } => self.remove(&name),
             Message::List { names } if names.is_empty() => self.list(),
-            other => {
-                // The verb is enough: the line itself has been logged when it came.
-                log::warn!("{}: not a request, ignored: {}", self.connection.peer(), verb(&other)); // spec 2.6
+            _ => {
+                log::warn!("{}: not a request; ignored", self.connection.peer()); // spec 2.6
+                self.load = load;
                 Ok(())
             }
         }
     }
+
+    // A rebalance waits for every pass: none is held while a client is told the outcome, which may take it long.
 
     fn store(&mut self, name: &FileName, size: u64) -> io::Result<()> {
         let controller = self.controller;
@@ -64,13 +66,15 @@ impl<'a> ClientSession<'a> {
         let (decision, pass) = controller.gate.enter(Request::Change, decide)?;
         let (dstores, outcome) = match decision {
             Ok(begun) => begun,
-            Err(refusal) => return self.refuse(refusal),
+            Err(refusal) => {
+                drop(pass);
+                return self.refuse(refusal);
+            }
         };
         let sent = self.connection.send(&Message::StoreTo { dstores });
         // With the client gone the store could still complete, but nobody could be told of it.
         let timeout = if sent.is_ok() { controller.config.timeout } else { Duration::ZERO };
         let outcome = wait(&outcome, timeout).unwrap_or_else(|| controller.ledger.lock().expire_store(name, &outcome));
-        // Not held while a client is written to: a rebalance waits for it.
         drop(pass);
         sent?;
         match outcome {
@@ -80,10 +84,10 @@ impl<'a> ClientSession<'a> {
         Ok(())
     }
 
-    fn load(&mut self, name: FileName) -> io::Result<()> {
+    fn load(&mut self, name: FileName, earlier: Option<(FileName, Vec<DstoreId>)>) -> io::Result<()> {
         let controller = self.controller;
         // A RELOAD of another file is like a LOAD. (spec 7.23)
-        let mut tried = match self.load.take() {
+        let mut tried = match earlier {
             Some((loading, tried)) if loading == name => tried,
             _ => Vec::new(),
         };
@@ -106,7 +110,10 @@ impl<'a> ClientSession<'a> {
         let (decision, pass) = controller.gate.enter(Request::Change, decide)?;
         let (holders, outcome) = match decision {
             Ok(begun) => begun,
-            Err(refusal) => return self.refuse(refusal),
+            Err(refusal) => {
+                drop(pass);
+                return self.refuse(refusal);
+            }
         };
         for dstore in holders {
             controller.links.send(dstore, Message::Remove { name: name.clone() });
@@ -146,8 +153,4 @@ impl<'a> ClientSession<'a> {
 /// The outcome, unless it does not come in time or the Controller stops.
 fn wait(outcome: &Receiver<Outcome>, timeout: Duration) -> Option<Outcome> {
     outcome.recv_timeout(timeout).ok()
-}
-
-fn verb(message: &Message) -> String {
-    message.to_string().split(' ').next().unwrap_or_default().to_owned()
 }
