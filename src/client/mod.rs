@@ -36,8 +36,8 @@ use crate::protocol::{Address, Connection, FileName, Message};
 
 use dstores::{Dstores, Link};
 pub use error::Error;
-pub use target::Target;
-use target::{NewFile, Once};
+use target::Once;
+pub use target::{NewFile, Target};
 
 /// How many holders a load tries before it takes the Controller for confused.
 const MOST_OFFERS: usize = 1000;
@@ -209,7 +209,7 @@ impl Client {
         let first_bytes = |link: &mut Link, patience| link.receive_first_content(size, patience);
         let (mut link, first) =
             self.dstores.expect_answer(dstore, &request, asked, first_bytes).map_err(CopyError::Source)?;
-        target.write(&first).map_err(CopyError::Sink)?;
+        target.begin(size).and_then(|()| target.write(&first)).map_err(CopyError::Sink)?;
         let remaining = size - first.len() as u64;
         copy(remaining, &mut link.content(remaining, self.timeout), &mut |bytes| target.write(bytes))?;
         self.dstores.keep(dstore, link);

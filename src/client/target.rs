@@ -8,6 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Takes the content of a load.
 pub trait Target {
+    /// Hears how many bytes will come; again after each [`restart`](Self::restart).
+    fn begin(&mut self, _size: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Takes the next bytes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 

@@ -1,6 +1,6 @@
 //! What the Controller wants of a Dstore. (spec 4.4, 4.6)
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use crossbeam_channel::{Sender, unbounded};
@@ -9,9 +9,9 @@ use super::Dstore;
 use super::rebalancer::{self, Task};
 use crate::protocol::{Connection, FileName, Message};
 
-/// Starts the thread that reads from the Controller and the one that rebalances. `going` is dropped when the
-/// Controller has gone.
-pub(super) fn start(dstore: &Arc<Dstore>, connection: Connection, going: Sender<()>) -> io::Result<()> {
+/// Starts the thread that reads from the Controller and the one that rebalances. `going` gets the reason when
+/// the Controller has gone.
+pub(super) fn start(dstore: &Arc<Dstore>, connection: Connection, going: Sender<io::Error>) -> io::Result<()> {
     let socket = dstore.crew.adopt(connection.outgoing().socket());
     let (tasks, given) = unbounded();
     dstore.crew.run({
@@ -21,11 +21,11 @@ pub(super) fn start(dstore: &Arc<Dstore>, connection: Connection, going: Sender<
     dstore.crew.run({
         let dstore = Arc::clone(dstore);
         move || {
-            match read(&dstore, connection, &tasks) {
-                Ok(()) => log::error!("the Controller has closed the connection"),
-                Err(error) => log::error!("the connection to the Controller has failed: {error}"),
-            }
-            drop((socket, tasks, going));
+            let ended = || io::Error::new(ErrorKind::UnexpectedEof, "it has closed the connection");
+            let reason = read(&dstore, connection, &tasks).err().unwrap_or_else(ended);
+            // Room for one, and this is the only one.
+            let _ = going.send(reason);
+            drop((socket, tasks));
         }
     })
 }

@@ -126,8 +126,8 @@ pub struct Handle {
     dstore: Arc<Dstore>,
     server: Server,
     address: Address,
-    /// Ends when the Controller has gone.
-    controller_gone: Receiver<()>,
+    /// Gets the reason when the Controller has gone.
+    controller_gone: Receiver<io::Error>,
 }
 
 /// Starts a Dstore; it listens and has sent its JOIN when this returns.
@@ -155,7 +155,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     })
     .map_err(StartError::Thread)?;
     dstore.tell_controller(&Message::Join { address: address.clone() }).map_err(unreachable)?;
-    let (going, controller_gone) = bounded(0);
+    let (going, controller_gone) = bounded(1);
     controller_link::start(&dstore, controller, going).map_err(StartError::Thread)?;
     Ok(Handle { dstore, server, address, controller_gone })
 }
@@ -174,10 +174,9 @@ impl Handle {
         self.server.address()
     }
 
-    /// Waits until the Controller's connection has dropped: it is not connected again. (spec 4.1)
-    pub fn wait_for_controllers_end(&self) {
-        // Nothing is ever sent: the end of the channel is the news.
-        let _ = self.controller_gone.recv();
+    /// Waits until the Controller's connection has dropped, and says why: it is not connected again. (spec 4.1)
+    pub fn wait_for_controllers_end(&self) -> io::Error {
+        self.controller_gone.recv().unwrap_or_else(|_| io::Error::other("said before"))
     }
 }
 

@@ -1,0 +1,80 @@
+//! The Controller: keeps the index of a distributed file store. See `controller --help`.
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use argh::FromArgs;
+use stevedore::controller::{self, Config};
+use stevedore::program::{self, Failure, log_2021, milliseconds, positive};
+
+/// The Controller of a distributed file store: knows which files exist and which Dstores have them. Start it first,
+/// then at least R Dstores, then clients.
+#[derive(FromArgs)]
+#[argh(
+    note = "Every message is logged on stderr; RUST_LOG=warn switches that off.",
+    example = "controller 12345 3 1000 60\n  3 copies of each file, 1 s patience, a rebalance every minute",
+    example = "dstore 12346 12345 1000 folder_1\n  and two more like it, on ports and with folders of their own",
+    example = "client 12345 1000 store notes.txt",
+    error_code(1, "it cannot run, for example because the port is taken"),
+    error_code(2, "the command line makes no sense")
+)]
+struct Arguments {
+    /// port to listen on for clients and Dstores; 0 takes any free one
+    #[argh(positional)]
+    cport: u16,
+    /// on how many Dstores each file is kept
+    #[argh(positional, arg_name = "R", from_str_fn(positive))]
+    replicas: usize,
+    /// how many milliseconds to wait for Dstores to acknowledge, list and report
+    #[argh(positional, from_str_fn(milliseconds))]
+    timeout: Duration,
+    /// how many seconds from one rebalance to the next; 0: only when a Dstore joins
+    #[argh(positional)]
+    rebalance_period: u64,
+    /// the rebalance period is in milliseconds, as in the 2021 edition
+    #[argh(switch)]
+    period_in_ms: bool,
+    /// address to listen on; all of this machine's, IPv4 and IPv6, unless given
+    #[argh(option)]
+    bind: Option<IpAddr>,
+    /// log as the 2021 edition does: into controller_<ms>.log in this folder and on stdout, without times
+    #[argh(switch)]
+    log_2021: bool,
+    /// longest line in bytes that a client may send (default 65536)
+    #[argh(option, from_str_fn(positive), default = "stevedore::protocol::connection::CLIENT_LINE_LIMIT")]
+    client_line_limit: usize,
+    /// longest line in bytes that a Dstore may send (default 268435456)
+    #[argh(option, from_str_fn(positive), default = "stevedore::protocol::connection::DSTORE_LINE_LIMIT")]
+    dstore_line_limit: usize,
+}
+
+fn main() -> ExitCode {
+    program::main("controller", run)
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    if arguments.log_2021 {
+        log_2021::start("controller").map_err(|error| Failure::new(format!("cannot write the log file: {error}")))?;
+    } else {
+        program::start_log("info");
+    }
+    let period = match arguments.rebalance_period {
+        0 => None,
+        ms if arguments.period_in_ms => Some(Duration::from_millis(ms)),
+        seconds => Some(Duration::from_secs(seconds)),
+    };
+    let port = arguments.cport;
+    let controller = controller::start(Config {
+        bind: arguments.bind,
+        port,
+        replicas: arguments.replicas,
+        timeout: arguments.timeout,
+        rebalance_period: period,
+        client_line_limit: arguments.client_line_limit,
+        dstore_line_limit: arguments.dstore_line_limit,
+    })
+    .map_err(|error| Failure::new(format!("cannot listen on port {port}: {error}")))?;
+    program::say_listening(controller.address())?;
+    controller.wait()
+}

@@ -1,0 +1,75 @@
+//! A Dstore: keeps the files of a distributed file store. See `dstore --help`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use argh::FromArgs;
+use stevedore::dstore::{self, Config};
+use stevedore::program::{self, Failure, log_2021, milliseconds, positive};
+
+/// A Dstore of a distributed file store: keeps files in a folder, and tells the Controller. Everything in the folder
+/// is deleted when it starts.
+#[derive(FromArgs)]
+#[argh(
+    note = "Every message is logged on stderr; RUST_LOG=warn switches that off.",
+    example = "dstore 12346 12345 1000 folder_1\n  listens on 12346 and joins the Controller on port 12345 of this machine",
+    error_code(1, "it cannot start, or the Controller has gone"),
+    error_code(2, "the command line makes no sense")
+)]
+struct Arguments {
+    /// port to listen on for clients and other Dstores; 0 takes any free one
+    #[argh(positional)]
+    port: u16,
+    /// port of the Controller on this machine
+    #[argh(positional, from_str_fn(port_of_a_peer))]
+    cport: u16,
+    /// how many milliseconds to wait for content that is due
+    #[argh(positional, from_str_fn(milliseconds))]
+    timeout: Duration,
+    /// folder for the files: made if missing, EMPTIED if not
+    #[argh(positional)]
+    file_folder: PathBuf,
+    /// empty the folder even if it holds folders
+    #[argh(switch)]
+    force: bool,
+    /// address to listen on; all of this machine's, IPv4 and IPv6, unless given
+    #[argh(option)]
+    bind: Option<IpAddr>,
+    /// log as the 2021 edition does: into dstore_<port>_<ms>.log in this folder and on stdout, without times
+    #[argh(switch)]
+    log_2021: bool,
+    /// longest line in bytes that the Controller may send (default 268435456)
+    #[argh(option, from_str_fn(positive), default = "stevedore::protocol::connection::DSTORE_LINE_LIMIT")]
+    line_limit: usize,
+}
+
+fn main() -> ExitCode {
+    program::main("dstore", run)
+}
+
+fn port_of_a_peer(word: &str) -> Result<u16, String> {
+    program::peer_port(word)
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    if arguments.log_2021 {
+        log_2021::start(&format!("dstore_{}", arguments.port))
+            .map_err(|error| Failure::new(format!("cannot write the log file: {error}")))?;
+    } else {
+        program::start_log("info");
+    }
+    let dstore = dstore::start(Config {
+        bind: arguments.bind,
+        port: arguments.port,
+        timeout: arguments.timeout,
+        force: arguments.force,
+        line_limit: arguments.line_limit,
+        ..Config::new(arguments.cport, arguments.file_folder)
+    })
+    .map_err(Failure::new)?;
+    program::say_listening(dstore.listening_on())?;
+    let reason = dstore.wait_for_controllers_end();
+    Err(Failure::new(format!("the Controller has gone ({reason}), and a Dstore does not outlive it")))
+}

@@ -1,0 +1,256 @@
+//! A Controller and its Dstores in one process, to look at and to break.
+
+use std::fmt::{self, Write as _};
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::prompt::Extra;
+use super::{Failure, commands};
+use crate::protocol::Address;
+use crate::{controller, dstore};
+
+/// What a cluster is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// N: how many Dstores to begin with.
+    pub dstores: usize,
+    /// The Controller's settings, R among them.
+    pub controller: controller::Config,
+    /// The first Dstore's port, those of the next following; 0 takes any free ones.
+    pub first_dstore_port: u16,
+    /// Where the Dstores' folders are; a fresh temporary folder, removed at the end, unless given.
+    pub folder: Option<PathBuf>,
+}
+
+/// A running cluster. Dropping it ends all of it.
+pub struct Cluster {
+    // Dropped in this order: Dstores that leave an ended Controller would only complain.
+    dstores: Vec<Dstore>,
+    controller: controller::Handle,
+    root: Root,
+    config: Config,
+}
+
+/// One Dstore of a cluster, alive or killed.
+pub struct Dstore {
+    /// Where it listens, or did.
+    pub address: Address,
+    /// Where its files are; a killed Dstore's stay there.
+    pub folder: PathBuf,
+    handle: Option<dstore::Handle>,
+}
+
+/// The folder that holds the Dstores' folders.
+struct Root {
+    path: PathBuf,
+    is_temporary: bool,
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        if self.is_temporary {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// How long the joins and the rebalance that they cause may take.
+const START_UP: Duration = Duration::from_secs(30);
+
+impl Cluster {
+    /// Starts the Controller and the Dstores, and waits until they are ready to serve.
+    pub fn start(config: Config) -> Result<Self, Failure> {
+        let root = match &config.folder {
+            Some(path) => Root { path: path.clone(), is_temporary: false },
+            None => Root { path: fresh_folder().map_err(Failure::new)?, is_temporary: true },
+        };
+        let port = config.controller.port;
+        let controller = controller::start(config.controller.clone())
+            .map_err(|error| Failure::new(format!("cannot start the Controller on port {port}: {error}")))?;
+        let mut cluster = Self { dstores: Vec::new(), controller, root, config };
+        for _ in 0..cluster.config.dstores {
+            cluster.start_dstore()?;
+        }
+        let expected = cluster.config.dstores;
+        cluster
+            .controller
+            .wait_until(START_UP, |status| status.members.len() == expected && status.rebalances > 0)
+            .ok_or_else(|| Failure::new("the Dstores have started but not joined"))?;
+        Ok(cluster)
+    }
+
+    /// Where the Controller listens.
+    pub fn controller_address(&self) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::from(([127, 0, 0, 1], self.controller.address()?.port())))
+    }
+
+    /// The Controller.
+    pub fn controller(&self) -> &controller::Handle {
+        &self.controller
+    }
+
+    /// R.
+    pub fn replicas(&self) -> usize {
+        self.config.controller.replicas
+    }
+
+    /// The folder that holds the Dstores' folders.
+    pub fn folder(&self) -> &Path {
+        &self.root.path
+    }
+
+    /// All Dstores there have been; the first is number 1.
+    pub fn dstores(&self) -> &[Dstore] {
+        &self.dstores
+    }
+
+    /// The folders of the Dstores that are alive.
+    pub fn live_folders(&self) -> Vec<&Path> {
+        self.dstores.iter().filter(|dstore| dstore.is_alive()).map(|dstore| dstore.folder.as_path()).collect()
+    }
+
+    /// Starts another Dstore, which joins; returns its number.
+    pub fn start_dstore(&mut self) -> Result<usize, Failure> {
+        let number = self.dstores.len() + 1;
+        let port = self.controller.address().map_err(Failure::new)?.port();
+        let mut config = dstore::Config::new(port, self.root.path.join(format!("dstore-{number}")));
+        config.timeout = self.config.controller.timeout;
+        if self.config.first_dstore_port > 0 {
+            config.port = u16::try_from(usize::from(self.config.first_dstore_port) + number - 1)
+                .map_err(|_| Failure::new(format!("there is no port left for Dstore {number}")))?;
+        }
+        let folder = config.folder.clone();
+        let handle = dstore::start(config).map_err(|error| Failure::new(format!("Dstore {number}: {error}")))?;
+        self.dstores.push(Dstore { address: handle.address().clone(), folder, handle: Some(handle) });
+        Ok(number)
+    }
+
+    /// Ends a Dstore as abruptly as if its machine had lost its power.
+    pub fn kill(&mut self, number: usize) -> Result<&Dstore, Failure> {
+        let count = self.dstores.len();
+        let dstore = number
+            .checked_sub(1)
+            .and_then(|at| self.dstores.get_mut(at))
+            .ok_or_else(|| Failure::usage(format!("there is no Dstore {number}; they are numbered 1 to {count}")))?;
+        match dstore.handle.take() {
+            Some(_dropped_here) => Ok(dstore),
+            None => Err(Failure::usage(format!("Dstore {number} is dead already"))),
+        }
+    }
+
+    /// A table of the Dstores and what is on them, as the index has it and as their folders show it.
+    pub fn status(&self) -> String {
+        let controller::Status { members, files, rebalances } = self.controller.status();
+        let mut text = String::from("Dstore   port  index  folder       bytes  state\n");
+        let mut copies = Vec::new();
+        for (number, dstore) in (1..).zip(&self.dstores) {
+            let member = members.iter().find(|member| member.address == dstore.address).filter(|_| dstore.is_alive());
+            let index = member.map_or("-".to_owned(), |member| member.files.to_string());
+            let (stored, bytes) = contents(&dstore.folder);
+            let state = match (dstore.is_alive(), member) {
+                (true, Some(_)) => "alive",
+                (true, None) => "joining",
+                (false, _) => "dead",
+            };
+            copies.extend(member.map(|member| member.files));
+            let port = dstore.address.to_string();
+            writeln!(text, "{number:>6}  {port:>5}  {index:>5}  {stored:>6}  {bytes:>10}  {state}")
+                .expect("a String takes all");
+        }
+        let spread = Spread { files, replicas: self.replicas(), copies };
+        write!(text, "{spread}\n{rebalances} rebalances so far").expect("a String takes all");
+        text
+    }
+}
+
+impl Dstore {
+    /// Whether it runs.
+    pub fn is_alive(&self) -> bool {
+        self.handle.is_some()
+    }
+}
+
+/// How many copies there are, and how evenly they lie on the Dstores. (spec 4.6.3)
+pub struct Spread {
+    /// F: how many files there are.
+    pub files: usize,
+    /// R.
+    pub replicas: usize,
+    /// How many copies each Dstore has.
+    pub copies: Vec<usize>,
+}
+
+impl Spread {
+    /// Whether there are R copies of each file in all, and each Dstore has between floor(RF/N) and ceil(RF/N).
+    pub fn is_as_it_should_be(&self) -> bool {
+        let (least, most) = self.range();
+        self.copies.iter().sum::<usize>() == self.replicas * self.files && most - least <= 1
+    }
+
+    fn range(&self) -> (usize, usize) {
+        (self.copies.iter().copied().min().unwrap_or(0), self.copies.iter().copied().max().unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (least, most) = self.range();
+        let Self { files, replicas, copies } = self;
+        let total: usize = copies.iter().sum();
+        write!(
+            f,
+            "{files} files, R = {replicas}: {total} of {} copies, {least} to {most} on a Dstore",
+            files * replicas
+        )?;
+        f.write_str(if self.is_as_it_should_be() { ": as it should be" } else { ": for the next rebalance to mend" })
+    }
+}
+
+/// The prompt's commands to look and to break things.
+impl Extra for Cluster {
+    fn help(&self) -> &str {
+        "\n
+status              the Dstores, their files, the spread
+kill N              end Dstore N as if its machine had lost its power
+join                start another Dstore"
+    }
+
+    fn run(&mut self, words: &[&str]) -> Option<Result<(), Failure>> {
+        Some(match words {
+            ["status"] => commands::say(format_args!("{}", self.status())),
+            ["kill", number] => match number.parse() {
+                Ok(number) => self.kill(number).map(|dstore| dstore.address.clone()).and_then(|address| {
+                    commands::say(format_args!("Dstore {number} (port {address}) is dead; see status"))
+                }),
+                Err(_) => Err(Failure::usage(format!("{number:?} is not the number of a Dstore"))),
+            },
+            ["join"] => self
+                .start_dstore()
+                .and_then(|number| commands::say(format_args!("Dstore {number} has been started; see status"))),
+            ["kill" | "status" | "join", ..] => Err(Failure::usage("say: status, kill N, or join")),
+            _ => return None,
+        })
+    }
+}
+
+/// How many files a folder holds, and their bytes. A Dstore at work may change it meanwhile: what is gone is passed over.
+fn contents(folder: &Path) -> (usize, u64) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len());
+    sizes.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size))
+}
+
+fn fresh_folder() -> io::Result<PathBuf> {
+    let base = std::env::temp_dir();
+    for attempt in 0.. {
+        let path = base.join(format!("stevedore-{}-{attempt}", std::process::id()));
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            outcome => return outcome.map(|()| path),
+        }
+    }
+    unreachable!("some number is free")
+}

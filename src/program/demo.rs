@@ -1,0 +1,217 @@
+//! `cluster --demo`: real files go in, a Dstore dies, the rest heal, and every byte comes back.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Failure;
+use super::cluster::{Cluster, Spread};
+use super::commands::say;
+use crate::client::{Client, Target};
+use crate::protocol::FileName;
+use crate::protocol::name::MAX_NAME_BYTES;
+
+/// How long the rebalance after the loss may take.
+const HEALING: Duration = Duration::from_secs(600);
+
+/// Stores the files at `paths` (folders are walked), kills a Dstore, waits until the others have R copies of each file
+/// again, evenly spread, and compares what comes back with the originals. Succeeds only if all of it held.
+pub fn run(cluster: &mut Cluster, client: &mut Client, paths: &[PathBuf]) -> Result<(), Failure> {
+    let files = gather(paths)?;
+    store_all(client, &files)?;
+    check_copies(cluster, &files)?;
+    say(format_args!("\n{}\n", cluster.status()))?;
+
+    let victim = 1;
+    let copies = cluster.controller().status().members.first().map_or(0, |member| member.files);
+    cluster.kill(victim)?;
+    say(format_args!("Killed Dstore {victim}: {copies} files have lost a copy. Waiting for a rebalance..."))?;
+    let begun = Instant::now();
+    wait_until_healed(cluster, &files)?;
+    say(format_args!(
+        "Healed after {:.1} s: every file is on {} Dstores again, evenly spread.\n\n{}\n",
+        begun.elapsed().as_secs_f64(),
+        cluster.replicas(),
+        cluster.status()
+    ))?;
+
+    load_all(client, &files)?;
+    say(format_args!("All {} files came back, byte for byte the same. Nothing was lost.", files.len()))
+}
+
+/// What is stored under which name.
+type Files = BTreeMap<FileName, PathBuf>;
+
+fn gather(paths: &[PathBuf]) -> Result<Files, Failure> {
+    let mut files = Files::new();
+    for path in paths {
+        walk(path, &path_name(path), &mut files)?;
+    }
+    if files.is_empty() { Err(Failure::new("there is no file to store")) } else { Ok(files) }
+}
+
+fn path_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Symbolic links are passed over: they may lead round in circles.
+fn walk(path: &Path, name: &str, files: &mut Files) -> Result<(), Failure> {
+    let cannot_read = |error: io::Error| Failure::new(format!("cannot read {}: {error}", path.display()));
+    let kind = fs::symlink_metadata(path).map_err(cannot_read)?.file_type();
+    if kind.is_file() {
+        files.insert(stored_name(name, files), path.to_owned());
+    } else if kind.is_dir() {
+        let mut entries: Vec<_> = fs::read_dir(path).and_then(Iterator::collect).map_err(cannot_read)?;
+        entries.sort_by_key(fs::DirEntry::path);
+        for entry in entries {
+            let inner = path_name(&entry.path());
+            let name = if name.is_empty() { inner } else { format!("{name}/{inner}") };
+            walk(&entry.path(), &name, files)?;
+        }
+    }
+    Ok(())
+}
+
+/// A path as the store can name it: what it forbids is written in the manner of URLs, and what is too long is cut and
+/// numbered.
+fn stored_name(path: &str, taken: &Files) -> FileName {
+    let mut name = String::new();
+    for character in path.chars() {
+        if matches!(character, ' ' | '/' | '\\' | '%') || character.is_control() {
+            let mut bytes = [0; 4];
+            name.extend(character.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")));
+        } else {
+            name.push(character);
+        }
+    }
+    if let Ok(name) = FileName::new(&name)
+        && !taken.contains_key(&name)
+    {
+        return name;
+    }
+    let number = format!("{}~", taken.len());
+    let start = name.ceil_char_boundary((name.len() + number.len()).saturating_sub(MAX_NAME_BYTES));
+    FileName::new(&format!("{number}{}", &name[start..])).expect("short enough, and nothing in it is forbidden")
+}
+
+fn store_all(client: &mut Client, files: &Files) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let mut bytes = 0;
+    let bar = file_bar("storing", files.len());
+    for (name, path) in files {
+        client.store_file(name, path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+        bytes += fs::metadata(path).map_or(0, |metadata| metadata.len());
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let seconds = begun.elapsed().as_secs_f64();
+    say(format_args!("Stored {} files, {bytes} bytes, in {seconds:.1} s.", files.len()))
+}
+
+fn load_all(client: &mut Client, files: &Files) -> Result<(), Failure> {
+    let bar = file_bar("comparing", files.len());
+    for (name, path) in files {
+        let failed = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
+        let mut comparison = Comparison { original: File::open(path).map_err(|error| failed(&error))? };
+        client.load(name, &mut comparison).map_err(|error| failed(&error))?;
+        comparison.expect_end().map_err(|error| failed(&error))?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Every file is in exactly R of the live folders, with the right size, and the folders hold equally many.
+fn check_copies(cluster: &Cluster, files: &Files) -> Result<(), Failure> {
+    let folders = cluster.live_folders();
+    let mut copies = vec![0; folders.len()];
+    for (name, path) in files {
+        let size = fs::metadata(path).map_err(Failure::new)?.len();
+        let mut holders = 0;
+        for (folder, count) in folders.iter().zip(&mut copies) {
+            if fs::metadata(folder.join(name)).is_ok_and(|copy| copy.len() == size) {
+                *count += 1;
+                holders += 1;
+            }
+        }
+        if holders != cluster.replicas() {
+            return Err(Failure::new(format!("{name} is on {holders} Dstores instead of {}", cluster.replicas())));
+        }
+    }
+    let spread = Spread { files: files.len(), replicas: cluster.replicas(), copies };
+    if spread.is_as_it_should_be() { Ok(()) } else { Err(Failure::new(spread)) }
+}
+
+fn wait_until_healed(cluster: &Cluster, files: &Files) -> Result<(), Failure> {
+    let deadline = Instant::now() + HEALING;
+    loop {
+        let seen = cluster.controller().status().rebalances;
+        let outcome = check_copies(cluster, files);
+        if outcome.is_ok() || Instant::now() > deadline {
+            return outcome;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        cluster.controller().wait_until(left, |status| status.rebalances > seen);
+    }
+}
+
+fn file_bar(doing: &'static str, files: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} files").expect("a valid template");
+    ProgressBar::new(files as u64).with_style(style).with_message(doing)
+}
+
+/// Takes content and compares it with a file as it comes.
+struct Comparison {
+    original: File,
+}
+
+impl Comparison {
+    fn expect_end(&mut self) -> io::Result<()> {
+        match self.original.read(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(differs()),
+        }
+    }
+}
+
+impl Target for Comparison {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut expected = vec![0; bytes.len()];
+        self.original.read_exact(&mut expected)?;
+        if expected == bytes { Ok(()) } else { Err(differs()) }
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        self.original.seek(SeekFrom::Start(0)).map(drop)
+    }
+}
+
+fn differs() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "what came back differs from the original")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_path_becomes_a_name_and_no_two_the_same() {
+        // spec 7.12
+        let mut taken = Files::new();
+        let long = "x".repeat(300);
+        let accents = "é".repeat(200);
+        let paths = ["a", "dir/a b", "dir%2Fa", "50%", "..", ".", "a", "tab\there", "é/ü", &long, &long, &accents];
+        for path in paths {
+            let name = stored_name(path, &taken);
+            assert!(!taken.contains_key(&name), "{path:?}: {name:?} twice");
+            taken.insert(name, PathBuf::from(path));
+        }
+        let names: Vec<&str> = taken.keys().map(|name| name.as_str()).take(6).collect();
+        assert_eq!(names[0], "10~xxxxx".to_owned() + &"x".repeat(247));
+        assert!(taken.contains_key("dir%2Fa%20b") && taken.contains_key("dir%252Fa") && taken.contains_key("6~a"));
+    }
+}

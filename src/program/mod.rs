@@ -1,0 +1,147 @@
+//! What the four programs share: arguments, the log, exit codes, the client's commands and prompt.
+//!
+//! The mains stay thin; what can be tested without starting a process is here.
+
+pub mod cluster;
+pub mod commands;
+pub mod demo;
+pub mod log_2021;
+pub mod prompt;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use argh::{EarlyExit, FromArgs};
+use env_logger::{Builder, Env};
+
+use crate::client;
+
+/// The exit codes of all programs. 0 is success.
+pub mod exit_code {
+    /// It did not work, for a reason that has no code of its own.
+    pub const FAILED: u8 = 1;
+    /// The command line makes no sense.
+    pub const USAGE: u8 = 2;
+    /// There is no such file in the store.
+    pub const DOES_NOT_EXIST: u8 = 3;
+    /// There is a file of that name in the store.
+    pub const ALREADY_EXISTS: u8 = 4;
+    /// Fewer than R Dstores have joined.
+    pub const NOT_ENOUGH_DSTORES: u8 = 5;
+}
+
+/// Why a program ends, or a command fails: one line for a person, one number for a script.
+#[derive(Debug)]
+pub struct Failure {
+    /// What to tell the person.
+    pub message: String,
+    /// What to tell the script; see [`exit_code`].
+    pub code: u8,
+}
+
+impl Failure {
+    /// A failure that has no code of its own.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), code: exit_code::FAILED }
+    }
+
+    /// A command that makes no sense.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), code: exit_code::USAGE }
+    }
+}
+
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Self {
+        let code = match error {
+            client::Error::DoesNotExist(_) => exit_code::DOES_NOT_EXIST,
+            client::Error::AlreadyExists(_) => exit_code::ALREADY_EXISTS,
+            client::Error::NotEnoughDstores => exit_code::NOT_ENOUGH_DSTORES,
+            _ => exit_code::FAILED,
+        };
+        Self { message: error.to_string(), code }
+    }
+}
+
+/// Reads the command line, lets `run` do the work, and turns what comes of it into an exit code: the whole of a main.
+pub fn main<Arguments: FromArgs>(program: &str, run: impl FnOnce(Arguments) -> Result<(), Failure>) -> ExitCode {
+    let words: Vec<String> = match std::env::args_os().skip(1).map(|word| word.into_string()).collect() {
+        Ok(words) => words,
+        Err(word) => return fail(program, &Failure::usage(format!("{word:?} is not UTF-8"))),
+    };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let outcome = match Arguments::from_args(&[program], &words) {
+        Ok(arguments) => run(arguments),
+        Err(EarlyExit { output, status: Ok(()) }) => {
+            // Nobody reads on: that is not our failure.
+            let _ = writeln!(io::stdout(), "{}", output.trim_end());
+            return ExitCode::SUCCESS;
+        }
+        Err(EarlyExit { output, status: Err(()) }) => {
+            let reason = output.split_whitespace().collect::<Vec<_>>().join(" ");
+            Err(Failure::usage(format!("{reason} (see {program} --help)")))
+        }
+    };
+    outcome.map_or_else(|failure| fail(program, &failure), |()| ExitCode::SUCCESS)
+}
+
+fn fail(program: &str, failure: &Failure) -> ExitCode {
+    // An empty message has been told already.
+    if !failure.message.is_empty() {
+        eprintln!("{program}: {}", failure.message);
+    }
+    ExitCode::from(failure.code)
+}
+
+/// Logs to stderr what `RUST_LOG` asks for, and `default` where it does not say. Messages of the protocol are logged
+/// at level `info` with target `stevedore::messages`. (spec 5.2)
+pub fn start_log(default: &str) {
+    log_builder(default).init();
+}
+
+fn log_builder(default: &str) -> Builder {
+    let mut builder = Builder::from_env(Env::default().default_filter_or(default));
+    builder.format_timestamp_millis();
+    builder
+}
+
+/// Prints where a server listens, for whoever started it on port 0.
+pub fn say_listening(address: io::Result<SocketAddr>) -> Result<(), Failure> {
+    commands::say(format_args!("listening on {}", address.map_err(Failure::new)?.port()))
+}
+
+/// Does all of them, tells what fails, and fails with the first failure's code.
+pub fn for_each<T>(items: &[T], mut run: impl FnMut(&T) -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut first: Option<Failure> = None;
+    for failure in items.iter().filter_map(|item| run(item).err()) {
+        match &first {
+            None => first = Some(failure),
+            Some(_) => eprintln!("{}", failure.message),
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// The port of somebody who is already listening, for argh.
+pub fn peer_port(word: &str) -> Result<u16, String> {
+    match word.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err("expected a port, 1 to 65535".into()),
+    }
+}
+
+/// A positive number of milliseconds, for argh.
+pub fn milliseconds(word: &str) -> Result<Duration, String> {
+    positive(word).map(|ms| Duration::from_millis(ms as u64))
+}
+
+/// A positive number, for argh.
+pub fn positive(word: &str) -> Result<usize, String> {
+    match word.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("expected a whole number, 1 or more".into()),
+    }
+}
