@@ -75,6 +75,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         dstore_line_limit: arguments.dstore_line_limit,
     })
     .map_err(|error| Failure::new(format!("cannot listen on port {port}: {error}")))?;
-    program::say_listening(controller.address())?;
+    // In 2021 stdout is for messages only. (spec 5.4)
+    program::say_listening(controller.address(), arguments.log_2021)?;
     controller.wait()
 }

@@ -69,7 +69,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         ..Config::new(arguments.cport, arguments.file_folder)
     })
     .map_err(Failure::new)?;
-    program::say_listening(dstore.listening_on())?;
+    // In 2021 stdout is for messages only. (spec 5.4)
+    program::say_listening(dstore.listening_on(), arguments.log_2021)?;
     let reason = dstore.wait_for_controllers_end();
     Err(Failure::new(format!("the Controller has gone ({reason}), and a Dstore does not outlive it")))
 }

@@ -108,9 +108,14 @@ fn log_builder(default: &str) -> Builder {
     builder
 }
 
-/// Prints where a server listens, for whoever started it on port 0.
-pub fn say_listening(address: io::Result<SocketAddr>) -> Result<(), Failure> {
-    commands::say(format_args!("listening on {}", address.map_err(Failure::new)?.port()))
+/// Says where a server listens, for whoever started it on port 0. On stdout, which scripts read, unless `to_log`.
+pub fn say_listening(address: io::Result<SocketAddr>, to_log: bool) -> Result<(), Failure> {
+    let port = address.map_err(Failure::new)?.port();
+    if to_log {
+        log::info!("listening on {port}");
+        return Ok(());
+    }
+    commands::say(format_args!("listening on {port}"))
 }
 
 /// Does all of them, tells what fails, and fails with the first failure's code.
