@@ -154,10 +154,12 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         move |stream| transfers::serve(&dstore, stream)
     })
     .map_err(StartError::Thread)?;
-    dstore.tell_controller(&Message::Join { address: address.clone() }).map_err(unreachable)?;
     let (going, controller_gone) = bounded(1);
-    controller_link::start(&dstore, controller, going).map_err(StartError::Thread)?;
-    Ok(Handle { dstore, server, address, controller_gone })
+    // From here on, whatever fails, dropping the handle ends what has been started.
+    let handle = Handle { dstore, server, address, controller_gone };
+    handle.dstore.tell_controller(&Message::Join { address: handle.address.clone() }).map_err(unreachable)?;
+    controller_link::start(&handle.dstore, controller, going).map_err(StartError::Thread)?;
+    Ok(handle)
 }
 
 /// However short the timeout for replies, a connection to a busy Controller gets this long.

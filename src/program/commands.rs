@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -20,8 +19,7 @@ pub fn store(client: &mut Client, path: &Path, name: Option<&str>) -> Result<(),
     if !metadata.is_file() {
         return Err(Failure::new(format!("{} is not a file", path.display())));
     }
-    let bar = progress_bar(name);
-    bar.set_length(metadata.len());
+    let bar = progress_bar(name, metadata.len());
     let outcome = client.store(name, metadata.len(), &mut bar.wrap_read(file));
     bar.finish_and_clear();
     outcome?;
@@ -35,7 +33,7 @@ pub fn load(client: &mut Client, name: &str, to: &Path) -> Result<(), Failure> {
     // The name is the client's to check: until then it must not become a path.
     crate::protocol::FileName::new(name).map_err(|error| Failure::from(crate::client::Error::from(error)))?;
     let file = NewFile::create(&path).map_err(cannot_write)?;
-    let mut target = Shown { file, bar: progress_bar(name) };
+    let mut target = Shown { name, file, bar: ProgressBar::hidden() };
     let outcome = client.load(name, &mut target);
     target.bar.finish_and_clear();
     let size = outcome?;
@@ -47,7 +45,7 @@ pub fn load(client: &mut Client, name: &str, to: &Path) -> Result<(), Failure> {
 pub fn list(client: &mut Client) -> Result<(), Failure> {
     let names = client.list()?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    names.iter().try_for_each(|name| writeln!(out, "{name}")).and_then(|()| out.flush()).map_err(Failure::new)
+    names.iter().try_for_each(|name| writeln!(out, "{name}")).and_then(|()| out.flush()).map_err(cannot_print)
 }
 
 /// Removes a file.
@@ -61,30 +59,39 @@ pub fn current_folder() -> PathBuf {
     PathBuf::from(".")
 }
 
-/// One line on stdout. A closed pipe is an error like any other, not a panic.
+/// One line on stdout.
 pub fn say(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{line}").map_err(Failure::new)
+    writeln!(io::stdout(), "{line}").map_err(cannot_print)
 }
 
-/// A bar on stderr if that is a terminal; it shows once a transfer turns out to be long.
-fn progress_bar(name: &str) -> ProgressBar {
+/// Whoever read our output has seen enough (`| head`): no reason to complain, but one to stop.
+fn cannot_print(error: io::Error) -> Failure {
+    let is_closed = error.kind() == io::ErrorKind::BrokenPipe;
+    Failure::new(if is_closed { String::new() } else { format!("cannot write to stdout: {error}") })
+}
+
+/// A bar on stderr if that is a terminal and the transfer may take a while.
+fn progress_bar(name: &str, size: u64) -> ProgressBar {
     const STYLE: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    let bar = ProgressBar::no_length().with_style(ProgressStyle::with_template(STYLE).expect("a valid template"));
-    bar.set_message(name.to_owned());
-    bar.enable_steady_tick(Duration::from_millis(250));
-    bar
+    const LONG: u64 = 16 << 20;
+    if size < LONG {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(STYLE).expect("a valid template");
+    ProgressBar::new(size).with_style(style).with_message(name.to_owned())
 }
 
 /// A file being loaded, with a bar.
-struct Shown {
+struct Shown<'a> {
+    name: &'a str,
     file: NewFile,
     bar: ProgressBar,
 }
 
-impl Target for Shown {
+impl Target for Shown<'_> {
     fn begin(&mut self, size: u64) -> io::Result<()> {
-        self.bar.set_length(size);
-        self.bar.set_position(0);
+        self.bar.finish_and_clear();
+        self.bar = progress_bar(self.name, size);
         self.file.begin(size)
     }
 
