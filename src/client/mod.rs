@@ -10,7 +10,7 @@
 //! let controller = controller::start(controller::Config::new(1))?;
 //! let port = controller.address()?.port();
 //! let _dstore = dstore::start(dstore::Config::new(port, &folder))?;
-//! controller.wait_until(Duration::from_secs(5), |status| status.rebalances == 1).expect("the Dstore joins");
+//! controller.wait_until(Duration::from_secs(5), |status| status.members.len() == 1).expect("the Dstore joins");
 //!
 //! let mut client = Client::connect(([127, 0, 0, 1], port).into(), Duration::from_secs(5))?;
 //! client.store_bytes("greeting.txt", b"hello")?;

@@ -83,10 +83,13 @@ impl<'a> Coordinator<'a> {
             if !self.controller.gate.close() {
                 return false;
             }
+            // Joins wait at the gate meanwhile: whoever unsettles the cluster again does so after this round.
+            self.controller.ledger.lock().is_unsettled = true;
             let progress = self.round();
             {
                 let mut ledger = self.controller.ledger.lock();
                 ledger.rebalances += 1;
+                ledger.is_unsettled = matches!(progress, Progress::MoreToDo);
                 self.controller.changed.notify_all();
             }
             self.controller.gate.open();

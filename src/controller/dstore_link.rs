@@ -178,6 +178,7 @@ impl Controller {
             }
         }
         let dstore = ledger.index.join(address);
+        ledger.is_unsettled = true;
         self.links.insert(dstore, link);
         self.changed.notify_all();
         drop(ledger);

@@ -77,6 +77,8 @@ pub struct Status {
     pub files: usize,
     /// How many rebalances have ended since the start, each round of a large one counted. (spec 7.19)
     pub rebalances: u64,
+    /// Whether no rebalance runs, and none is due to a Dstore that has joined.
+    pub is_at_rest: bool,
 }
 
 /// A running Controller. Dropping it ends its threads and closes its sockets before it returns.
@@ -149,7 +151,12 @@ impl Handle {
 }
 
 fn status(ledger: &Ledger) -> Status {
-    Status { members: ledger.index.members(), files: ledger.index.len(), rebalances: ledger.rebalances }
+    Status {
+        members: ledger.index.members(),
+        files: ledger.index.len(),
+        rebalances: ledger.rebalances,
+        is_at_rest: !ledger.is_unsettled,
+    }
 }
 
 impl Drop for Handle {

@@ -77,7 +77,7 @@ impl Cluster {
         let expected = cluster.config.dstores;
         cluster
             .controller
-            .wait_until(START_UP, |status| status.members.len() == expected && status.rebalances > 0)
+            .wait_until(START_UP, |status| status.members.len() == expected && status.is_at_rest)
             .ok_or_else(|| Failure::new("the Dstores have started but not joined"))?;
         Ok(cluster)
     }
@@ -143,7 +143,7 @@ impl Cluster {
 
     /// A table of the Dstores and what is on them, as the index has it and as their folders show it.
     pub fn status(&self) -> String {
-        let controller::Status { members, files, rebalances } = self.controller.status();
+        let controller::Status { members, files, rebalances, .. } = self.controller.status();
         let mut text = String::from("Dstore   port  index  folder       bytes  state\n");
         let mut copies = Vec::new();
         for (number, dstore) in (1..).zip(&self.dstores) {

@@ -1,0 +1,209 @@
+//! Controller and Dstores inside a process: dropping a handle ends every thread and closes every socket, promptly,
+//! whatever was going on. (design: ownership does the stopping)
+//!
+//! One test, in a program of its own, because it counts the threads and descriptors of the whole process.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use stevedore::{controller, dstore};
+
+mod common;
+use common::TempFolder;
+
+/// So long that a test which waits for any timeout cannot pass.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How long a drop may take on a machine that is busy with something else.
+const PROMPT: Duration = Duration::from_secs(20);
+
+/// Threads and descriptors of this process.
+fn census() -> (usize, usize) {
+    let count = |folder| fs::read_dir(folder).unwrap().count();
+    // The listing of descriptors has one open itself, each time.
+    (count("/proc/self/task"), count("/proc/self/fd"))
+}
+
+fn start_controller(replicas: usize) -> (controller::Handle, u16) {
+    let config = controller::Config { timeout: TIMEOUT, ..controller::Config::new(replicas) };
+    let controller = controller::start(config).unwrap();
+    let port = controller.address().unwrap().port();
+    (controller, port)
+}
+
+fn start_dstore(cport: u16, folder: &TempFolder) -> dstore::Handle {
+    let config = dstore::Config { timeout: TIMEOUT, ..dstore::Config::new(cport, folder.path()) };
+    dstore::start(config).unwrap()
+}
+
+fn settle(controller: &controller::Handle, members: usize) {
+    let settled = |status: &controller::Status| status.members.len() == members && status.is_at_rest;
+    controller.wait_until(PROMPT, settled).expect("the Dstores join");
+}
+
+/// A peer that follows a script.
+struct Peer(BufReader<TcpStream>);
+
+impl Peer {
+    fn connect(port: u16) -> Self {
+        Self::new(TcpStream::connect(("127.0.0.1", port)).unwrap())
+    }
+
+    fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PROMPT)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn say(&mut self, line: &str) {
+        self.0.get_mut().write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Reads to the end of the stream, orderly or not; panics if it does not come.
+    fn expect_end(mut self) {
+        match self.0.read_to_end(&mut Vec::new()) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
+        }
+    }
+}
+
+/// Idle peers on both, and parked threads.
+fn idle_connections() {
+    let (controller, cport) = start_controller(1);
+    let folder = TempFolder::new();
+    let dstore = start_dstore(cport, &folder);
+    settle(&controller, 1);
+    let port = dstore.address().to_string().parse().unwrap();
+    for _ in 0..10 {
+        drop(Peer::connect(cport)); // leaves a thread parked
+    }
+    let mut peers: Vec<Peer> = (0..20).map(|at| Peer::connect(if at % 2 == 0 { cport } else { port })).collect();
+    peers[0].say("LIST");
+    assert_eq!(peers[0].hear(), "LIST");
+    assert!(census().0 > 20 && census().1 > 40, "a thread and two descriptors for each: {:?}", census());
+    drop(dstore);
+    drop(controller);
+    peers.into_iter().for_each(Peer::expect_end);
+}
+
+/// A client waits for a STORE, another for a REMOVE, that nobody will acknowledge.
+fn operations_in_progress() {
+    let (controller, cport) = start_controller(1);
+    let mut silent = Peer::connect(cport);
+    silent.say("JOIN 9");
+    assert_eq!(silent.hear(), "LIST");
+    silent.say("LIST");
+    settle(&controller, 1);
+    let mut remover = Peer::connect(cport);
+    remover.say("STORE f 1");
+    assert_eq!(remover.hear(), "STORE_TO 9");
+    silent.say("STORE_ACK f");
+    assert_eq!(remover.hear(), "STORE_COMPLETE");
+    remover.say("REMOVE f");
+    assert_eq!(silent.hear(), "REMOVE f");
+    let mut storer = Peer::connect(cport);
+    storer.say("STORE g 1");
+    assert_eq!(storer.hear(), "STORE_TO 9");
+    drop(controller);
+    [silent, remover, storer].into_iter().for_each(Peer::expect_end);
+}
+
+/// A rebalance waits for a silent Dstore's list, and a request and a join wait for the rebalance.
+fn a_line_at_the_gate() {
+    let (controller, cport) = start_controller(1);
+    let mut silent = Peer::connect(cport);
+    silent.say("JOIN 9");
+    assert_eq!(silent.hear(), "LIST");
+    let mut client = Peer::connect(cport);
+    client.say("STORE f 1");
+    let mut newcomer = Peer::connect(cport);
+    newcomer.say("JOIN 10");
+    drop(controller);
+    [silent, client, newcomer].into_iter().for_each(Peer::expect_end);
+}
+
+/// A Dstore waits for content from a client that sends none.
+fn a_transfer_in_progress() {
+    let (controller, cport) = start_controller(1);
+    let folder = TempFolder::new();
+    let dstore = start_dstore(cport, &folder);
+    settle(&controller, 1);
+    let mut client = Peer::connect(dstore.address().to_string().parse().unwrap());
+    client.say("STORE f 1000000");
+    assert_eq!(client.hear(), "ACK");
+    client.say("only a little of it");
+    drop(dstore);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing half-written stays");
+    client.expect_end();
+    drop(controller);
+}
+
+/// A Dstore sends a copy to a peer that never answers.
+fn a_copy_in_progress() {
+    let controller = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = TempFolder::new();
+    let dstore = start_dstore(controller.local_addr().unwrap().port(), &folder);
+    let mut controller = Peer::new(controller.accept().unwrap().0);
+    assert!(controller.hear().starts_with("JOIN "));
+    fs::write(folder.path().join("f"), "content").unwrap();
+    controller.say(&format!("REBALANCE 1 f 1 {} 0", peer.local_addr().unwrap().port()));
+    let mut receiver = Peer::new(peer.accept().unwrap().0);
+    assert_eq!(receiver.hear(), "REBALANCE_STORE f 7");
+    controller.say("LIST"); // waits for the order to end
+    drop(dstore);
+    [controller, receiver].into_iter().for_each(Peer::expect_end);
+}
+
+/// The Controller has gone first.
+fn an_orphaned_dstore() {
+    let (controller, cport) = start_controller(1);
+    let folder = TempFolder::new();
+    let dstore = start_dstore(cport, &folder);
+    settle(&controller, 1);
+    drop(controller);
+    dstore.wait_for_controllers_end();
+    drop(dstore);
+}
+
+/// A Dstore that finds no Controller.
+fn a_dstore_that_cannot_start() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let folder = TempFolder::new();
+    assert!(dstore::start(dstore::Config::new(nobody, folder.path())).is_err());
+}
+
+#[test]
+fn a_dropped_handle_leaves_no_thread_and_no_descriptor() {
+    let cases: [(&str, fn()); 7] = [
+        ("idle connections", idle_connections),
+        ("operations in progress", operations_in_progress),
+        ("a line at the gate", a_line_at_the_gate),
+        ("a transfer in progress", a_transfer_in_progress),
+        ("a copy in progress", a_copy_in_progress),
+        ("an orphaned Dstore", an_orphaned_dstore),
+        ("a Dstore that cannot start", a_dstore_that_cannot_start),
+    ];
+    for (name, case) in cases {
+        let before = census();
+        let begun = Instant::now();
+        case();
+        assert!(begun.elapsed() < TIMEOUT / 2, "{name}: waited for a timeout");
+        // The kernel takes its time to strike a thread that has been joined off its list.
+        while census() != before && begun.elapsed() < PROMPT {
+            thread::yield_now();
+        }
+        let after = census();
+        println!("{name}: threads and descriptors {before:?} before, {after:?} after, {:?}", begun.elapsed());
+        assert_eq!(after, before, "{name}");
+    }
+}
