@@ -45,12 +45,14 @@ pub(super) struct Coordinator<'a> {
     round: Round,
     /// What a Dstore can do within the timeout, as far as is known. (spec 7.19)
     budget: Budget,
+    /// What the last round has worked with, until there is time to free it.
+    spent: Option<(Survey, Situation)>,
 }
 
 impl<'a> Coordinator<'a> {
     pub(super) fn new(controller: &'a Controller, events: Receiver<Event>, stop: Receiver<Infallible>) -> Self {
         let budget = first_budget(controller.config.timeout);
-        Self { controller, events, stop, round: 0, budget }
+        Self { controller, events, stop, round: 0, budget, spent: None }
     }
 
     /// Rebalances after every join and in every period, until the Controller stops.
@@ -93,6 +95,8 @@ impl<'a> Coordinator<'a> {
                 self.controller.changed.notify_all();
             }
             self.controller.gate.open();
+            // A million names take a while to be freed: nobody has to wait for that.
+            self.spent = None;
             match progress {
                 Progress::Finished => return true,
                 Progress::MoreToDo => {}
@@ -110,7 +114,13 @@ impl<'a> Coordinator<'a> {
         let Some(lists) = self.collect_lists() else { return Progress::Stopped };
         let survey = Survey::new(lists);
         let situation = self.controller.ledger.lock().index.reconcile(&survey);
-        drop(survey);
+        let progress = self.improve(&situation);
+        self.spent = Some((survey, situation));
+        progress
+    }
+
+    /// Plans, has as much of the plan carried out as fits a round, and lets the index know what was done.
+    fn improve(&mut self, situation: &Situation) -> Progress {
         let mut orders = situation.orders(self.controller.config.replicas);
         if orders.is_empty() {
             return Progress::Finished; // spec 7.8
@@ -120,7 +130,7 @@ impl<'a> Coordinator<'a> {
             is_cut |= order.cut(self.budget);
         }
         let begun = Instant::now();
-        let Some(reported) = self.carry_out(&situation, &orders) else { return Progress::Stopped };
+        let Some(reported) = self.carry_out(situation, &orders) else { return Progress::Stopped };
         let is_done = orders.keys().all(|dstore| reported.contains(dstore));
         self.adjust_budget(is_done, begun.elapsed());
         self.controller.ledger.lock().index.confirm(&orders, &reported);

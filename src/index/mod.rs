@@ -19,6 +19,13 @@ pub use survey::{Situation, Survey};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DstoreId(u32);
 
+impl DstoreId {
+    /// Memberships are numbered without a gap: this is its place in a table of all.
+    fn place(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Why a request is refused. (spec 3.2, 3.3, 4.3)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {

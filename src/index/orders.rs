@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rebalance::{self, Plan};
-use super::{Copy, DstoreId, Index, Situation, State};
+use super::{Copy, DstoreId, Index, Situation, State, take};
 use crate::protocol::{FileName, Order, Transfer};
 
 /// What each Dstore that has anything to do is to do.
@@ -125,30 +125,42 @@ impl Index {
                 self.confirm_remove(name, dstore, is_done);
             }
         }
-        self.recount();
     }
 
     fn confirm_send(&mut self, name: &FileName, to: DstoreId, is_done: bool) {
+        // A Dstore that has left in the meantime has taken its copy with it.
+        let Some(member) = self.members.get_mut(&to) else { return };
         let Some(State::Stored { copies }) = self.files.get_mut(name).map(|file| &mut file.state) else { return };
         match copies.iter_mut().find(|copy| copy.dstore == to) {
             Some(copy) => copy.certain |= is_done,
-            None => copies.push(Copy { dstore: to, certain: is_done }),
+            None => {
+                copies.push(Copy { dstore: to, certain: is_done });
+                member.load += 1;
+            }
         }
     }
 
     fn confirm_remove(&mut self, name: &FileName, from: DstoreId, is_done: bool) {
-        match self.files.get_mut(name).map(|file| &mut file.state) {
-            Some(State::Stored { copies }) if is_done => copies.retain(|copy| copy.dstore != from),
-            Some(State::Stored { copies }) => {
-                copies.iter_mut().filter(|copy| copy.dstore == from).for_each(|copy| copy.certain = false);
-            }
-            Some(State::Removing(removing)) if is_done => {
-                removing.awaited.retain(|&dstore| dstore != from);
-                if removing.awaited.is_empty() {
-                    self.files.remove(name);
+        let Some(file) = self.files.get_mut(name) else { return };
+        match &mut file.state {
+            State::Storing(_) => {}
+            State::Stored { copies } => {
+                let Some(at) = copies.iter().position(|copy| copy.dstore == from) else { return };
+                if is_done {
+                    copies.remove(at);
+                    self.lighten(from);
+                } else {
+                    copies[at].certain = false;
                 }
             }
-            _ => {}
+            State::Removing(removing) => {
+                if is_done && take(&mut removing.awaited, from) {
+                    if removing.awaited.is_empty() {
+                        self.files.remove(name);
+                    }
+                    self.lighten(from);
+                }
+            }
         }
     }
 }

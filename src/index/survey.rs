@@ -1,34 +1,72 @@
 //! Correcting the index by what the Dstores say they have. (spec 4.6.2, 7.16, 7.20)
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::{Ordering, Reverse};
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::rebalance::Holdings;
-use super::{Copy, DstoreId, File, Index, State};
+use super::{Copy, DstoreId, Index, State};
 use crate::protocol::{Address, FileName};
 
 /// The file lists of the Dstores that answered in time. The others are *silent*: nothing is known of their copies,
 /// and silence is not proof of loss. (spec 7.16)
 #[derive(Debug, Default)]
 pub struct Survey {
-    answered: BTreeSet<DstoreId>,
+    answered: Vec<DstoreId>,
     /// In order of name, then Dstore; each pair once.
     copies: Vec<(FileName, DstoreId)>,
 }
 
 impl Survey {
-    /// Sorts the answers; the costly part, and no lock is needed for it.
+    /// Sorts and merges the answers; the costly part, and no lock is needed for it.
     pub fn new(lists: BTreeMap<DstoreId, Vec<FileName>>) -> Self {
         let answered = lists.keys().copied().collect();
         let mut copies = Vec::with_capacity(lists.values().map(Vec::len).sum());
+        // The next name of each list, the smallest on top: what is compared stays in the processor's cache.
+        let mut heads = BinaryHeap::with_capacity(lists.len());
         for (dstore, mut names) in lists {
             names.sort_unstable();
-            copies.extend(names.into_iter().map(|name| (name, dstore)));
+            names.dedup();
+            let mut rest = names.into_iter();
+            heads.extend(rest.next().map(|name| Head(Reverse((name, dstore)), rest)));
         }
-        copies.sort(); // stable: takes the sorted lists as the runs that they are
-        copies.dedup();
+        while let Some(mut top) = heads.peek_mut() {
+            let Head(Reverse(first), rest) = &mut *top;
+            let copy = match rest.next() {
+                Some(name) => {
+                    let dstore = first.1;
+                    std::mem::replace(first, (name, dstore))
+                }
+                None => PeekMut::pop(top).0.0,
+            };
+            copies.push(copy);
+        }
         Self { answered, copies }
     }
 }
+
+/// The first copy that a list has left, and the list's other names. Ordered by the former.
+struct Head(Reverse<(FileName, DstoreId)>, std::vec::IntoIter<FileName>);
+
+impl Ord for Head {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Head {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Head {}
 
 /// What a rebalance starts from, after the index has been corrected: the planner's input, with the names and
 /// addresses behind its numbers.
@@ -44,24 +82,38 @@ pub struct Situation {
     pub condemned: Vec<(DstoreId, FileName)>,
 }
 
+/// What a survey knows of a Dstore, by the number of its membership.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Left,
+    Silent,
+    /// It takes part, and this is its place in [`Situation::dstores`].
+    Answered(u32),
+}
+
 impl Index {
     /// Corrects the index by `survey`. No operation is in progress meanwhile. (spec 4.6.2)
     ///
     /// A copy on a Dstore where the index did not expect one may be the debris of an earlier file of the same name: it
     /// is not counted while an expected copy exists. Where all expected ones are certainly gone it is the file.
     pub fn reconcile(&mut self, survey: &Survey) -> Situation {
-        let dstores: Vec<_> = self
-            .members
-            .iter()
-            .filter(|(dstore, _)| survey.answered.contains(dstore))
-            .map(|(&dstore, member)| (dstore, member.address.clone()))
-            .collect();
-        let number: BTreeMap<DstoreId, u32> = (0..).zip(&dstores).map(|(at, (dstore, _))| (*dstore, at)).collect();
+        let mut dstores = Vec::new();
+        let mut standings = vec![Standing::Left; self.joins as usize];
+        for (&dstore, member) in &self.members {
+            standings[dstore.place()] = if survey.answered.binary_search(&dstore).is_ok() {
+                dstores.push((dstore, member.address.clone()));
+                Standing::Answered(dstores.len() as u32 - 1)
+            } else {
+                Standing::Silent
+            };
+        }
+        let mut loads = vec![0; standings.len()];
         let mut situation =
             Situation { holdings: Holdings::new(dstores.len()), dstores, files: Vec::new(), condemned: Vec::new() };
-        let is_silent = |dstore: &DstoreId| self.members.contains_key(dstore) && !number.contains_key(dstore);
+        let is_silent = |dstore: &DstoreId| standings[dstore.place()] == Standing::Silent;
 
-        let mut listed = survey.copies.iter().filter(|(_, dstore)| number.contains_key(dstore)).peekable();
+        let is_member = |dstore: DstoreId| standings[dstore.place()] != Standing::Left;
+        let mut listed = survey.copies.iter().filter(|(_, dstore)| is_member(*dstore)).peekable();
         let mut listers = Vec::new();
         self.files.retain(|name, file| {
             while let Some((orphan, dstore)) = listed.next_if(|(other, _)| other < name) {
@@ -72,46 +124,50 @@ impl Index {
                 listers.push(*dstore);
             }
             match &mut file.state {
-                State::Storing(_) => {}
-                State::Removing(removing) if !removing.abandoned => {}
-                State::Removing(removing) => {
+                State::Removing(removing) if removing.abandoned => {
                     removing.awaited.retain(is_silent);
                     removing.awaited.extend(&listers);
                     situation.condemned.extend(listers.iter().map(|&dstore| (dstore, name.clone())));
-                    return !removing.awaited.is_empty();
                 }
+                State::Storing(_) | State::Removing(_) => {}
                 State::Stored { copies } => {
                     let unexpected = correct(copies, &listers, is_silent);
                     situation.condemned.extend(unexpected.into_iter().map(|dstore| (dstore, name.clone())));
-                    let mut holders = certain(copies).filter_map(|dstore| number.get(&dstore).copied()).peekable();
+                    let certain = copies.iter().filter(|copy| copy.certain);
+                    let mut holders = certain
+                        .filter_map(|copy| match standings[copy.dstore.place()] {
+                            Standing::Answered(number) => Some(number),
+                            Standing::Silent | Standing::Left => None,
+                        })
+                        .peekable();
                     if holders.peek().is_some() {
                         situation.holdings.push(holders);
                         situation.files.push((name.clone(), file.size));
                     }
-                    return !copies.is_empty();
                 }
             }
-            true
+            let mut holders = 0;
+            file.state.for_each_holder(|dstore| {
+                loads[dstore.place()] += 1;
+                holders += 1;
+            });
+            holders > 0
         });
         situation.condemned.extend(listed.map(|(orphan, dstore)| (*dstore, orphan.clone())));
-        self.recount();
+        for (dstore, member) in &mut self.members {
+            member.load = loads[dstore.place()];
+        }
         situation
     }
+}
 
-    /// Every member's load anew, from the copies themselves.
-    pub(super) fn recount(&mut self) {
-        self.members.values_mut().for_each(|member| member.load = 0);
-        let mut count = |dstore: &DstoreId| {
-            if let Some(member) = self.members.get_mut(dstore) {
-                member.load += 1;
-            }
-        };
-        for File { state, .. } in self.files.values() {
-            match state {
-                State::Storing(storing) => storing.acknowledged.iter().chain(&storing.awaited).for_each(&mut count),
-                State::Stored { copies } => copies.iter().for_each(|copy| count(&copy.dstore)),
-                State::Removing(removing) => removing.awaited.iter().for_each(&mut count),
-            }
+impl State {
+    /// The Dstores that have a copy, may have one, or are about to get one.
+    fn for_each_holder(&self, mut see: impl FnMut(DstoreId)) {
+        match self {
+            Self::Storing(storing) => storing.acknowledged.iter().chain(&storing.awaited).copied().for_each(see),
+            Self::Stored { copies } => copies.iter().for_each(|copy| see(copy.dstore)),
+            Self::Removing(removing) => removing.awaited.iter().copied().for_each(see),
         }
     }
 }
@@ -133,8 +189,4 @@ fn correct(copies: &mut Vec<Copy>, listers: &[DstoreId], is_silent: impl Fn(&Dst
     }
     // With only silent holders, a copy nobody ordered may be the last one: it is neither used nor removed.
     if expected.is_empty() { Vec::new() } else { unexpected }
-}
-
-fn certain(copies: &[Copy]) -> impl Iterator<Item = DstoreId> {
-    copies.iter().filter(|copy| copy.certain).map(|copy| copy.dstore)
 }

@@ -3,6 +3,7 @@
 //! The only place that touches the bytes of the protocol, and the one that logs every message. (spec 5.2)
 //! Decides nothing: whoever owns the connection says what a message means and how long to wait for it.
 
+use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -61,11 +62,13 @@ impl Connection {
     /// Connects to `address`, waiting no longer than `timeout`.
     pub fn connect(address: SocketAddr, timeout: Duration) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, timeout)?;
+        let connection = Self::new(Arc::new(stream))?;
         // With nobody listening, the kernel may pick the wanted port for our own end: TCP then connects to itself.
-        if stream.local_addr()? == stream.peer_addr()? {
+        let peer = connection.peer();
+        if connection.outgoing.local == peer.port() && connection.outgoing.stream.local_addr()? == peer {
             return Err(ErrorKind::ConnectionRefused.into());
         }
-        Self::new(Arc::new(stream))
+        Ok(connection)
     }
 
     /// Sets the longest line in bytes that [`receive`](Self::receive) takes.
@@ -126,6 +129,7 @@ impl Connection {
     /// than `timeout`. (spec 7.18)
     pub fn wait_for_end(&mut self, timeout: Duration) -> io::Result<()> {
         self.reader.get_mut().wait = Wait::deadline(timeout);
+        self.finish_last_ending()?;
         if self.reader.fill_buf()?.is_empty() { Ok(()) } else { Err(invalid("expected the end of the stream".into())) }
     }
 
@@ -141,24 +145,23 @@ impl Connection {
     }
 
     fn next_line(&mut self) -> Received {
-        let Some(line) = self.read_line()? else { return Ok(None) };
-        self.outgoing.log("<-", &line);
-        Ok(Some(Message::parse(&line)))
+        if !self.read_line()? {
+            return Ok(None);
+        }
+        let message = take_text(&mut self.line, |line| {
+            self.outgoing.log("<-", line);
+            Message::parse(line)
+        });
+        Ok(Some(message))
     }
 
-    /// Java's `BufferedReader.readLine`. (spec 2.1)
-    fn read_line(&mut self) -> io::Result<Option<String>> {
+    /// Java's `BufferedReader.readLine`, into `self.line`; false at the end of the stream. (spec 2.1)
+    fn read_line(&mut self) -> io::Result<bool> {
         loop {
+            self.finish_last_ending()?;
             let ahead = self.reader.fill_buf()?;
             if ahead.is_empty() {
-                return Ok(if self.line.is_empty() { None } else { Some(self.take_line()) });
-            }
-            if self.after_carriage_return {
-                self.after_carriage_return = false;
-                if ahead[0] == b'\n' {
-                    self.reader.consume(1);
-                    continue;
-                }
+                return Ok(!self.line.is_empty());
             }
             let end = ahead.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
             let text = &ahead[..end.unwrap_or(ahead.len())];
@@ -170,18 +173,30 @@ impl Connection {
             let consumed = text.len() + usize::from(end.is_some());
             self.reader.consume(consumed);
             if end.is_some() {
-                return Ok(Some(self.take_line()));
+                return Ok(true);
             }
         }
     }
 
-    fn take_line(&mut self) -> String {
-        let text = String::from_utf8_lossy(&self.line).into_owned();
-        self.line.clear();
-        // One long LIST must not cost its memory for the rest of a connection's life.
-        self.line.shrink_to(READ_AHEAD);
-        text
+    /// Takes the `\n` that may still belong to a `\r` taken before; waits for what comes next, whatever it is.
+    fn finish_last_ending(&mut self) -> io::Result<()> {
+        if self.after_carriage_return {
+            if self.reader.fill_buf()?.first() == Some(&b'\n') {
+                self.reader.consume(1);
+            }
+            self.after_carriage_return = false;
+        }
+        Ok(())
     }
+}
+
+/// What `look` makes of a line that has been read, which is forgotten after that. Malformed UTF-8 becomes U+FFFD.
+fn take_text<T>(line: &mut Vec<u8>, look: impl FnOnce(&str) -> T) -> T {
+    let looked = look(&String::from_utf8_lossy(line));
+    line.clear();
+    // One long LIST must not cost its memory for the rest of a connection's life.
+    line.shrink_to(READ_AHEAD);
+    looked
 }
 
 /// The sending half of a connection.
@@ -206,7 +221,7 @@ impl Outgoing {
         let mut text = String::new();
         for message in messages {
             let start = text.len();
-            text.push_str(&message.to_string());
+            write!(text, "{message}").expect("a String takes all");
             self.log("->", &text[start..]);
             text.push('\n');
         }
@@ -278,12 +293,7 @@ impl Read for Content<'_> {
         if wanted == 0 {
             return Ok(0);
         }
-        if self.connection.after_carriage_return {
-            self.connection.after_carriage_return = false;
-            if self.connection.reader.fill_buf()?.first() == Some(&b'\n') {
-                self.connection.reader.consume(1);
-            }
-        }
+        self.connection.finish_last_ending()?;
         match self.connection.reader.read(&mut buffer[..wanted])? {
             0 => Err(ErrorKind::UnexpectedEof.into()),
             received => {
@@ -395,3 +405,6 @@ impl Read for Socket {
 fn invalid(what: String) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
 }
+
+#[cfg(test)]
+mod tests;

@@ -204,7 +204,10 @@ impl fmt::Display for Message {
 }
 
 fn write_words(f: &mut fmt::Formatter<'_>, words: &[impl fmt::Display]) -> fmt::Result {
-    words.iter().try_for_each(|word| write!(f, " {word}"))
+    words.iter().try_for_each(|word| {
+        f.write_str(" ")?;
+        word.fmt(f)
+    })
 }
 
 /// Why a line is not a message. Nobody is told but the log. (spec 2.6)

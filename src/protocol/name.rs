@@ -38,6 +38,11 @@ fn check(name: &str) -> Result<(), NameError> {
     if name == "." || name == ".." {
         return Err(NameError::Relative);
     }
+    // Nearly all names are of such bytes. Not stopping at the first that is not makes this several times as fast.
+    let is_plain = |byte: u8| byte.is_ascii_graphic() & (byte != b'/') & (byte != b'\\');
+    if name.bytes().fold(true, |so_far, byte| so_far & is_plain(byte)) {
+        return Ok(());
+    }
     match name.chars().find(|&c| matches!(c, ' ' | '/' | '\\') || c.is_control()) {
         Some(character) => Err(NameError::Forbidden { character }),
         None => Ok(()),
