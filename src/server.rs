@@ -204,11 +204,14 @@ impl Crew {
     /// thread of the crew.
     pub fn stop(&self) {
         drop(self.jobs.lock().take());
-        for socket in self.sockets.lock().values() {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads {
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            // Again and again: a socket that was just about to connect does not feel the first time.
+            while !thread.is_finished() {
+                for socket in self.sockets.lock().values() {
+                    let _ = socket.shutdown(Shutdown::Both);
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
             let _ = thread.join();
         }
     }

@@ -59,12 +59,41 @@ pub(super) struct DstoreLink {
     unanswered: Mutex<Unanswered>,
 }
 
-/// What a Dstore still owes, oldest first. LIST and REBALANCE_COMPLETE do not say what they answer: it is the oldest,
-/// so that a late answer is never taken for a newer one's. (spec 7.21)
+/// What a Dstore still owes. LIST and REBALANCE_COMPLETE do not say what they answer: it is the oldest question, so that
+/// a late answer is never taken for a newer one's. (spec 7.21)
 #[derive(Default)]
 struct Unanswered {
-    lists: VecDeque<Round>,
-    reports: VecDeque<Round>,
+    lists: Questions,
+    reports: Questions,
+}
+
+/// The rounds of the questions of one kind that are not answered yet, oldest first.
+///
+/// A question that a Dstore has swallowed (an order that it could not carry out it never reports, spec 7.17) must not
+/// make all later answers look late for ever. After some in a row that were, what is still owed is written off.
+#[derive(Default)]
+struct Questions {
+    rounds: VecDeque<Round>,
+    late_in_a_row: u32,
+}
+
+impl Questions {
+    const MOST_LATE: u32 = 3;
+
+    fn ask(&mut self, round: Round) {
+        self.rounds.push_back(round);
+    }
+
+    /// The round that an answer which has just come belongs to; `None` if nothing was asked.
+    fn answer(&mut self) -> Option<Round> {
+        let round = self.rounds.pop_front()?;
+        self.late_in_a_row = if self.rounds.is_empty() { 0 } else { self.late_in_a_row + 1 };
+        if self.late_in_a_row == Self::MOST_LATE {
+            self.rounds.clear();
+            self.late_in_a_row = 0;
+        }
+        Some(round)
+    }
 }
 
 impl DstoreLink {
@@ -79,30 +108,29 @@ impl DstoreLink {
 
     /// Asks for the list of files, for this round.
     pub(super) fn ask_for_list(&self, round: Round) {
-        self.unanswered.lock().lists.push_back(round);
+        self.unanswered.lock().lists.ask(round);
         self.send(Message::List { names: Vec::new() });
     }
 
     /// Gives an order, to be reported done in this round.
     pub(super) fn order(&self, round: Round, order: crate::protocol::Order) {
-        self.unanswered.lock().reports.push_back(round);
+        self.unanswered.lock().reports.ask(round);
         self.send(Message::Rebalance { order });
     }
 
     /// The round that a list which has just come belongs to.
     ///
-    /// A Dstore that failed to carry out an order never reports it (spec 7.17), and its later reports would be taken
-    /// for that one's for ever. So a report that is still missing when a list of the round after next has come is
-    /// written off.
+    /// A report that is still missing when a list of the round after next comes is written off as well: rounds without
+    /// orders give it time.
     fn take_list(&self) -> Option<Round> {
         let mut unanswered = self.unanswered.lock();
-        let round = unanswered.lists.pop_front()?;
-        unanswered.reports.retain(|&owed| owed + 2 > round);
+        let round = unanswered.lists.answer()?;
+        unanswered.reports.rounds.retain(|&owed| owed + 2 > round);
         Some(round)
     }
 
     fn take_report(&self) -> Option<Round> {
-        self.unanswered.lock().reports.pop_front()
+        self.unanswered.lock().reports.answer()
     }
 }
 

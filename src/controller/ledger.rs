@@ -24,6 +24,8 @@ pub struct Ledger {
     pub index: Index,
     /// Rebalances that have ended since the start; a round of a larger one counts. (spec 7.19)
     pub rebalances: u64,
+    /// Whether a rebalance runs, or a Dstore has joined that none has served yet.
+    pub is_unsettled: bool,
     /// By file: a file has at most one operation in progress.
     waiting: HashMap<FileName, Sender<Outcome>>,
     is_stopped: bool,
@@ -32,7 +34,13 @@ pub struct Ledger {
 impl Ledger {
     /// An empty index, and nobody waiting.
     pub fn new(replicas: usize) -> Self {
-        Self { index: Index::new(replicas), rebalances: 0, waiting: HashMap::new(), is_stopped: false }
+        Self {
+            index: Index::new(replicas),
+            rebalances: 0,
+            is_unsettled: false,
+            waiting: HashMap::new(),
+            is_stopped: false,
+        }
     }
 
     /// Begins a store: where to, and where its outcome will be told.
@@ -116,3 +124,6 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,3 +171,6 @@ impl Drop for Incoming<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,9 +70,16 @@ fn send_copies<'a>(dstore: &Dstore, order: &'a Order) -> BTreeSet<&'a FileName> 
     }
     drop(jobs);
     let failed = Mutex::new(BTreeSet::new());
+    // One that hangs costs the timeout once, not once for every copy: until the order is done no LIST is answered.
+    let hanging = Mutex::new(BTreeSet::new());
     let work = || {
         for (name, address) in &waiting {
-            if let Err(error) = send_copy(dstore, name, address) {
+            let is_hanging = hanging.lock().contains(address);
+            let sent = if is_hanging { Err(ErrorKind::TimedOut.into()) } else { send_copy(dstore, name, address) };
+            if let Err(error) = sent {
+                if error.kind() == ErrorKind::TimedOut {
+                    hanging.lock().insert(address);
+                }
                 log::warn!("rebalance: {name} could not be sent to {address}: {error}");
                 failed.lock().insert(name);
             }
@@ -93,8 +100,8 @@ fn send_copies<'a>(dstore: &Dstore, order: &'a Order) -> BTreeSet<&'a FileName> 
 /// Sends one copy; succeeds only once the receiver has closed in order, which says that it is stored. (spec 7.18)
 fn send_copy(dstore: &Dstore, name: &FileName, address: &Address) -> io::Result<()> {
     let (mut file, size) = dstore.folder.open(name)?;
-    let mut connection = Connection::connect(address.socket(), dstore.timeout)?;
-    let _socket = dstore.crew.adopt(connection.outgoing().socket());
+    let adopt = |socket: &_| dstore.crew.adopt(socket);
+    let (mut connection, _adopted) = Connection::connect_announced(address.socket(), dstore.timeout, adopt)?;
     connection.outgoing().limit_stalls(dstore.timeout)?;
     connection.send(&Message::RebalanceStore { name: name.clone(), size })?;
     match connection.receive_within(dstore.timeout)? {

@@ -48,18 +48,27 @@ impl Situation {
             return Orders::new();
         }
         let Plan { sends, removes } = rebalance::plan(&self.holdings, replicas);
+        let condemned: BTreeSet<(DstoreId, &FileName)> =
+            self.condemned.iter().map(|(dstore, name)| (*dstore, name)).collect();
         let mut orders = Orders::new();
+        // A Dstore that has a copy nobody trusts gets a good one only once the other is gone, in the next rebalance: if
+        // the send failed, the next LIST could not tell the two apart. Who was to send it keeps its own. (spec 7.17)
+        let mut put_off = BTreeSet::new();
         for send in &sends {
             let (name, size) = &self.files[send.file as usize];
-            let order = orders.entry(self.dstores[send.from as usize].0).or_default();
             let to = self.dstores[send.to as usize].0;
+            if condemned.contains(&(to, name)) {
+                put_off.insert((send.file, send.from));
+                continue;
+            }
+            let order: &mut DstoreOrder = orders.entry(self.dstores[send.from as usize].0).or_default();
             match order.sends.last_mut() {
                 // The planner's sends come in order of file: one file's are neighbours.
                 Some(transfer) if transfer.name == *name => transfer.to.push(to),
                 _ => order.sends.push(FileTransfer { name: name.clone(), size: *size, to: vec![to] }),
             }
         }
-        for remove in &removes {
+        for remove in removes.iter().filter(|remove| !put_off.contains(&(remove.file, remove.from))) {
             let order = orders.entry(self.dstores[remove.from as usize].0).or_default();
             order.removes.push(self.files[remove.file as usize].0.clone());
         }

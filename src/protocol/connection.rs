@@ -9,7 +9,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::message::{Message, ParseError};
 
@@ -34,7 +34,7 @@ pub type Received = io::Result<Option<Result<Message, ParseError>>>;
 
 /// One end of a TCP connection that speaks the protocol.
 pub struct Connection {
-    reader: BufReader<Socket>,
+    reader: BufReader<Incoming>,
     outgoing: Outgoing,
     /// The line being read; kept between calls so that a timeout loses nothing.
     line: Vec<u8>,
@@ -49,9 +49,9 @@ impl Connection {
         stream.set_nodelay(true)?;
         let outgoing =
             Outgoing { local: stream.local_addr()?.port(), remote: stream.peer_addr()?, stream: Arc::clone(&stream) };
-        let socket = Socket { stream, wait: Wait::Forever, kernel_timeout: None };
+        let incoming = Incoming { stream, wait: Wait::Forever, kernel_timeout: None };
         Ok(Self {
-            reader: BufReader::with_capacity(READ_AHEAD, socket),
+            reader: BufReader::with_capacity(READ_AHEAD, incoming),
             outgoing,
             line: Vec::new(),
             after_carriage_return: false,
@@ -61,14 +61,26 @@ impl Connection {
 
     /// Connects to `address`, waiting no longer than `timeout`.
     pub fn connect(address: SocketAddr, timeout: Duration) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, timeout)?;
-        let connection = Self::new(Arc::new(stream))?;
+        Self::connect_announced(address, timeout, |_| ()).map(|(connection, ())| connection)
+    }
+
+    /// Connects like [`connect`](Self::connect), but lets `announce` know of the socket first, so that another thread
+    /// can shut it down and so end the wait. What it returns is returned.
+    pub fn connect_announced<T>(
+        address: SocketAddr,
+        timeout: Duration,
+        announce: impl FnOnce(&Arc<TcpStream>) -> T,
+    ) -> io::Result<(Self, T)> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        let stream = Arc::new(TcpStream::from(socket));
+        let announced = announce(&stream);
+        SockRef::from(&*stream).connect_timeout(&address.into(), timeout)?;
+        let connection = Self::new(stream)?;
         // With nobody listening, the kernel may pick the wanted port for our own end: TCP then connects to itself.
-        let peer = connection.peer();
-        if connection.outgoing.local == peer.port() && connection.outgoing.stream.local_addr()? == peer {
+        if connection.outgoing.local == address.port() && connection.outgoing.stream.local_addr()? == address {
             return Err(ErrorKind::ConnectionRefused.into());
         }
-        Ok(connection)
+        Ok((connection, announced))
     }
 
     /// Sets the longest line in bytes that [`receive`](Self::receive) takes.
@@ -94,7 +106,7 @@ impl Connection {
     /// Sends bytes of content as they are. Fails once the peer has accepted none for the time set with
     /// [`Outgoing::limit_stalls`].
     pub fn send_content(&self, bytes: &[u8]) -> io::Result<()> {
-        (&*self.outgoing.stream).write_all(bytes)
+        self.outgoing.write(bytes)
     }
 
     /// Waits for the next line however long it takes: nobody times out a peer that is merely idle. (spec 2.7)
@@ -225,7 +237,14 @@ impl Outgoing {
             self.log("->", &text[start..]);
             text.push('\n');
         }
-        (&*self.stream).write_all(text.as_bytes())
+        self.write(text.as_bytes())
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        (&*self.stream).write_all(bytes).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => ErrorKind::TimedOut.into(), // what the kernel calls a stall
+            _ => error,
+        })
     }
 
     /// Makes writes fail once the peer has accepted nothing for `stall`.
@@ -348,7 +367,7 @@ pub fn copy(
 }
 
 /// The receiving half of a stream, with the waits that the protocol asks for.
-struct Socket {
+struct Incoming {
     stream: Arc<TcpStream>,
     wait: Wait,
     /// What the kernel was last told, to tell it only what is new.
@@ -375,7 +394,7 @@ impl Wait {
     }
 }
 
-impl Read for Socket {
+impl Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let timeout = match &mut self.wait {
             Wait::Forever => None,

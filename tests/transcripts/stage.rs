@@ -32,15 +32,11 @@ const FIRST_PORT: u16 = 20_000;
 
 /// How a case went.
 pub struct Outcome {
-    /// What the file should say instead, if it is to be recorded anew.
-    pub edits: Vec<Edit>,
+    /// What the file should say instead, by line; empty unless it is to be recorded anew.
+    pub edits: BTreeMap<usize, Vec<String>>,
+    /// What it should say after the last line.
+    pub additions: Vec<String>,
     pub failure: Option<Failure>,
-}
-
-/// A line to be replaced; one past the case's last line is inserted after it.
-pub struct Edit {
-    pub line: usize,
-    pub texts: Vec<String>,
 }
 
 pub struct Failure {
@@ -52,42 +48,42 @@ pub struct Failure {
 
 /// Plays `case` from start to end; with `update`, goes on where something else came than was written.
 pub fn play(case: &Case, update: bool) -> Outcome {
-    let mut edits = Vec::new();
+    let mut outcome = Outcome { edits: BTreeMap::new(), additions: Vec::new(), failure: None };
     let mut stage = match Stage::set(&case.setting) {
         Ok(stage) => stage,
         Err(problem) => {
-            let failure = Failure { line: case.line, problem: format!("cannot begin: {problem}"), log: Vec::new() };
-            return Outcome { edits, failure: Some(failure) };
+            let problem = format!("cannot begin: {problem}");
+            outcome.failure = Some(Failure { line: case.line, problem, log: Vec::new() });
+            return outcome;
         }
     };
-    let mut failed_at = case.steps.iter().find_map(|step| match stage.perform(step) {
-        Ok(()) => None,
-        Err(Problem::Mismatch(texts)) if update => {
-            edits.push(Edit { line: step.line, texts });
-            None
+    let mut failed_at = None;
+    for Step { line, action } in &case.steps {
+        match stage.perform(action) {
+            Ok(()) => continue,
+            Err(Problem::Mismatch(came)) if update => {
+                outcome.edits.insert(*line, came);
+                continue;
+            }
+            Err(Problem::Mismatch(came)) => {
+                let came = came.join("\n          ");
+                failed_at = Some((*line, format!("expected: {}\ncame:     {came}", describe(action))));
+            }
+            Err(Problem::Other(problem)) => failed_at = Some((*line, problem)),
         }
-        Err(problem) => Some((step, problem)),
-    });
+        break;
+    }
     if failed_at.is_none() {
-        let texts = stage.leftovers();
-        if update && !texts.is_empty() {
-            edits.push(Edit { line: case.last_line + 1, texts });
-        } else if !texts.is_empty() {
-            let problem = format!("at the end there is more than was written:\n  {}", texts.join("\n  "));
-            let failure = Failure { line: case.last_line, problem, log: stage.log };
-            return Outcome { edits, failure: Some(failure) };
+        let unheard = stage.unheard();
+        if update {
+            outcome.additions = unheard;
+        } else if !unheard.is_empty() {
+            let problem = format!("more has come than is written:\n          {}", unheard.join("\n          "));
+            failed_at = Some((case.last_line, problem));
         }
     }
-    let failure = failed_at.take().map(|(step, problem)| {
-        let problem = match problem {
-            Problem::Mismatch(came) => {
-                format!("expected: {}\ncame:     {}", describe(&step.action), came.join("\n          "))
-            }
-            Problem::Other(problem) => problem,
-        };
-        Failure { line: step.line, problem, log: stage.log }
-    });
-    Outcome { edits, failure }
+    outcome.failure = failed_at.map(|(line, problem)| Failure { line, problem, log: stage.log });
+    outcome
 }
 
 /// Why a step fails.
@@ -141,10 +137,8 @@ impl Stage {
                 let folder = Folder::new(leftovers).map_err(|error| error.to_string())?;
                 let config = dstore::Config { timeout: *timeout, ..dstore::Config::new(port, &folder.path) };
                 let handle = Arc::new(dstore::start(config).map_err(|error| error.to_string())?);
-                let mut stage = Self::new(
-                    System::Dstore { handle, folder },
-                    BTreeMap::from([("controller".to_owned(), listener)]),
-                );
+                let mut stage =
+                    Self::new(System::Dstore { handle, folder }, BTreeMap::from([("controller".to_owned(), listener)]));
                 if !shows_join {
                     stage.hear("controller", &Heard::Line("JOIN dstore".into())).map_err(|problem| match problem {
                         Problem::Mismatch(came) => format!("instead of JOIN came: {}", came.concat()),
@@ -180,8 +174,8 @@ impl Stage {
         Ok(())
     }
 
-    fn perform(&mut self, step: &Step) -> Result<(), Problem> {
-        match &step.action {
+    fn perform(&mut self, action: &Action) -> Result<(), Problem> {
+        match action {
             Action::Say { who, what } => {
                 for name in who {
                     self.say(&self.resolve(name)?, what)?;
@@ -210,7 +204,7 @@ impl Stage {
     // What is said.
 
     fn say(&mut self, name: &str, what: &Said) -> Result<(), String> {
-        self.note(format!("{name} -> {}", self.shown_said(what)));
+        self.note(format!("{name} -> {}", describe_said(what)));
         let failed = |error: io::Error| format!("{name} cannot say it: {error}");
         if !self.cast.contains_key(name) && !self.accept(name, Instant::now() + PATIENCE)? {
             match what {
@@ -296,7 +290,7 @@ impl Stage {
                 (Err(problem), _) => return Err(problem.into()),
             };
             match self.hear(&name, what) {
-                Ok(()) => came.push(format!("{name} <- {}", self.shown_heard(what))),
+                Ok(()) => came.push(format!("{name} <- {}", describe_heard(what))),
                 Err(Problem::Mismatch(texts)) => {
                     is_as_expected = false;
                     came.extend(texts);
@@ -312,10 +306,14 @@ impl Stage {
         if !self.cast.contains_key(name) && !self.accept(name, deadline)? {
             return Err(format!("{name} is not connected").into());
         }
+        let expected_bytes = match what {
+            Heard::Bytes(bytes) => Some(self.with_ports_in_braces(bytes)),
+            _ => None,
+        };
         let peer = self.cast.get_mut(name).expect("connected above");
-        let came = match what {
-            Heard::Bytes(bytes) => peer.next_bytes(bytes.len(), deadline),
-            _ => peer.next_line(deadline),
+        let came = match &expected_bytes {
+            Some(bytes) => peer.next_bytes(bytes.len(), deadline),
+            None => peer.next_line(deadline),
         };
         let is_expected = match (what, &came) {
             (Heard::Line(line), Came::Line(bytes)) => match self.matches(line, bytes)? {
@@ -325,7 +323,7 @@ impl Stage {
                 }
                 None => false,
             },
-            (Heard::Bytes(expected), Came::Bytes(bytes)) => *bytes == self.with_ports_in_braces(expected),
+            (Heard::Bytes(_), Came::Bytes(bytes)) => expected_bytes.as_ref() == Some(bytes),
             (Heard::Closed, Came::Closed) | (Heard::Reset, Came::Reset) => true,
             _ => false,
         };
@@ -406,7 +404,7 @@ impl Stage {
     }
 
     /// Everything that has come and was not heard, as lines of a transcript.
-    fn leftovers(&mut self) -> Vec<String> {
+    fn unheard(&mut self) -> Vec<String> {
         let deadline = Instant::now() + LAST_QUIET;
         let mut texts = Vec::new();
         let listening: Vec<Name> = self.listeners.keys().cloned().collect();
@@ -602,14 +600,6 @@ impl Stage {
             Came::Reset => "(reset)".to_owned(),
             Came::Nothing => "(nothing)".to_owned(),
         }
-    }
-
-    fn shown_said(&self, what: &Said) -> String {
-        describe_said(what)
-    }
-
-    fn shown_heard(&self, what: &Heard) -> String {
-        describe_heard(what)
     }
 }
 

@@ -1,0 +1,203 @@
+//! How operations end, and that each ends once. (spec 4.2, 4.4, 7.3)
+
+use std::thread;
+
+use crossbeam_channel::TryRecvError;
+
+use super::*;
+
+fn name(text: &str) -> FileName {
+    text.parse().unwrap()
+}
+
+/// A ledger with Dstores on ports 1 to `dstores`.
+fn ledger(replicas: usize, dstores: u16) -> (Ledger, Vec<DstoreId>) {
+    let mut ledger = Ledger::new(replicas);
+    let ids = (1..=dstores).map(|port| ledger.index.join(Address::local(port).unwrap())).collect();
+    (ledger, ids)
+}
+
+/// A ledger with two Dstores that both have `f`.
+fn ledger_with_f() -> (Ledger, Vec<DstoreId>) {
+    let (mut ledger, ids) = ledger(2, 2);
+    let (_, outcome) = ledger.begin_store(&name("f"), 1).unwrap();
+    ids.iter().for_each(|&dstore| ledger.acknowledge_store(&name("f"), dstore));
+    assert_eq!(outcome.try_recv(), Ok(Outcome::Complete));
+    (ledger, ids)
+}
+
+#[test]
+fn a_store_completes_on_the_last_acknowledgement_and_not_before() {
+    // spec 4.2, 7.6, 7.25
+    let (mut ledger, ids) = ledger(2, 3);
+    let (dstores, outcome) = ledger.begin_store(&name("f"), 1).unwrap();
+    assert_eq!(dstores, [Address::local(1).unwrap(), Address::local(2).unwrap()]);
+    ledger.acknowledge_store(&name("f"), ids[0]);
+    ledger.acknowledge_store(&name("f"), ids[0]);
+    ledger.acknowledge_store(&name("f"), ids[2]);
+    ledger.acknowledge_store(&name("g"), ids[1]);
+    ledger.acknowledge_remove(&name("f"), ids[1]);
+    assert_eq!(outcome.try_recv(), Err(TryRecvError::Empty));
+    ledger.acknowledge_store(&name("f"), ids[1]);
+    assert_eq!(outcome.try_recv(), Ok(Outcome::Complete));
+    assert_eq!(outcome.try_recv(), Err(TryRecvError::Disconnected), "told once, and forgotten");
+}
+
+#[test]
+fn a_remove_completes_on_the_last_acknowledgement_and_not_before() {
+    // spec 4.4
+    let (mut ledger, ids) = ledger_with_f();
+    let (holders, outcome) = ledger.begin_remove(&name("f")).unwrap();
+    assert_eq!(holders, ids);
+    ledger.acknowledge_remove(&name("f"), ids[1]);
+    ledger.acknowledge_remove(&name("f"), ids[1]);
+    ledger.acknowledge_store(&name("f"), ids[0]);
+    assert_eq!(outcome.try_recv(), Err(TryRecvError::Empty));
+    ledger.acknowledge_remove(&name("f"), ids[0]);
+    assert_eq!(outcome.try_recv(), Ok(Outcome::Complete));
+    assert!(ledger.index.is_empty());
+}
+
+#[test]
+fn a_remove_with_nobody_to_tell_is_complete_at_once() {
+    // spec 7.24
+    let (mut ledger, ids) = ledger_with_f();
+    ids.iter().for_each(|&dstore| ledger.leave(dstore));
+    for port in [3, 4] {
+        ledger.index.join(Address::local(port).unwrap());
+    }
+    let (holders, outcome) = ledger.begin_remove(&name("f")).unwrap();
+    assert_eq!(holders, []);
+    assert_eq!(outcome.try_recv(), Ok(Outcome::Complete));
+}
+
+#[test]
+fn a_refused_request_changes_nothing_for_the_operation_in_progress() {
+    // spec 3.2
+    let (mut ledger, ids) = ledger(1, 1);
+    let (_, outcome) = ledger.begin_store(&name("f"), 1).unwrap();
+    assert_eq!(ledger.begin_store(&name("f"), 2).map(drop), Err(Refusal::FileAlreadyExists));
+    assert_eq!(ledger.begin_remove(&name("f")).map(drop), Err(Refusal::FileDoesNotExist));
+    ledger.acknowledge_store(&name("f"), ids[0]);
+    assert_eq!(outcome.try_recv(), Ok(Outcome::Complete));
+}
+
+#[test]
+fn a_store_whose_time_is_up_leaves_no_entry_and_no_wait() {
+    // spec 4.2, 7.5
+    let (mut ledger, ids) = ledger(2, 2);
+    let (_, outcome) = ledger.begin_store(&name("f"), 1).unwrap();
+    ledger.acknowledge_store(&name("f"), ids[0]);
+    assert_eq!(ledger.expire_store(&name("f"), &outcome), Outcome::Failed);
+    assert!(ledger.index.is_empty());
+    assert!(ledger.waiting.is_empty());
+
+    // The next store of that name is another one: the late acknowledgement of the first Dstore is its own matter.
+    let (_, second) = ledger.begin_store(&name("f"), 1).unwrap();
+    ledger.acknowledge_store(&name("f"), ids[1]);
+    assert_eq!(second.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(outcome.try_recv(), Err(TryRecvError::Disconnected));
+}
+
+#[test]
+fn a_remove_whose_time_is_up_stays_in_progress_without_a_wait() {
+    // spec 4.4
+    let (mut ledger, ids) = ledger_with_f();
+    let (_, outcome) = ledger.begin_remove(&name("f")).unwrap();
+    ledger.acknowledge_remove(&name("f"), ids[0]);
+    assert_eq!(ledger.expire_remove(&name("f"), &outcome), Outcome::Failed);
+    assert!(ledger.waiting.is_empty());
+    assert_eq!(ledger.begin_store(&name("f"), 1).map(drop), Err(Refusal::FileAlreadyExists));
+    ledger.acknowledge_remove(&name("f"), ids[1]);
+    assert_eq!(ledger.begin_remove(&name("f")).map(drop), Err(Refusal::FileDoesNotExist));
+    assert_eq!(ledger.index.len(), 1, "a late acknowledgement changes nothing");
+}
+
+#[test]
+fn an_outcome_that_comes_in_the_last_instant_counts() {
+    // spec 4.2, 4.4: between the end of the wait and the lock, the last acknowledgement comes
+    let (mut ledger, ids) = ledger(1, 1);
+    let (_, outcome) = ledger.begin_store(&name("f"), 1).unwrap();
+    ledger.acknowledge_store(&name("f"), ids[0]);
+    assert_eq!(ledger.expire_store(&name("f"), &outcome), Outcome::Complete);
+    assert_eq!(ledger.index.list().unwrap(), [name("f")]);
+
+    let (_, outcome) = ledger.begin_remove(&name("f")).unwrap();
+    ledger.acknowledge_remove(&name("f"), ids[0]);
+    assert_eq!(ledger.expire_remove(&name("f"), &outcome), Outcome::Complete);
+    assert!(ledger.index.is_empty());
+}
+
+#[test]
+fn an_operation_that_ended_is_not_expired_in_place_of_its_successor() {
+    // spec 7.3: the first store fails by a departure; before its client's thread wakes, another client stores the name
+    let (mut ledger, ids) = ledger(1, 2);
+    let (_, first) = ledger.begin_store(&name("f"), 1).unwrap();
+    ledger.leave(ids[0]);
+    let (_, second) = ledger.begin_store(&name("f"), 1).unwrap();
+    assert_eq!(ledger.expire_store(&name("f"), &first), Outcome::Failed);
+    ledger.acknowledge_store(&name("f"), ids[1]);
+    assert_eq!(second.try_recv(), Ok(Outcome::Complete));
+    assert_eq!(ledger.index.list().unwrap(), [name("f")]);
+}
+
+#[test]
+fn each_store_has_one_outcome_and_the_index_agrees_with_it() {
+    // spec 4.2: the acknowledgement and the timeout race, as they do in the Controller
+    let mut outcomes = [0, 0];
+    for round in 0..2_000 {
+        let (ledger, ids) = ledger(1, 1);
+        let ledger = parking_lot::Mutex::new(ledger);
+        let (_, outcome) = ledger.lock().begin_store(&name("f"), 1).unwrap();
+        let ended = thread::scope(|scope| {
+            scope.spawn(|| ledger.lock().acknowledge_store(&name("f"), ids[0]));
+            if round % 2 == 0 {
+                thread::yield_now();
+            }
+            outcome.try_recv().unwrap_or_else(|_| ledger.lock().expire_store(&name("f"), &outcome))
+        });
+        let listed = ledger.lock().index.list().unwrap().len();
+        assert_eq!(listed, usize::from(ended == Outcome::Complete), "round {round}");
+        assert!(ledger.lock().waiting.is_empty(), "round {round}");
+        outcomes[listed] += 1;
+    }
+    println!("[failed, complete] = {outcomes:?}");
+}
+
+#[test]
+fn a_departure_ends_what_waited_for_that_dstore_and_nothing_else() {
+    // spec 4.4, 7.3
+    let (mut ledger, ids) = ledger(2, 3);
+    let (_, kept) = ledger.begin_store(&name("kept"), 1).unwrap(); // on 1 and 2
+    ids.iter().for_each(|&dstore| ledger.acknowledge_store(&name("kept"), dstore));
+    assert_eq!(kept.try_recv(), Ok(Outcome::Complete));
+    let (_, acknowledged) = ledger.begin_store(&name("acknowledged"), 1).unwrap(); // on 3 and 1
+    ledger.acknowledge_store(&name("acknowledged"), ids[0]);
+    let (_, vain) = ledger.begin_store(&name("vain"), 1).unwrap(); // on 2 and another
+    let (_, removed) = ledger.begin_remove(&name("kept")).unwrap();
+    ledger.acknowledge_remove(&name("kept"), ids[0]);
+
+    ledger.leave(ids[1]);
+    assert_eq!(vain.try_recv(), Ok(Outcome::Failed));
+    assert_eq!(removed.try_recv(), Ok(Outcome::Complete), "it is no longer waited for");
+    assert_eq!(acknowledged.try_recv(), Err(TryRecvError::Empty), "waits for 3");
+    assert_eq!(ledger.index.len(), 1);
+    ledger.leave(ids[1]);
+    ledger.acknowledge_store(&name("acknowledged"), ids[2]);
+    assert_eq!(acknowledged.try_recv(), Ok(Outcome::Complete));
+}
+
+#[test]
+fn stopping_ends_every_wait_now_and_in_future() {
+    let (mut ledger, ids) = ledger(1, 1);
+    let (_, before) = ledger.begin_store(&name("before"), 1).unwrap();
+    ledger.stop();
+    assert_eq!(before.try_recv(), Err(TryRecvError::Disconnected));
+    let (_, after) = ledger.begin_store(&name("after"), 1).unwrap();
+    assert_eq!(after.try_recv(), Err(TryRecvError::Disconnected), "nobody is going to conclude it");
+    for (file, outcome) in [("before", before), ("after", after)] {
+        ledger.acknowledge_store(&name("nothing"), ids[0]);
+        assert_eq!(ledger.expire_store(&name(file), &outcome), Outcome::Failed);
+    }
+    assert!(ledger.index.is_empty());
+}

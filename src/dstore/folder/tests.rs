@@ -1,0 +1,308 @@
+//! What is in the folder after each thing that can happen to a file. (spec 5.1, 7.11, 7.12, 7.15, 7.17)
+
+use std::env::temp_dir;
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use super::*;
+
+/// A Dstore's folder inside a temporary one, which goes at the end.
+struct Fixture {
+    root: PathBuf,
+    path: PathBuf,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let root = temp_dir().join(format!("stevedore-folder-test-{}-{number}", process::id()));
+        fs::create_dir_all(&root).unwrap();
+        let path = root.join("files");
+        Self { root, path }
+    }
+
+    fn open(&self) -> Folder {
+        Folder::open_empty(&self.path, false).unwrap()
+    }
+
+    /// Everything that is there, hidden or not.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(&self.path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn content(&self, name: &str) -> String {
+        fs::read_to_string(self.path.join(name)).unwrap()
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+fn name(text: &str) -> FileName {
+    text.parse().unwrap()
+}
+
+/// Begins to take in a file, and has all of its content come.
+fn arrive<'a>(folder: &'a Folder, file: &str, content: &str) -> Incoming<'a> {
+    let mut incoming = folder.receive(&name(file)).unwrap();
+    incoming.write_all(content.as_bytes()).unwrap();
+    incoming
+}
+
+fn store(folder: &Folder, file: &str, content: &str) {
+    assert!(arrive(folder, file, content).keep().unwrap());
+}
+
+#[test]
+fn a_missing_folder_is_made_with_all_above_it() {
+    // spec 5.1, 5.3
+    let fixture = Fixture::new();
+    let deep = fixture.path.join("a/b");
+    Folder::open_empty(&deep, false).unwrap();
+    assert!(deep.is_dir());
+}
+
+#[test]
+fn whatever_lies_in_the_folder_is_gone_after_the_start() {
+    // spec 5.1
+    let fixture = Fixture::new();
+    fs::create_dir(&fixture.path).unwrap();
+    for file in ["f", ".hidden", ".incoming 7", "two words"] {
+        fs::write(fixture.path.join(file), "old").unwrap();
+    }
+    let outside = fixture.root.join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("precious"), "").unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&outside, fixture.path.join("link")).unwrap();
+    let folder = fixture.open();
+    assert_eq!(fixture.names(), [""; 0]);
+    assert_eq!(folder.list().unwrap(), []);
+    assert!(outside.join("precious").exists(), "a link goes, and not what it points to");
+}
+
+#[test]
+fn a_folder_that_holds_folders_is_refused_untouched_unless_forced() {
+    // spec 7.15
+    let fixture = Fixture::new();
+    fs::create_dir_all(fixture.path.join("photos/summer")).unwrap();
+    fs::write(fixture.path.join("a letter"), "dear").unwrap();
+    fs::write(fixture.path.join("photos/sea"), "blue").unwrap();
+
+    let Err(error) = Folder::open_empty(&fixture.path, false) else { panic!("opened") };
+    assert!(matches!(&error, StartError::FolderInUse { inner, .. } if *inner == fixture.path.join("photos")));
+    assert!(error.to_string().contains("photos"), "{error}");
+    assert_eq!(fixture.names(), ["a letter", "photos"]);
+    assert_eq!(fixture.content("photos/sea"), "blue");
+
+    Folder::open_empty(&fixture.path, true).unwrap();
+    assert_eq!(fixture.names(), [""; 0]);
+}
+
+#[test]
+fn what_is_no_folder_cannot_be_opened_as_one() {
+    let fixture = Fixture::new();
+    fs::write(&fixture.path, "a file").unwrap();
+    assert!(matches!(Folder::open_empty(&fixture.path, true), Err(StartError::Folder { .. })));
+    assert_eq!(fs::read_to_string(&fixture.path).unwrap(), "a file");
+}
+
+#[test]
+fn a_file_appears_under_its_name_once_it_is_whole_and_not_before() {
+    // spec 5.1, 7.11
+    let fixture = Fixture::new();
+    let folder = fixture.open();
+    let incoming = arrive(&folder, "f", "hello");
+    assert_eq!(fixture.names(), [".incoming 1"], "a name that no client can use");
+    assert_eq!(folder.list().unwrap(), []);
+    assert_eq!(folder.open(&name("f")).unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(incoming.keep().unwrap());
+    assert_eq!(fixture.names(), ["f"]);
+    assert_eq!(fixture.content("f"), "hello");
+    assert_eq!(folder.open(&name("f")).unwrap().1, 5);
+}
+
+#[test]
+fn an_arrival_that_is_given_up_leaves_nothing_and_what_was_there_before_stays() {
+    // spec 7.11
+    let fixture = Fixture::new();
+    let folder = fixture.open();
+    store(&folder, "f", "first");
+    drop(arrive(&folder, "f", "half of the sec"));
+    drop(folder.receive(&name("g")).unwrap());
+    assert_eq!(fixture.names(), ["f"]);
+    assert_eq!(fixture.content("f"), "first");
+    assert!(folder.state.lock().newest.is_empty(), "nothing is remembered for ever");
+}
+
+#[test]
+fn nothing_is_remembered_of_files_that_have_come_and_gone() {
+    let fixture = Fixture::new();
+    let folder = fixture.open();
+    store(&folder, "f", "1");
+    folder.condemn(&[name("f"), name("never-here")]);
+    folder.remove_condemned(&name("f")).unwrap();
+    folder.remove_condemned(&name("never-here")).unwrap();
+    let incoming = arrive(&folder, "g", "2");
+    folder.remove(&name("g")).unwrap();
+    assert!(!incoming.keep().unwrap());
+    let state = folder.state.lock();
+    assert!(state.newest.is_empty() && state.condemned.is_empty());
+    drop(state);
+    assert_eq!(fixture.names(), [""; 0]);
+}
+
+#[test]
+fn of_two_arrivals_of_one_name_the_newer_one_wins_whichever_ends_first() {
+    // spec 4.2, 7.5: the older one has been given up by the Controller
+    let fixture = Fixture::new();
+    let folder = fixture.open();
+    let older = arrive(&folder, "f", "older");
+    let newer = arrive(&folder, "f", "newer");
+    assert!(newer.keep().unwrap());
+    assert!(!older.keep().unwrap());
+    assert_eq!(fixture.content("f"), "newer");
+
+    let older = arrive(&folder, "f", "older still");
+    let newer = arrive(&folder, "f", "newest");
+    assert!(!older.keep().unwrap());
+    assert_eq!(fixture.content("f"), "newer", "until the newest is whole");
+    assert!(newer.keep().unwrap());
+    assert_eq!(fixture.content("f"), "newest");
+    assert_eq!(fixture.names(), ["f"]);
+}
+
+#[test]
+fn a_remove_overtakes_an_arrival_that_began_before_it() {
+    // spec 4.4
+    let fixture = Fixture::new();
+    let folder = fixture.open();
+    let incoming = arrive(&folder, "f", "late");
+    assert!(!folder.remove(&name("f")).unwrap(), "it is not there yet");
+    assert!(!incoming.keep().unwrap());
+    assert_eq!(fixture.names(), [""; 0]);
+
+    store(&folder, "f", "anew");
+    assert!(folder.remove(&name("f")).unwrap());
+    assert!(!folder.remove(&name("f")).unwrap());
+    assert_eq!(fixture.names(), [""; 0]);
+}
+
+#[test]
+fn a_file_that_is_removed_while_it_is_read_is_read_to_its_end() {
+    // spec 4.3, 4.4
+    let fixture = Fixture::new();
+    let folder = fixture.open();
+    store(&folder, "f", "hello");
+    let (mut file, size) = folder.open(&name("f")).unwrap();
+    folder.remove(&name("f")).unwrap();
+    let mut content = String::new();
+    io::Read::read_to_string(&mut file, &mut content).unwrap();
+    assert_eq!((content.as_str(), size), ("hello", 5));
+}
+
+#[test]
+fn a_condemned_file_goes_unless_it_is_stored_anew_or_spared() {
+    // spec 4.6.5, 7.17
+    let fixture = Fixture::new();
+    let folder = fixture.open();
+    for file in ["goes", "anew", "arriving", "spared", "stays"] {
+        store(&folder, file, "old");
+    }
+    let before_the_order = arrive(&folder, "arriving", "new");
+    folder.condemn(&[name("goes"), name("anew"), name("spared")]);
+    store(&folder, "anew", "new");
+    folder.spare(&name("spared"));
+    for file in ["goes", "anew", "spared", "stays"] {
+        folder.remove_condemned(&name(file)).unwrap();
+    }
+    assert!(before_the_order.keep().unwrap());
+    assert_eq!(fixture.names(), ["anew", "arriving", "spared", "stays"]);
+    assert_eq!(fixture.content("anew"), "new");
+}
+
+#[test]
+fn a_condemned_file_that_is_on_its_way_anew_stays() {
+    // spec 4.6.5: its content has begun to come, and is not all there when the order is carried out
+    let fixture = Fixture::new();
+    let folder = fixture.open();
+    store(&folder, "f", "old");
+    folder.condemn(&[name("f")]);
+    let incoming = arrive(&folder, "f", "new");
+    folder.remove_condemned(&name("f")).unwrap();
+    assert!(incoming.keep().unwrap());
+    assert_eq!(fixture.content("f"), "new");
+}
+
+#[test]
+fn the_list_shows_what_clients_stored_in_order_and_passes_over_the_rest() {
+    // spec 4.6.1, 7.12
+    let fixture = Fixture::new();
+    let folder = fixture.open();
+    for file in ["b", "a", ".hidden", "naïve", "B"] {
+        store(&folder, file, "");
+    }
+    let _incoming = arrive(&folder, "c", "half");
+    fs::create_dir(fixture.path.join("folder")).unwrap();
+    fs::write(fixture.path.join("two words"), "").unwrap();
+    fs::write(fixture.path.join("back\\slash"), "").unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        fs::write(fixture.path.join(std::ffi::OsStr::from_bytes(b"\xff\xfe")), "").unwrap();
+    }
+    let names: Vec<_> = folder.list().unwrap().iter().map(|name| name.to_string()).collect();
+    assert_eq!(names, [".hidden", "B", "a", "b", "naïve"]);
+}
+
+#[test]
+fn a_folder_that_has_gone_is_an_error_and_no_panic() {
+    let fixture = Fixture::new();
+    let folder = fixture.open();
+    let incoming = arrive(&folder, "f", "hello");
+    fs::remove_dir_all(&fixture.path).unwrap();
+    assert!(incoming.keep().is_err());
+    assert!(folder.receive(&name("g")).is_err());
+    assert!(folder.list().is_err());
+    assert!(!folder.remove(&name("f")).unwrap());
+    assert!(folder.state.lock().newest.is_empty(), "nothing is remembered of what failed");
+}
+
+#[test]
+fn many_at_once_leave_one_whole_file_and_nothing_else() {
+    // spec 5.1, 7.11: each arrival is kept, given up, or overtaken by another or by a remove
+    let fixture = Fixture::new();
+    let folder = fixture.open();
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            let folder = &folder;
+            scope.spawn(move || {
+                for turn in 0..200 {
+                    let incoming = arrive(folder, "f", &format!("{thread} {turn}\n").repeat(50));
+                    match (thread + turn) % 5 {
+                        0 => drop(incoming),
+                        1 => {
+                            folder.remove(&name("f")).unwrap();
+                            incoming.keep().unwrap();
+                        }
+                        _ => drop(incoming.keep().unwrap()),
+                    }
+                }
+            });
+        }
+    });
+    store(&folder, "f", "the last");
+    assert_eq!(fixture.names(), ["f"]);
+    assert_eq!(fixture.content("f"), "the last");
+    assert!(folder.state.lock().newest.is_empty());
+}

@@ -1,0 +1,214 @@
+//! One mistake or failure, of a peer or of the machine, has consequences that end. (spec 2.6, 4.6, 7.17, 7.21)
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+use stevedore::index::{Index, Survey};
+use stevedore::protocol::{Address, Connection, FileName, Message, Order, Transfer};
+use stevedore::{controller, dstore};
+
+mod common;
+use common::{PATIENCE, TempFolder, comes_true, eventually};
+
+fn name(text: &str) -> FileName {
+    text.parse().unwrap()
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn receive(connection: &mut Connection) -> Message {
+    connection.receive_within(PATIENCE).unwrap().expect("a message").expect("a well-formed one")
+}
+
+/// A Controller that rebalances all the time, and a Dstore of the test's own that has joined it as the only one.
+fn controller_and_dstore(timeout: Duration) -> (controller::Handle, Connection) {
+    let rebalance_period = Some(Duration::from_millis(20));
+    let controller =
+        controller::start(controller::Config { timeout, rebalance_period, ..controller::Config::new(1) }).unwrap();
+    let dstore = Connection::connect(loopback(controller.address().unwrap().port()), PATIENCE).unwrap();
+    dstore.send(&Message::Join { address: Address::local(9).unwrap() }).unwrap();
+    (controller, dstore)
+}
+
+/// A Dstore that has joined a Controller of the test's own.
+fn dstore_and_controller(timeout: Duration, folder: &TempFolder) -> (dstore::Handle, Connection) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let dstore = dstore::start(dstore::Config { timeout, ..dstore::Config::new(port, folder.path()) }).unwrap();
+    let mut controller = Connection::new(Arc::new(listener.accept().unwrap().0)).unwrap();
+    assert!(matches!(receive(&mut controller), Message::Join { .. }));
+    (dstore, controller)
+}
+
+/// Has the kernel accept what it will, for somebody who never accepts any: from then on connections are not even
+/// refused. The streams have to be kept.
+fn full_listener() -> (Socket, u16, Vec<TcpStream>) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&loopback(0).into()).unwrap();
+    listener.listen(1).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut accepted = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        accepted.push(stream);
+        assert!(accepted.len() < 1000, "this kernel accepts without end");
+    }
+    (listener, address.port(), accepted)
+}
+
+#[test]
+fn a_dstore_that_does_not_report_once_is_not_misunderstood_for_ever() {
+    // spec 7.17, 7.21: its next report may be taken for the missing one; but not each one for the one before it
+    const TIMEOUT: Duration = Duration::from_millis(1500);
+    let (_controller, mut dstore) = controller_and_dstore(TIMEOUT);
+    let (mut orders, mut waits) = (0, Vec::new());
+    let mut reported: Option<Instant> = None;
+    while waits.len() < 5 {
+        match receive(&mut dstore) {
+            Message::List { .. } => {
+                waits.extend(reported.take().map(|reported| reported.elapsed()));
+                dstore.send(&Message::List { names: vec![name("orphan")] }).unwrap(); // something is always to be done
+            }
+            Message::Rebalance { .. } => {
+                orders += 1;
+                if orders > 1 {
+                    dstore.send(&Message::RebalanceComplete).unwrap();
+                    reported = Some(Instant::now());
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // A report that is understood ends the rebalance; after one that is not the timeout is waited for.
+    assert!(waits[2..].iter().any(|wait| *wait < TIMEOUT * 2 / 3), "from report to next rebalance: {waits:?}");
+}
+
+#[test]
+fn a_dstore_that_answers_list_with_nonsense_once_takes_part_again() {
+    // spec 2.6, 7.21: what is malformed is ignored, and the answers that follow are those to the LISTs that follow
+    let (_controller, mut dstore) = controller_and_dstore(Duration::from_millis(500));
+    assert_eq!(receive(&mut dstore), Message::List { names: vec![] });
+    dstore.send_content(b"LIST two  spaces\n").unwrap();
+    let takes_part = (0..6).any(|_| match receive(&mut dstore) {
+        Message::Rebalance { .. } => true,
+        _ => {
+            dstore.send(&Message::List { names: vec![name("orphan")] }).unwrap();
+            false
+        }
+    });
+    assert!(takes_part, "after five well-formed answers it still counts as silent");
+}
+
+#[test]
+fn a_dstore_whose_folder_was_unreadable_once_takes_part_again_or_leaves() {
+    // spec 4.6.1: out of descriptors, a network file system that hesitates
+    let config = controller::Config {
+        timeout: Duration::from_millis(300),
+        rebalance_period: Some(Duration::from_millis(20)),
+        ..controller::Config::new(1)
+    };
+    let controller = controller::start(config).unwrap();
+    let folder = TempFolder::new();
+    let _dstore = dstore::start(dstore::Config::new(controller.address().unwrap().port(), folder.path())).unwrap();
+    controller.wait_until(PATIENCE, |status| status.members.len() == 1 && status.rebalances > 2).unwrap();
+
+    let away = folder.path().with_extension("away");
+    fs::rename(folder.path(), &away).unwrap();
+    let before = controller.status().rebalances;
+    let waited = controller.wait_until(PATIENCE, |status| status.rebalances > before + 2);
+    fs::rename(&away, folder.path()).unwrap();
+    waited.unwrap();
+    fs::write(folder.path().join("orphan"), "").unwrap();
+    let has_been_seen = || folder.names().is_empty();
+    let has_left = || controller.status().members.is_empty();
+    let is_settled = comes_true(Duration::from_secs(10), || has_been_seen() || has_left());
+    assert!(is_settled, "it is a member, and no rebalance sees what it has");
+}
+
+#[test]
+fn no_dstore_is_told_to_remove_what_it_is_about_to_be_sent() {
+    // spec 4.6.3, 4.6.4: whether the copy that arrives or the debris goes would be a matter of luck
+    let mut index = Index::new(2);
+    let [first, second, third] = [1, 2, 3].map(|port| index.join(Address::local(port).unwrap()));
+    // A store of x fails after its copy on the first has arrived: an orphan there.
+    index.begin_store(&name("x"), 1).unwrap();
+    index.acknowledge_store("x", first);
+    index.abandon_store("x");
+    for (file, holders) in [("a", [first, second]), ("b", [third, first]), ("x", [second, third])] {
+        index.begin_store(&name(file), 1).unwrap();
+        for holder in holders {
+            index.acknowledge_store(file, holder);
+        }
+    }
+    assert_eq!(index.list().unwrap(), [name("a"), name("b"), name("x")]);
+    index.leave(third);
+    // Now x needs another holder, and the one that there is has the orphan.
+    let lists = BTreeMap::from([(first, vec![name("a"), name("b"), name("x")]), (second, vec![name("a"), name("x")])]);
+    let situation = index.reconcile(&Survey::new(lists));
+    let orders = situation.orders(2);
+    for (dstore, order) in &orders {
+        for removed in &order.removes {
+            let is_sent = orders
+                .values()
+                .flat_map(|order| &order.sends)
+                .any(|send| send.name == *removed && send.to.contains(dstore));
+            assert!(!is_sent, "{removed} is to be sent to {dstore:?}, which is to remove it: {orders:?}");
+        }
+    }
+}
+
+#[test]
+fn a_dstore_stops_at_once_while_it_connects_to_a_peer_that_takes_no_connection() {
+    // spec 4.6.5; design: whatever a thread waits for, dropping its owner ends it
+    let (_listener, port, _accepted) = full_listener();
+    let full = Address::local(port).unwrap();
+    let folder = TempFolder::new();
+    let (dstore, controller) = dstore_and_controller(PATIENCE, &folder);
+    fs::write(folder.path().join("f"), "content").unwrap();
+    let sends = vec![Transfer { name: name("f"), to: vec![full] }];
+    controller.send(&Message::Rebalance { order: Order { sends, removes: vec![] } }).unwrap();
+    eventually("it connects", || is_connecting_to(port));
+    let (stopped, has_stopped) = channel();
+    thread::spawn(move || {
+        drop(dstore);
+        stopped.send(()).unwrap();
+    });
+    assert!(has_stopped.recv_timeout(Duration::from_secs(5)).is_ok(), "it waits for the timeout of {PATIENCE:?}");
+}
+
+/// Whether there is a connection to `port` that has not come about yet: in Linux's list, of state 2.
+fn is_connecting_to(port: u16) -> bool {
+    let list = fs::read_to_string("/proc/self/net/tcp").unwrap();
+    list.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(2);
+        words.next().is_some_and(|remote| remote.ends_with(&format!(":{port:04X}"))) && words.next() == Some("02")
+    })
+}
+
+#[test]
+fn a_dstore_answers_list_in_time_although_it_had_copies_to_send_to_a_peer_that_hangs() {
+    // spec 4.6.1, 7.16: else it is silent in the next rebalances, for as long as it tries file after file
+    const TIMEOUT: Duration = Duration::from_millis(500);
+    const FILES: usize = 40;
+    let hanging = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(); // the kernel accepts, and nobody answers
+    let to = vec![Address::local(hanging.local_addr().unwrap().port()).unwrap()];
+    let folder = TempFolder::new();
+    let (_dstore, mut controller) = dstore_and_controller(TIMEOUT, &folder);
+    let sends: Vec<_> =
+        (0..FILES).map(|number| Transfer { name: name(&format!("f{number}")), to: to.clone() }).collect();
+    for Transfer { name, .. } in &sends {
+        fs::write(folder.path().join(name), "content").unwrap();
+    }
+    controller.send(&Message::Rebalance { order: Order { sends, removes: vec![] } }).unwrap();
+    controller.send(&Message::List { names: vec![] }).unwrap();
+    let begun = Instant::now();
+    assert!(matches!(receive(&mut controller), Message::List { names } if names.len() == FILES));
+    assert!(begun.elapsed() < 4 * TIMEOUT, "{FILES} copies that nobody took have cost it {:?}", begun.elapsed());
+}
