@@ -2,11 +2,19 @@
 //!
 //! With no options it is the protocol of `docs/spec.md`, which the code cites by clause: `spec 4.2`. The modules, in
 //! the order in which to read them:
+//!
+//! 1. [`protocol`]: what can be said, and how it travels.
+//! 2. [`index`]: which files exist, in what state, where; who should hold what.
+//! 3. [`server`]: a listener, a thread for each connection, and a way to end them all.
+//! 4. [`controller`]: the Controller's threads around the index.
+//! 5. [`dstore`]: a Dstore's threads around its folder.
+//! 6. [`client`]: one blocking API over all of it.
+//! 7. [`program`]: what the four programs share.
 
-pub mod client; // one blocking API over all of it
-pub mod controller; // the Controller's threads around the index
-pub mod dstore; // a Dstore's threads around its folder
-pub mod index; // which files exist, in what state, where; who should hold what
+pub mod client;
+pub mod controller;
+pub mod dstore;
+pub mod index;
 pub mod program;
-pub mod protocol; // what can be said, and how it travels
-pub mod server; // a listener and its threads // what the programs share
+pub mod protocol;
+pub mod server;

@@ -485,7 +485,7 @@ fn connections_to_our_dstores_are_used_again_and_not_where_that_is_unwanted() {
     let work = |client: &mut Client, round: u32| {
         for turn in 0..5 {
             let file = format!("{round}-{turn}");
-            client.store_bytes(&file, &bytes(1, 70_000)).unwrap();
+            client.store_bytes(&file, &bytes(1, 60_000)).unwrap();
             client.load_bytes(&file).unwrap();
         }
     };
@@ -526,7 +526,7 @@ fn with_anybodys_dstores_store_and_load_work_and_the_client_remembers_what_they_
                 let address = loopback(controller.address().unwrap().port());
                 let mut client = Client::connect(address, Duration::from_secs(4)).unwrap();
                 for file in ["f", "g"] {
-                    let content = bytes(1, 70_000);
+                    let content = bytes(1, 60_000);
                     client.store_bytes(file, &content).unwrap_or_else(|error| panic!("{what}: store: {error}"));
                     let loaded = client.load_bytes(file).unwrap_or_else(|error| panic!("{what}: load: {error}"));
                     assert!(loaded == content, "{what}");
@@ -570,7 +570,7 @@ fn a_dstore_that_hangs_on_keep_alive_does_not_cost_the_others_their_content() {
     let habit = Habit { on_keep_alive: OnKeepAlive::Hang, ..Habit::default() };
     let _foreign = ForeignDstore::join(&cluster.controller, habit);
     let mut client = Client::connect(cluster.address(), TIMEOUT).unwrap();
-    client.store_bytes("f", &bytes(1, 70_000)).unwrap();
+    client.store_bytes("f", &bytes(1, 60_000)).unwrap();
     assert_eq!(cluster.copies("f").len(), 1);
 }
 

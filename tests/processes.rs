@@ -252,7 +252,7 @@ fn err(output: &Output) -> String {
 
 #[test]
 fn the_official_validation_finds_what_it_looks_for() {
-    // spec 5.1, 5.3, 6.4, 6.5: R 3, timeout 100 ms, period 10000 s, three Dstores back to back
+    // spec 1.3, 1.4, 5.1, 5.3, 6.4, 6.5: R 3, timeout 100 ms, period 10000 s, three Dstores back to back
     let system = System::start(3, 3, 100, 10_000);
     let mut client = system.client();
     assert_eq!(client.ask("LIST"), "LIST");
@@ -327,7 +327,7 @@ fn the_official_clients_tests_of_a_controller_pass() {
 
 #[test]
 fn every_message_is_logged_and_content_never() {
-    // spec 5.2
+    // spec 5.2; and the Controller never sees any content: spec 1.1
     let mut system = System::start(1, 1, 5000, 0);
     let mut client = system.client();
     let store_to = client.ask("STORE f 14");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use argh::FromArgs;
 use stevedore::client::Client;
-use stevedore::program::{self, Failure, commands, milliseconds, prompt};
+use stevedore::program::{self, Failure, commands, milliseconds, peer_port, prompt};
 
 /// A client of a distributed file store. With a command it does that and exits; without one it opens a prompt, or
 /// takes commands from stdin.
@@ -22,7 +22,7 @@ use stevedore::program::{self, Failure, commands, milliseconds, prompt};
 )]
 struct Arguments {
     /// port of the Controller on this machine
-    #[argh(positional, from_str_fn(port_of_a_peer))]
+    #[argh(positional, from_str_fn(peer_port))]
     cport: u16,
     /// how many milliseconds to wait for each reply
     #[argh(positional, from_str_fn(milliseconds))]
@@ -52,7 +52,7 @@ struct Store {
     name: Option<String>,
 }
 
-/// Load files into a folder.
+/// Load files into a folder, in place of any that have the same name there.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "load")]
 struct Load {
@@ -82,10 +82,6 @@ fn main() -> ExitCode {
     program::main("client", run)
 }
 
-fn port_of_a_peer(word: &str) -> Result<u16, String> {
-    program::peer_port(word)
-}
-
 fn run(arguments: Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Some(Command::Store(store)) if store.files.is_empty() => return Err(Failure::usage("store which files?")),
@@ -104,9 +100,13 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         None => prompt::run(client, &mut prompt::NoExtra),
         Some(Command::List(_)) => commands::list(client),
         Some(Command::Store(Store { files, name })) => {
-            program::for_each(&files, |path| commands::store(client, path, name.as_deref()))
+            program::for_each("client", &files, |path| commands::store(client, path, name.as_deref()))
         }
-        Some(Command::Load(Load { names, to })) => program::for_each(&names, |name| commands::load(client, name, &to)),
-        Some(Command::Remove(Remove { names })) => program::for_each(&names, |name| commands::remove(client, name)),
+        Some(Command::Load(Load { names, to })) => {
+            program::for_each("client", &names, |name| commands::load(client, name, &to))
+        }
+        Some(Command::Remove(Remove { names })) => {
+            program::for_each("client", &names, |name| commands::remove(client, name))
+        }
     }
 }

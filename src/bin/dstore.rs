@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use argh::FromArgs;
 use stevedore::dstore::{self, Config};
-use stevedore::program::{self, Failure, log_2021, milliseconds, positive};
+use stevedore::program::{self, Failure, log_2021, milliseconds, peer_port, positive};
 
 /// A Dstore of a distributed file store: keeps files in a folder, and tells the Controller. Everything in the folder
 /// is deleted when it starts.
@@ -23,7 +23,7 @@ struct Arguments {
     #[argh(positional)]
     port: u16,
     /// port of the Controller on this machine
-    #[argh(positional, from_str_fn(port_of_a_peer))]
+    #[argh(positional, from_str_fn(peer_port))]
     cport: u16,
     /// how many milliseconds to wait for content that is due
     #[argh(positional, from_str_fn(milliseconds))]
@@ -47,10 +47,6 @@ struct Arguments {
 
 fn main() -> ExitCode {
     program::main("dstore", run)
-}
-
-fn port_of_a_peer(word: &str) -> Result<u16, String> {
-    program::peer_port(word)
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {

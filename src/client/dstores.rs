@@ -14,6 +14,9 @@ use crate::protocol::{Address, Connection, Message};
 /// keep connections.
 const SOON: Duration = Duration::from_secs(10);
 
+/// An answer that is there already is taken, however late it is looked at.
+const LEAST_PATIENCE: Duration = Duration::from_millis(10);
+
 /// How much of the content [`Link::receive_first_content`] takes at most.
 const FIRST_BYTES: u64 = 64 << 10;
 
@@ -43,7 +46,10 @@ enum Habit {
 pub(super) struct Link {
     connection: Connection,
     opening: Opening,
+    /// No KEEP_ALIVE has been said on it.
+    is_plain: bool,
     transfers: u32,
+    asked: Instant,
     idle_since: Instant,
 }
 
@@ -91,7 +97,13 @@ impl Dstores {
             return self.connect(dstore, request, Greeting::IfUseful);
         };
         link.opening = Opening::Kept;
-        match link.connection.send(request) {
+        link.asked = Instant::now();
+        let sent = match link.connection.has_more() {
+            Ok(false) => link.connection.send(request),
+            Ok(true) => Err(io::Error::new(ErrorKind::InvalidData, "has said something unasked")),
+            Err(error) => Err(error),
+        };
+        match sent {
             Ok(()) => Ok(link),
             Err(error) => {
                 self.judge(dstore, &link);
@@ -112,8 +124,7 @@ impl Dstores {
         let mut was_greeted_in_vain = false;
         loop {
             let answered = asked.and_then(|mut link| {
-                // A Dstore that is confused by KEEP_ALIVE must leave time for a second try.
-                let patience = if link.opening == Opening::Greeted { self.timeout / 2 } else { self.timeout };
+                let patience = link.patience(self.timeout);
                 match answer(&mut link, patience) {
                     Ok(value) => Ok((link, value)),
                     Err(error) => {
@@ -171,7 +182,14 @@ impl Dstores {
             }
         });
         match sent {
-            Ok(()) => Ok(Link { connection, opening, transfers: 0, idle_since: Instant::now() }),
+            Ok(()) => Ok(Link {
+                connection,
+                opening,
+                is_plain: !greets,
+                transfers: 0,
+                asked: Instant::now(),
+                idle_since: Instant::now(),
+            }),
             Err(error) => Err(Failed { opening, error }),
         }
     }
@@ -185,6 +203,13 @@ impl Dstores {
 }
 
 impl Link {
+    /// How long to wait for the answer. A Dstore that is confused by KEEP_ALIVE must leave time for a second try; and
+    /// where several were asked at the same time, they are confused at the same time.
+    fn patience(&self, timeout: Duration) -> Duration {
+        let is_trial = self.opening == Opening::Greeted || (self.opening == Opening::Kept && self.transfers == 1);
+        if is_trial { (timeout / 2).saturating_sub(self.asked.elapsed()).max(LEAST_PATIENCE) } else { timeout }
+    }
+
     /// Waits for ACK.
     pub(super) fn receive_ack(&mut self, patience: Duration) -> io::Result<()> {
         match self.connection.receive_within(patience)? {
@@ -200,6 +225,28 @@ impl Link {
         let received = self.connection.content(size, patience).read(&mut first)?;
         first.truncate(received);
         Ok(first)
+    }
+
+    /// After the last byte of a load: fails if the Dstore has more to say, as then its file is not the one that the
+    /// Controller offered. True if the connection can serve another transfer.
+    ///
+    /// A kept connection carries no mark where content ends. What is left of a longer file would be taken for the answer
+    /// to the next request, so one that is not short enough to have arrived at once has to show its end by closing.
+    pub(super) fn finish_load(&mut self, size: u64, patience: Duration) -> io::Result<bool> {
+        let is_surplus = if size <= FIRST_BYTES || self.is_plain {
+            self.connection.has_more()?
+        } else {
+            self.connection.finish_sending()?;
+            match self.connection.wait_for_end(patience) {
+                Ok(()) => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::InvalidData => true,
+                Err(_) => return Ok(false), // it does not close, or not in order: all of the content is here
+            }
+        };
+        if is_surplus {
+            return Err(io::Error::new(ErrorKind::InvalidData, "has more content than the Controller said"));
+        }
+        Ok(size <= FIRST_BYTES)
     }
 
     /// The content, or what is left of it.

@@ -212,7 +212,9 @@ impl Client {
         target.begin(size).and_then(|()| target.write(&first)).map_err(CopyError::Sink)?;
         let remaining = size - first.len() as u64;
         copy(remaining, &mut link.content(remaining, self.timeout), &mut |bytes| target.write(bytes))?;
-        self.dstores.keep(dstore, link);
+        if link.finish_load(size, self.timeout).map_err(CopyError::Source)? {
+            self.dstores.keep(dstore, link);
+        }
         Ok(())
     }
 

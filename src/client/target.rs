@@ -1,7 +1,7 @@
 //! Where loaded content goes, with the chance to start again when a holder fails half way.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,11 +74,17 @@ impl NewFile {
     /// Begins to write what is to be at `path`.
     pub fn create(path: &Path) -> io::Result<Self> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        // In the same folder, where the rename is one step; and not longer than any name may be.
-        let temporary = path.with_file_name(format!(".stevedore-{}-{number}.part", process::id()));
-        let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
-        Ok(Self { path: path.to_owned(), temporary, file })
+        loop {
+            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+            // In the same folder, where the rename is one step; and not longer than any name may be.
+            let temporary = path.with_file_name(format!(".stevedore-{}-{number}.part", process::id()));
+            match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+                Ok(file) => return Ok(Self { path: path.to_owned(), temporary, file }),
+                // Left by one that was killed: in a container every process has the same number.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// It is whole: gives it its name.

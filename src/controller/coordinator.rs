@@ -32,7 +32,7 @@ pub(super) enum Event {
 enum Progress {
     /// Everything that was to do is done, or all that can be.
     Finished,
-    /// All that it took on is done, and there is more. (spec 7.19)
+    /// There is more than one round can do. (spec 7.19)
     MoreToDo,
     /// The Controller stops.
     Stopped,
@@ -45,6 +45,8 @@ pub(super) struct Coordinator<'a> {
     round: Round,
     /// What a Dstore can do within the timeout, as far as is known. (spec 7.19)
     budget: Budget,
+    /// How many steps the last round of this rebalance found to do.
+    planned: usize,
     /// What the last round has worked with, until there is time to free it.
     spent: Option<(Survey, Situation)>,
 }
@@ -52,7 +54,7 @@ pub(super) struct Coordinator<'a> {
 impl<'a> Coordinator<'a> {
     pub(super) fn new(controller: &'a Controller, events: Receiver<Event>, stop: Receiver<Infallible>) -> Self {
         let budget = first_budget(controller.config.timeout);
-        Self { controller, events, stop, round: 0, budget, spent: None }
+        Self { controller, events, stop, round: 0, budget, planned: usize::MAX, spent: None }
     }
 
     /// Rebalances after every join and in every period, until the Controller stops.
@@ -81,6 +83,7 @@ impl<'a> Coordinator<'a> {
 
     /// One rebalance, in as many rounds as it takes, with requests served in between. False when the Controller stops.
     fn rebalance(&mut self) -> bool {
+        self.planned = usize::MAX;
         loop {
             if !self.controller.gate.close() {
                 return false;
@@ -90,7 +93,7 @@ impl<'a> Coordinator<'a> {
             let progress = self.round();
             {
                 let mut ledger = self.controller.ledger.lock();
-                ledger.rebalances += 1;
+                ledger.rebalances = self.round;
                 ledger.is_unsettled = matches!(progress, Progress::MoreToDo);
                 self.controller.changed.notify_all();
             }
@@ -125,10 +128,10 @@ impl<'a> Coordinator<'a> {
         if orders.is_empty() {
             return Progress::Finished; // spec 7.8
         }
-        let mut is_cut = false;
-        for order in orders.values_mut() {
-            is_cut |= order.cut(self.budget);
-        }
+        let planned = orders.values().map(DstoreOrder::steps).sum();
+        let is_shrinking = planned < std::mem::replace(&mut self.planned, planned);
+        orders.values_mut().for_each(|order| order.cut(self.budget));
+        let is_partial = orders.values().any(|order| order.is_partial);
         let begun = Instant::now();
         let Some(reported) = self.carry_out(situation, &orders) else { return Progress::Stopped };
         let is_done = orders.keys().all(|dstore| reported.contains(dstore));
@@ -137,7 +140,9 @@ impl<'a> Coordinator<'a> {
         if !is_done {
             log::warn!("rebalance: not every Dstore has reported in time; the next one sorts it out"); // spec 4.6.6
         }
-        if is_cut && is_done { Progress::MoreToDo } else { Progress::Finished }
+        // It goes on only as long as that makes what is left less: one bad Dstore must neither stop the others from
+        // healing nor keep them at it for ever.
+        if is_partial && is_shrinking { Progress::MoreToDo } else { Progress::Finished }
     }
 
     /// Asks every Dstore for its files; those that do not answer in time take no part. (spec 4.6.1)
@@ -206,7 +211,9 @@ impl<'a> Coordinator<'a> {
     fn adjust_budget(&mut self, is_done: bool, took: Duration) {
         let Budget { steps, bytes } = self.budget;
         if !is_done {
-            self.budget = Budget { steps: (steps / 2).max(1), bytes: (bytes / 2).max(1) };
+            // Not below the first: with steps enough, some succeed in every round although others always fail.
+            let least = first_budget(self.controller.config.timeout);
+            self.budget = Budget { steps: (steps / 2).max(least.steps), bytes: (bytes / 2).max(least.bytes) };
         } else if took < self.controller.config.timeout / 4 {
             self.budget = Budget { steps: steps.saturating_mul(2), bytes: bytes.saturating_mul(2) };
         }

@@ -136,9 +136,10 @@ impl Handle {
             if condition(&status) {
                 return Some(status);
             }
-            if self.controller.changed.wait_until(&mut ledger, deadline).timed_out() {
+            if Instant::now() >= deadline {
                 return None;
             }
+            self.controller.changed.wait_until(&mut ledger, deadline);
         }
     }
 

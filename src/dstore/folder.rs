@@ -3,7 +3,7 @@
 //! A file is written under a name that no client can use (it holds a space), and renamed when all of it is there.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,8 @@ use crate::protocol::FileName;
 /// The files of one Dstore.
 pub struct Folder {
     path: PathBuf,
+    /// Locked as long as this exists: two Dstores in one folder would delete each other's files.
+    _lock: File,
     state: Mutex<State>,
 }
 
@@ -35,6 +37,13 @@ impl Folder {
     pub fn open_empty(path: &Path, force: bool) -> Result<Self, StartError> {
         let failed = |source| StartError::Folder { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;
+        let lock = File::open(path).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StartError::FolderTaken { path: path.to_owned() }),
+            // Some file systems have no locks; they are no worse off than before.
+            Err(TryLockError::Error(error)) => log::warn!("cannot lock {}: {error}", path.display()),
+        }
         let mut folders = Vec::new();
         let mut files = Vec::new();
         for entry in fs::read_dir(path).map_err(failed)? {
@@ -48,7 +57,7 @@ impl Folder {
         }
         files.iter().try_for_each(fs::remove_file).map_err(failed)?;
         folders.iter().try_for_each(fs::remove_dir_all).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), state: Mutex::default() })
+        Ok(Self { path: path.to_owned(), _lock: lock, state: Mutex::default() })
     }
 
     /// Begins to take in a file; an older arrival of the same name is given up.

@@ -87,6 +87,11 @@ pub enum StartError {
         /// A folder in it.
         inner: PathBuf,
     },
+    /// Another Dstore keeps its files in the folder.
+    FolderTaken {
+        /// The folder.
+        path: PathBuf,
+    },
     /// There is no Controller to join.
     Controller {
         /// Where it should be.
@@ -110,6 +115,9 @@ impl fmt::Display for StartError {
                 path.display(),
                 inner.file_name().unwrap_or(inner.as_os_str()),
             ),
+            Self::FolderTaken { path } => {
+                write!(f, "the folder {} is another Dstore's; each needs one of its own", path.display())
+            }
             Self::Controller { address, source } => {
                 write!(f, "cannot reach the Controller at {address} (is it running?): {source}")
             }
@@ -136,12 +144,12 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         listen(config.bind, config.port).map_err(|source| StartError::Listen { port: config.port, source })?;
     let port = listener.local_addr().map_or(config.port, |address| address.port());
     let address = Address::local(port).expect("a listener has a port");
-    // Only now, with the port secured, may anything be deleted: a second start by mistake must harm nothing.
-    let folder = Folder::open_empty(&config.folder, config.force)?;
     let unreachable = |source| StartError::Controller { address: config.controller, source };
     let mut controller =
         Connection::connect(config.controller, config.timeout.max(LEAST_PATIENCE)).map_err(unreachable)?;
     controller.limit_lines(config.line_limit);
+    // Only now, with the port and a Controller secured, may anything be deleted: a start by mistake must harm nothing.
+    let folder = Folder::open_empty(&config.folder, config.force)?;
     let dstore = Arc::new(Dstore {
         folder,
         timeout: config.timeout,

@@ -86,6 +86,9 @@ struct Member {
     address: Address,
     /// Copies it holds or is about to hold: what even placement goes by. (spec 7.2)
     load: usize,
+    /// It was the one that did not acknowledge a store in time when others did, and has not been heard of since. Were it
+    /// chosen as before, a Dstore that hangs would be the least loaded for ever, and fail every store.
+    is_suspect: bool,
 }
 
 #[derive(Debug)]
@@ -119,10 +122,27 @@ struct Removing {
 /// A Dstore that has a file, or, where that is not certain, may have it. (spec 7.20)
 ///
 /// The Dstore may have left since: copies of former members do not count, and are dropped at the next rebalance.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Copy {
     dstore: DstoreId,
-    certain: bool,
+    certainty: Certainty,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Certainty {
+    Certain,
+    /// An order that would make or remove this copy was given and not reported: it may still be carried out, and a
+    /// list that does not show the copy may be older than that.
+    Doubtful,
+    /// A list has not shown it, but may have been made before a late order was carried out. Lists are not made at the
+    /// same instant, while a Dstore makes its own between orders: so the next one decides.
+    Settling,
+}
+
+impl Copy {
+    fn is_certain(&self) -> bool {
+        self.certainty == Certainty::Certain
+    }
 }
 
 impl Index {
@@ -138,7 +158,7 @@ impl Index {
     pub fn join(&mut self, address: Address) -> DstoreId {
         let dstore = DstoreId(self.joins);
         self.joins += 1;
-        self.members.insert(dstore, Member { address, load: 0 });
+        self.members.insert(dstore, Member { address, load: 0, is_suspect: false });
         dstore
     }
 
@@ -224,6 +244,9 @@ impl Index {
     ///
     /// Late, repeated and unexpected ones change nothing and return false. (spec 4.2, 7.5, 7.6, 7.25)
     pub fn acknowledge_store(&mut self, name: &str, dstore: DstoreId) -> bool {
+        if let Some(member) = self.members.get_mut(&dstore) {
+            member.is_suspect = false;
+        }
         let Some(file) = self.files.get_mut(name) else { return false };
         let State::Storing(storing) = &mut file.state else { return false };
         if !take(&mut storing.awaited, dstore) {
@@ -233,7 +256,8 @@ impl Index {
         if !storing.awaited.is_empty() {
             return false;
         }
-        let copies = storing.acknowledged.iter().map(|&dstore| Copy { dstore, certain: true }).collect();
+        let copies =
+            storing.acknowledged.iter().map(|&dstore| Copy { dstore, certainty: Certainty::Certain }).collect();
         file.state = State::Stored { copies };
         self.in_progress.remove(name);
         true
@@ -245,6 +269,14 @@ impl Index {
         let Some(File { state: State::Storing(storing), .. }) = self.files.remove(name) else { return false };
         for dstore in storing.acknowledged.iter().chain(&storing.awaited) {
             self.lighten(*dstore);
+        }
+        // With no acknowledgement at all, it was the client that never sent anything. (spec 6.6)
+        if !storing.acknowledged.is_empty() {
+            for dstore in &storing.awaited {
+                if let Some(member) = self.members.get_mut(dstore) {
+                    member.is_suspect = true;
+                }
+            }
         }
         self.in_progress.remove(name);
         true
@@ -259,7 +291,7 @@ impl Index {
         };
         let members = &self.members;
         let is_candidate =
-            |copy: &Copy| copy.certain && !tried.contains(&copy.dstore) && members.contains_key(&copy.dstore);
+            |copy: &Copy| copy.is_certain() && !tried.contains(&copy.dstore) && members.contains_key(&copy.dstore);
         let at = copies.iter().position(is_candidate).ok_or(Refusal::AllTried)?;
         let dstore = copies[at].dstore;
         copies[at..].rotate_left(1); // to the back of the queue
@@ -319,15 +351,16 @@ impl Index {
         if self.has_enough_dstores() { Ok(()) } else { Err(Refusal::NotEnoughDstores) }
     }
 
-    /// The R least loaded members; among equals, those that joined first.
+    /// The R least loaded members, suspects last; among equals, those that joined first.
     fn least_loaded(&self) -> Vec<DstoreId> {
-        let mut members: Vec<_> = self.members.iter().map(|(&dstore, member)| (member.load, dstore)).collect();
+        let rank = |(&dstore, member): (&DstoreId, &Member)| (member.is_suspect, member.load, dstore);
+        let mut members: Vec<_> = self.members.iter().map(rank).collect();
         if self.replicas < members.len() {
             members.select_nth_unstable(self.replicas);
             members.truncate(self.replicas);
         }
         members.sort_unstable();
-        members.into_iter().map(|(_, dstore)| dstore).collect()
+        members.into_iter().map(|(.., dstore)| dstore).collect()
     }
 
     fn lighten(&mut self, dstore: DstoreId) {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rebalance::{self, Plan};
-use super::{Copy, DstoreId, Index, Situation, State, take};
+use super::{Certainty, Copy, DstoreId, Index, Situation, State, take};
 use crate::protocol::{FileName, Order, Transfer};
 
 /// What each Dstore that has anything to do is to do.
@@ -17,6 +17,8 @@ pub struct DstoreOrder {
     pub sends: Vec<FileTransfer>,
     /// The files to remove once everything is sent.
     pub removes: Vec<FileName>,
+    /// There is more for it to do, in a later round.
+    pub is_partial: bool,
 }
 
 /// One file that a Dstore is to send to others.
@@ -51,17 +53,18 @@ impl Situation {
         let condemned: BTreeSet<(DstoreId, &FileName)> =
             self.condemned.iter().map(|(dstore, name)| (*dstore, name)).collect();
         let mut orders = Orders::new();
-        // A Dstore that has a copy nobody trusts gets a good one only once the other is gone, in the next rebalance: if
-        // the send failed, the next LIST could not tell the two apart. Who was to send it keeps its own. (spec 7.17)
+        // A Dstore that has a copy nobody trusts gets a good one only once the other is gone, in a later round: if the
+        // send failed, the next LIST could not tell the two apart. Who was to send it keeps its own. (spec 7.17)
         let mut put_off = BTreeSet::new();
         for send in &sends {
             let (name, size) = &self.files[send.file as usize];
             let to = self.dstores[send.to as usize].0;
+            let order: &mut DstoreOrder = orders.entry(self.dstores[send.from as usize].0).or_default();
             if condemned.contains(&(to, name)) {
                 put_off.insert((send.file, send.from));
+                order.is_partial = true;
                 continue;
             }
-            let order: &mut DstoreOrder = orders.entry(self.dstores[send.from as usize].0).or_default();
             match order.sends.last_mut() {
                 // The planner's sends come in order of file: one file's are neighbours.
                 Some(transfer) if transfer.name == *name => transfer.to.push(to),
@@ -93,10 +96,15 @@ impl Situation {
 }
 
 impl DstoreOrder {
-    /// Cuts the order down to what `budget` allows, but at least one step; true if anything was put off.
+    /// Copies to send and files to remove.
+    pub fn steps(&self) -> usize {
+        self.sends.iter().map(|transfer| transfer.to.len()).sum::<usize>() + self.removes.len()
+    }
+
+    /// Cuts the order down to what `budget` allows, but at least one step.
     ///
     /// A copy whose sending is put off is not removed either. (spec 7.17, 7.19)
-    pub fn cut(&mut self, budget: Budget) -> bool {
+    pub fn cut(&mut self, budget: Budget) {
         let mut left = budget;
         let mut sent = 0;
         for transfer in &self.sends {
@@ -114,7 +122,7 @@ impl DstoreOrder {
         self.removes.retain(|name| !put_off.contains(name));
         let most = if sent == 0 { left.steps.max(1) } else { left.steps };
         self.removes.truncate(most);
-        !put_off.is_empty() || self.removes.len() < removes
+        self.is_partial |= !put_off.is_empty() || self.removes.len() < removes;
     }
 }
 
@@ -141,9 +149,11 @@ impl Index {
         let Some(member) = self.members.get_mut(&to) else { return };
         let Some(State::Stored { copies }) = self.files.get_mut(name).map(|file| &mut file.state) else { return };
         match copies.iter_mut().find(|copy| copy.dstore == to) {
-            Some(copy) => copy.certain |= is_done,
+            Some(copy) if is_done => copy.certainty = Certainty::Certain,
+            Some(_) => {}
             None => {
-                copies.push(Copy { dstore: to, certain: is_done });
+                let certainty = if is_done { Certainty::Certain } else { Certainty::Doubtful };
+                copies.push(Copy { dstore: to, certainty });
                 member.load += 1;
             }
         }
@@ -159,7 +169,7 @@ impl Index {
                     copies.remove(at);
                     self.lighten(from);
                 } else {
-                    copies[at].certain = false;
+                    copies[at].certainty = Certainty::Doubtful;
                 }
             }
             State::Removing(removing) => {

@@ -5,7 +5,7 @@ use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use super::rebalance::Holdings;
-use super::{Copy, DstoreId, Index, State};
+use super::{Certainty, Copy, DstoreId, Index, State};
 use crate::protocol::{Address, FileName};
 
 /// The file lists of the Dstores that answered in time. The others are *silent*: nothing is known of their copies,
@@ -131,9 +131,10 @@ impl Index {
                 }
                 State::Storing(_) | State::Removing(_) => {}
                 State::Stored { copies } => {
+                    copies.retain(|copy| is_member(copy.dstore));
                     let unexpected = correct(copies, &listers, is_silent);
                     situation.condemned.extend(unexpected.into_iter().map(|dstore| (dstore, name.clone())));
-                    let certain = copies.iter().filter(|copy| copy.certain);
+                    let certain = copies.iter().filter(|copy| copy.is_certain());
                     let mut holders = certain
                         .filter_map(|copy| match standings[copy.dstore.place()] {
                             Standing::Answered(number) => Some(number),
@@ -156,6 +157,7 @@ impl Index {
         situation.condemned.extend(listed.map(|(orphan, dstore)| (*dstore, orphan.clone())));
         for (dstore, member) in &mut self.members {
             member.load = loads[dstore.place()];
+            member.is_suspect &= standings[dstore.place()] == Standing::Silent;
         }
         situation
     }
@@ -172,21 +174,37 @@ impl State {
     }
 }
 
-/// Makes a complete file's copies those that are listed and those that silent Dstores may have; returns the listed
+/// Makes a complete file's copies those that are listed and those that may yet turn out to exist; returns the listed
 /// ones that are not to be trusted.
 fn correct(copies: &mut Vec<Copy>, listers: &[DstoreId], is_silent: impl Fn(&DstoreId) -> bool) -> Vec<DstoreId> {
     let is_expected = |copies: &[Copy], dstore| copies.iter().any(|copy| copy.dstore == dstore);
     let (expected, unexpected): (Vec<_>, Vec<_>) =
         listers.iter().copied().partition(|&dstore| is_expected(copies, dstore));
+    // An order that has not been reported concerns two Dstores: only when both are heard can their doubts settle.
+    let is_heard = copies.iter().all(|copy| copy.is_certain() || !is_silent(&copy.dstore));
     copies.retain_mut(|copy| {
-        let is_listed = expected.contains(&copy.dstore);
-        copy.certain |= is_listed;
-        is_listed || is_silent(&copy.dstore)
+        if expected.contains(&copy.dstore) {
+            copy.certainty = Certainty::Certain;
+            return true;
+        }
+        if is_silent(&copy.dstore) {
+            return true;
+        }
+        match copy.certainty {
+            Certainty::Certain => false,
+            Certainty::Doubtful => {
+                if is_heard {
+                    copy.certainty = Certainty::Settling;
+                }
+                true
+            }
+            Certainty::Settling => !is_heard,
+        }
     });
     if copies.is_empty() {
-        copies.extend(unexpected.into_iter().map(|dstore| Copy { dstore, certain: true }));
+        copies.extend(unexpected.into_iter().map(|dstore| Copy { dstore, certainty: Certainty::Certain }));
         return Vec::new();
     }
-    // With only silent holders, a copy nobody ordered may be the last one: it is neither used nor removed.
+    // With only silent or doubtful holders, a copy nobody ordered may be the last one: neither used nor removed.
     if expected.is_empty() { Vec::new() } else { unexpected }
 }

@@ -273,7 +273,7 @@ fn silence_is_not_proof_of_loss() {
 
     let situation = index.reconcile(&survey([(ids[1], &["f"][..]), (ids[2], &[][..])]));
     let orders = situation.orders(2);
-    let expected = DstoreOrder { sends: vec![transfer("f", &[ids[2]])], removes: vec![] };
+    let expected = DstoreOrder { sends: vec![transfer("f", &[ids[2]])], removes: vec![], is_partial: false };
     assert_eq!(orders, BTreeMap::from([(ids[1], expected)]), "the silent copy does not count towards R");
     index.confirm(&orders, &BTreeSet::from([ids[1]]));
     assert_eq!(offers(&mut index, "f").len(), 3, "but is still a copy");
@@ -352,7 +352,7 @@ fn what_an_unreported_order_was_to_remove_is_in_doubt() {
     let (mut index, ids) = index(1, 2);
     let holder = store(&mut index, "f")[0];
     let other = ids.iter().copied().find(|&dstore| dstore != holder).unwrap();
-    let order = DstoreOrder { sends: vec![transfer("f", &[other])], removes: vec![name("f")] };
+    let order = DstoreOrder { sends: vec![transfer("f", &[other])], removes: vec![name("f")], is_partial: false };
     let orders = Orders::from([(holder, order)]);
     index.confirm(&orders, &BTreeSet::new());
     assert_eq!(index.offer("f", &[]), Err(Refusal::AllTried));
@@ -380,13 +380,14 @@ fn a_round_takes_what_fits_and_never_removes_what_it_did_not_send() {
     let order = DstoreOrder {
         sends: vec![transfer("a", &[ids[1]]), transfer("b", &[ids[1], ids[2]]), transfer("c", &[ids[2]])],
         removes: vec![name("a"), name("b"), name("c"), name("d")],
+        is_partial: false,
     };
     let cut = |steps, bytes| {
         let mut order = order.clone();
-        let is_cut = order.cut(Budget { steps, bytes });
+        order.cut(Budget { steps, bytes });
         let sends: Vec<_> = order.sends.iter().map(|transfer| transfer.name.to_string()).collect();
         let removes: Vec<_> = order.removes.iter().map(|name| name.to_string()).collect();
-        (sends.concat(), removes.concat(), is_cut)
+        (sends.concat(), removes.concat(), order.is_partial)
     };
     let is = |sends: &str, removes: &str, is_cut| (sends.to_owned(), removes.to_owned(), is_cut);
     assert_eq!(cut(8, 28), is("abc", "abcd", false));
@@ -395,7 +396,8 @@ fn a_round_takes_what_fits_and_never_removes_what_it_did_not_send() {
     assert_eq!(cut(3, 99), is("ab", "", true));
     assert_eq!(cut(2, 99), is("a", "a", true));
     assert_eq!(cut(1, 1), is("a", "", true), "at least one step, or it would never end");
-    let mut only_removes = DstoreOrder { sends: vec![], removes: vec![name("a"), name("b")] };
-    assert!(only_removes.cut(Budget { steps: 1, bytes: 0 }));
+    let mut only_removes = DstoreOrder { removes: vec![name("a"), name("b")], ..DstoreOrder::default() };
+    only_removes.cut(Budget { steps: 1, bytes: 0 });
+    assert!(only_removes.is_partial);
     assert_eq!(only_removes.removes, [name("a")]);
 }

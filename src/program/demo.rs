@@ -27,8 +27,9 @@ pub fn run(cluster: &mut Cluster, client: &mut Client, paths: &[PathBuf]) -> Res
     say(format_args!("\n{}\n", cluster.status()))?;
 
     let victim = 1;
-    let copies = cluster.controller().status().members.first().map_or(0, |member| member.files);
-    cluster.kill(victim)?;
+    let members = cluster.controller().status().members;
+    let address = cluster.kill(victim)?.address.clone();
+    let copies = members.iter().find(|member| member.address == address).map_or(0, |member| member.files);
     say(format_args!("Killed Dstore {victim}: {copies} files have lost a copy. Waiting for a rebalance..."))?;
     let begun = Instant::now();
     wait_until_healed(cluster, &files)?;

@@ -89,11 +89,15 @@ pub fn main<Arguments: FromArgs>(program: &str, run: impl FnOnce(Arguments) -> R
 }
 
 fn fail(program: &str, failure: &Failure) -> ExitCode {
-    // An empty message has been told already.
-    if !failure.message.is_empty() {
-        eprintln!("{program}: {}", failure.message);
-    }
+    complain(program, failure);
     ExitCode::from(failure.code)
+}
+
+/// One line on stderr. An empty message has been told already; and where stderr is closed there is nobody to tell.
+fn complain(program: &str, failure: &Failure) {
+    if !failure.message.is_empty() {
+        let _ = writeln!(io::stderr(), "{program}: {}", failure.message);
+    }
 }
 
 /// Logs to stderr what `RUST_LOG` asks for, and `default` where it does not say. Messages of the protocol are logged
@@ -119,15 +123,15 @@ pub fn say_listening(address: io::Result<SocketAddr>, to_log: bool) -> Result<()
 }
 
 /// Does all of them, tells what fails, and fails with the first failure's code.
-pub fn for_each<T>(items: &[T], mut run: impl FnMut(&T) -> Result<(), Failure>) -> Result<(), Failure> {
-    let mut first: Option<Failure> = None;
-    for failure in items.iter().filter_map(|item| run(item).err()) {
-        match &first {
-            None => first = Some(failure),
-            Some(_) => eprintln!("{}", failure.message),
-        }
+pub fn for_each<T>(program: &str, items: &[T], run: impl FnMut(&T) -> Result<(), Failure>) -> Result<(), Failure> {
+    let failures = items.iter().map(run).filter_map(Result::err).map(|failure| {
+        complain(program, &failure);
+        failure.code
+    });
+    match failures.reduce(|first, _| first) {
+        None => Ok(()),
+        Some(code) => Err(Failure { message: String::new(), code }), // told already
     }
-    first.map_or(Ok(()), Err)
 }
 
 /// The port of somebody who is already listening, for argh.

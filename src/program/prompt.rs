@@ -1,6 +1,6 @@
 //! The client's prompt: a command in a line, from a person or from a pipe.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use rustyline::DefaultEditor;
@@ -11,11 +11,12 @@ use crate::client::Client;
 
 const HELP: &str = "\
 store PATH [NAME]   store a file under its own name, or under NAME
-load NAME [FOLDER]  load a file into this folder, or into FOLDER
+load NAME [FOLDER]  load a file into this folder, or into FOLDER, in place of any it has there
 list                the names of all files
 remove NAME         remove a file
 help                this text
-quit                leave (so does the end of input)
+quit                leave (so do exit and the end of input)
+
 A word with spaces goes in double quotes.";
 
 /// Commands that a prompt has besides the client's.
@@ -51,7 +52,8 @@ pub fn run(client: &mut Client, extra: &mut dyn Extra) -> Result<(), Failure> {
             return false;
         }
         if let Err(failure) = command(client, extra, &words) {
-            eprintln!("{}", failure.message);
+            // With stderr closed there is nobody to tell.
+            let _ = writeln!(io::stderr(), "{}", failure.message);
             last_failure = Some(failure);
         }
         true
@@ -83,7 +85,8 @@ fn command(client: &mut Client, extra: &mut dyn Extra, words: &[&str]) -> Result
 }
 
 fn is_known(word: &str) -> bool {
-    HELP.lines().any(|line| line.split(' ').next() == Some(word))
+    let commands = HELP.lines().take_while(|line| !line.is_empty());
+    commands.filter_map(|line| line.split(' ').next()).any(|command| command == word)
 }
 
 /// Calls `take` with each line until it returns false. A person gets line editing and a history.

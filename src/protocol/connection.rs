@@ -145,6 +145,22 @@ impl Connection {
         if self.reader.fill_buf()?.is_empty() { Ok(()) } else { Err(invalid("expected the end of the stream".into())) }
     }
 
+    /// Whether anything has arrived that has not been read, without waiting for it. At the end of the stream: no.
+    pub fn has_more(&mut self) -> io::Result<bool> {
+        if !self.reader.buffer().is_empty() {
+            return Ok(true);
+        }
+        let stream = &self.outgoing.stream;
+        stream.set_nonblocking(true)?;
+        let peeked = stream.peek(&mut [0]);
+        stream.set_nonblocking(false)?;
+        match peeked {
+            Ok(received) => Ok(received > 0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Closes so that the peer sees a reset, not an orderly end: the transfer has failed. (spec 7.18)
     pub fn reset(self) {
         // Where this fails, the socket is gone already.

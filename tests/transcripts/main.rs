@@ -166,7 +166,7 @@ mod tests {
 
     /// Plays a case of which only the steps matter.
     fn steps(header: &str, steps: &[&str], update: bool) -> Performance {
-        perform("a.txt", &format!("# A case. (spec 0.0)\n{header}\n{}\n", steps.join("\n")), update)
+        perform("a.txt", &format!("# A case. (spec 2.1)\n{header}\n{}\n", steps.join("\n")), update)
     }
 
     fn failure(header: &str, lines: &[&str]) -> String {
@@ -255,7 +255,7 @@ mod tests {
         let written = ["client -> STORE a 1", "client <- (nothing)", "d1 -> STORE_ACK a", "client -> LIST"];
         let Performance { text, failures } = steps(CLUSTER, &written, true);
         assert_eq!(failures, [""; 0]);
-        let recorded = "# A case. (spec 0.0)\n\
+        let recorded = "# A case. (spec 2.1)\n\
             cluster replicas=1 dstores=d1,d2\n\
             client -> STORE a 1\n\
             client <- STORE_TO d1\n\
@@ -272,19 +272,19 @@ mod tests {
 
     #[test]
     fn without_an_update_a_file_stays_as_it_is() {
-        let text = "# A case. (spec 0.0)\ncluster replicas=1\nclient -> LIST\nclient <- LIST\n";
+        let text = "# A case. (spec 2.1)\ncluster replicas=1\nclient -> LIST\nclient <- LIST\n";
         assert_eq!(perform("a.txt", text, false).text, text);
     }
 
     #[test]
     fn a_mistake_in_a_file_is_named() {
-        let header = "# A case. (spec 0.0)\ncluster replicas=1\n";
+        let header = "# A case. (spec 2.1)\ncluster replicas=1\n";
         let cases = [
             ("client -> LIST\n", "a.txt:1: a step before the first header"),
             ("cluster replicas=1\n", "a.txt:1: the comment above a header"),
             ("# A case.\ncluster replicas=1\n", "a.txt:2: the comment above a header"),
-            ("# A case. (spec 0.0)\ncluster\n", "a.txt:2: cluster without replicas="),
-            ("# A case. (spec 0.0)\ncluster replicas=1 dstore=d1\n", "a.txt:2: no option of cluster is called dstore"),
+            ("# A case. (spec 2.1)\ncluster\n", "a.txt:2: cluster without replicas="),
+            ("# A case. (spec 2.1)\ncluster replicas=1 dstore=d1\n", "a.txt:2: no option of cluster is called dstore"),
             (&format!("{header}client says LIST\n"), "a.txt:3: not a step"),
             (&format!("{header}client <- (silence)\n"), "a.txt:3: what is (silence)?"),
             (&format!("{header}client -> raw \"\\q\"\n"), "a.txt:3: an unknown escape"),

@@ -168,7 +168,7 @@ impl Stage {
                 }
             }
             let System::Controller(handle) = &self.system else { unreachable!("only a cluster is joined") };
-            let at_rest = handle.wait_until(PATIENCE, |status| status.rebalances >= joined as u64);
+            let at_rest = handle.wait_until(PATIENCE, |status| status.members.len() == joined && status.is_at_rest);
             at_rest.ok_or("no end of the rebalance that a JOIN caused")?;
         }
         Ok(())
