@@ -625,6 +625,26 @@ fn a_file_that_a_crashed_client_left_half_written_does_not_stop_the_next_one() {
     assert_eq!(fs::read(folder.path().join("f")).unwrap(), b"hello");
 }
 
+#[test]
+fn a_file_that_is_longer_than_the_controller_says_is_an_error_and_not_the_next_files_beginning() {
+    // spec 2.3, 8.2: a client told the Controller one size and the Dstore another, or the file was replaced in between
+    for size in [125, 200_000] {
+        let cluster = Cluster::start(1, 1);
+        let mut client = cluster.client();
+        client.store_bytes("good", &bytes(1, 1000)).unwrap();
+        let (mut liar, dstore) = (Connection::connect(cluster.address(), PATIENCE).unwrap(), &cluster.dstores()[0]);
+        liar.send(&Message::Store { name: name("evil"), size: size - 120 }).unwrap();
+        assert!(matches!(receive(&mut liar), Message::StoreTo { .. }));
+        let mut transfer = Connection::connect(loopback(dstore.port), PATIENCE).unwrap();
+        transfer.send(&Message::Store { name: name("evil"), size }).unwrap();
+        assert_eq!(receive(&mut transfer), Message::Ack);
+        transfer.send_content(&bytes(2, size as usize)).unwrap();
+        assert_eq!(receive(&mut liar), Message::StoreComplete);
+        assert!(matches!(client.load_bytes("evil"), Err(Error::LoadFailed { .. })), "{size}");
+        assert!(client.load_bytes("good").unwrap() == bytes(1, 1000), "{size}");
+    }
+}
+
 // The log.
 
 #[test]

@@ -425,7 +425,7 @@ fn a_dstore_refuses_a_folder_that_holds_folders_unless_forced() {
 }
 
 #[test]
-fn a_second_dstore_on_the_same_port_harms_nothing() {
+fn a_second_dstore_on_the_same_port_or_folder_harms_nothing() {
     let system = System::start(1, 1, 5000, 0);
     let stored = system.run_client(&["store", "left"], "");
     assert_eq!(code(&stored), 1, "there is no such file: {}", err(&stored));
@@ -436,6 +436,14 @@ fn a_second_dstore_on_the_same_port_harms_nothing() {
     assert_eq!(code(&second), 1);
     assert!(err(&second).contains(&format!("cannot listen on port {port}")), "{}", err(&second));
     assert!(system.file(0, "f").exists(), "its folder is emptied only by one that can listen");
+    let third = run(DSTORE, &["0", &cport, "1000", "file_folder_1"], system.folder.path(), "");
+    assert_eq!(code(&third), 1);
+    assert!(err(&third).contains("another Dstore's"), "{}", err(&third));
+    assert!(system.file(0, "f").exists(), "nor by one on another port");
+    let nobody = run(DSTORE, &["0", "1", "1000", "file_folder_1"], system.folder.path(), "");
+    assert_eq!(code(&nobody), 1);
+    assert!(err(&nobody).contains("cannot reach the Controller"), "{}", err(&nobody));
+    assert!(system.file(0, "f").exists(), "nor by one that finds no Controller");
 }
 
 #[test]

@@ -401,3 +401,66 @@ fn a_round_takes_what_fits_and_never_removes_what_it_did_not_send() {
     assert!(only_removes.is_partial);
     assert_eq!(only_removes.removes, [name("a")]);
 }
+
+#[test]
+fn a_file_whose_order_is_carried_out_between_two_lists_is_not_lost() {
+    // spec 4.6.2, 4.6.6: the receiver lists before the copy arrives, the sender after it has removed its own
+    let (mut index, ids) = index(1, 2);
+    let sender = store(&mut index, "f")[0];
+    let receiver = ids.iter().copied().find(|&dstore| dstore != sender).unwrap();
+    let order = DstoreOrder { sends: vec![transfer("f", &[receiver])], removes: vec![name("f")], is_partial: false };
+    index.confirm(&Orders::from([(sender, order)]), &BTreeSet::new());
+
+    let nobody = || survey([(sender, &[][..]), (receiver, &[][..])]);
+    index.reconcile(&survey([(receiver, &[][..])])); // the sender is silent: it may not even have begun
+    assert_eq!(condemned(&index.reconcile(&nobody())), []);
+    assert_eq!(names(&index), ["f"], "both lists may be older than the transfer");
+
+    let situation = index.reconcile(&survey([(sender, &[][..]), (receiver, &["f"][..])]));
+    assert_eq!((condemned(&situation), situation.holdings.files()), (vec![], 1));
+    assert_eq!(offers(&mut index, "f"), [receiver]);
+}
+
+#[test]
+fn what_two_lists_in_a_row_do_not_show_is_gone() {
+    // spec 4.6.2, 7.20: doubts do not last
+    let (mut index, ids) = index(1, 2);
+    let sender = store(&mut index, "f")[0];
+    let order = DstoreOrder { removes: vec![name("f")], ..DstoreOrder::default() };
+    index.confirm(&Orders::from([(sender, order)]), &BTreeSet::new());
+    let nobody = survey(ids.iter().map(|&dstore| (dstore, &[][..])));
+    index.reconcile(&nobody);
+    assert_eq!(names(&index), ["f"]);
+    index.reconcile(&nobody);
+    assert!(index.is_empty());
+}
+
+#[test]
+fn a_dstore_that_hangs_does_not_fail_every_store() {
+    // spec 7.2: it would be the least loaded for ever
+    let (mut index, ids) = index(2, 4);
+    let hangs = ids[3];
+    let mut failed = 0;
+    for file in (0..20).map(|number| format!("f{number}")) {
+        let chosen = index.begin_store(&name(&file), 1).unwrap();
+        let chosen: Vec<_> = chosen.iter().map(|address| index.member_at(address).unwrap()).collect();
+        for &dstore in chosen.iter().filter(|&&dstore| dstore != hangs) {
+            index.acknowledge_store(&file, dstore);
+        }
+        failed += usize::from(index.abandon_store(&file));
+    }
+    assert_eq!(failed, 1);
+    // A LIST is a sign of life.
+    index.reconcile(&survey([(hangs, &[][..])]));
+    assert_eq!(ports(&index.begin_store(&name("again"), 1).unwrap())[0], "4");
+}
+
+#[test]
+fn a_client_that_sends_nothing_casts_no_suspicion_on_dstores() {
+    // spec 6.6, 7.2
+    let (mut index, _) = index(2, 3);
+    for _ in 0..5 {
+        assert_eq!(ports(&index.begin_store(&name("wrong"), 1).unwrap()), ["1", "2"]);
+        index.abandon_store("wrong");
+    }
+}
