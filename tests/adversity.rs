@@ -1,10 +1,10 @@
 //! One mistake or failure, of a peer or of the machine, has consequences that end. (spec 2.6, 4.6, 7.17, 7.21)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -212,4 +212,52 @@ fn a_dstore_answers_list_in_time_although_it_had_copies_to_send_to_a_peer_that_h
     let begun = Instant::now();
     assert!(matches!(receive(&mut controller), Message::List { names } if names.len() == FILES));
     assert!(begun.elapsed() < 4 * TIMEOUT, "{FILES} copies that nobody took have cost it {:?}", begun.elapsed());
+}
+
+#[test]
+fn a_dstore_that_joins_between_two_rounds_of_a_rebalance_is_served_to_the_end() {
+    // spec 4.6, 7.10, 7.19: with it there is more to do than before, and nothing but its joining that would start a
+    // rebalance to do it
+    let config = controller::Config { timeout: Duration::from_secs(2), ..controller::Config::new(1) };
+    let controller = controller::start(config).unwrap();
+    let port = controller.address().unwrap().port();
+    // More than fits a round, which is a step in every second millisecond of the timeout to begin with.
+    let (ordered, has_been_ordered) = channel();
+    let first = Debris::join(port, 9, 20_000, move || drop(ordered.send(())));
+    has_been_ordered.recv_timeout(PATIENCE).unwrap();
+    let second = Debris::join(port, 10, 50_000, || ());
+    eventually("all debris is removed", || first.is_removed() && second.is_removed());
+}
+
+/// A Dstore that holds nothing but files that the index does not know.
+struct Debris(Arc<Mutex<BTreeSet<FileName>>>);
+
+impl Debris {
+    /// Has it join as `port`, and call `on_order` before it carries out an order.
+    fn join(controller: u16, port: u16, files: usize, on_order: impl Fn() + Send + 'static) -> Self {
+        let files = Arc::new(Mutex::new((0..files).map(|number| name(&format!("f{number}"))).collect()));
+        let mut link = Connection::connect(loopback(controller), PATIENCE).unwrap();
+        link.limit_lines(64 << 20);
+        link.send(&Message::Join { address: Address::local(port).unwrap() }).unwrap();
+        let debris = Self(Arc::clone(&files));
+        thread::spawn(move || {
+            while let Ok(Some(Ok(message))) = link.receive() {
+                let answer = match message {
+                    Message::List { .. } => Message::List { names: files.lock().unwrap().iter().cloned().collect() },
+                    Message::Rebalance { order } => {
+                        on_order();
+                        order.removes.iter().for_each(|name| drop(files.lock().unwrap().remove(name)));
+                        Message::RebalanceComplete
+                    }
+                    other => panic!("{other:?}"),
+                };
+                link.send(&answer).unwrap();
+            }
+        });
+        debris
+    }
+
+    fn is_removed(&self) -> bool {
+        self.0.lock().unwrap().is_empty()
+    }
 }

@@ -563,6 +563,22 @@ fn several_dstores_that_do_not_understand_keep_alive_do_not_cost_a_store_its_tim
 }
 
 #[test]
+fn a_dstore_that_never_closes_costs_a_load_no_timeout_or_at_most_one() {
+    // spec 2.5, 6.5, 8.2: all of the content is there; whatever else is waited for is the client's own wish
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let controller = controller::start(controller::Config { timeout: PATIENCE, ..controller::Config::new(1) }).unwrap();
+    let _dstore = ForeignDstore::join(&controller, Habit { after_transfer: AfterTransfer::Sleep, ..Habit::default() });
+    let content = bytes(1, 200_000);
+    client_of(&controller).store_bytes("f", &content).unwrap();
+    let mut client = Client::connect(loopback(controller.address().unwrap().port()), TIMEOUT).unwrap();
+    let begun = Instant::now();
+    for _ in 0..5 {
+        assert!(client.load_bytes("f").unwrap() == content);
+    }
+    assert!(begun.elapsed() < TIMEOUT * 3, "five loads have taken {:?}", begun.elapsed());
+}
+
+#[test]
 fn a_dstore_that_hangs_on_keep_alive_does_not_cost_the_others_their_content() {
     // spec 2.7, 8.2: the others wait for their content meanwhile, and not for longer than the timeout
     const TIMEOUT: Duration = Duration::from_secs(2);
@@ -752,7 +768,10 @@ enum OnKeepAlive {
 enum AfterTransfer {
     Close,
     GoOn,
+    /// Does nothing more, until the client closes.
     Hang,
+    /// Does nothing more, whatever the client does.
+    Sleep,
 }
 
 /// What a Dstore that follows the coursework to the letter does.
@@ -872,6 +891,9 @@ impl Shared {
                 AfterTransfer::Close => return,
                 AfterTransfer::GoOn => {}
                 AfterTransfer::Hang => return hang(connection),
+                AfterTransfer::Sleep => loop {
+                    thread::park();
+                },
             }
         }
     }

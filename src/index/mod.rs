@@ -86,8 +86,8 @@ struct Member {
     address: Address,
     /// Copies it holds or is about to hold: what even placement goes by. (spec 7.2)
     load: usize,
-    /// It was the one that did not acknowledge a store in time when others did, and has not been heard of since. Were it
-    /// chosen as before, a Dstore that hangs would be the least loaded for ever, and fail every store.
+    /// It did not acknowledge a store in time when others did, and has not been seen to store anything since. Were it
+    /// chosen as before, a Dstore that hangs, or has no room, would be the least loaded for ever and fail every store.
     is_suspect: bool,
 }
 

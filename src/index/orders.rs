@@ -147,6 +147,7 @@ impl Index {
     fn confirm_send(&mut self, name: &FileName, to: DstoreId, is_done: bool) {
         // A Dstore that has left in the meantime has taken its copy with it.
         let Some(member) = self.members.get_mut(&to) else { return };
+        member.is_suspect &= !is_done;
         let Some(State::Stored { copies }) = self.files.get_mut(name).map(|file| &mut file.state) else { return };
         match copies.iter_mut().find(|copy| copy.dstore == to) {
             Some(copy) if is_done => copy.certainty = Certainty::Certain,

@@ -157,7 +157,6 @@ impl Index {
         situation.condemned.extend(listed.map(|(orphan, dstore)| (*dstore, orphan.clone())));
         for (dstore, member) in &mut self.members {
             member.load = loads[dstore.place()];
-            member.is_suspect &= standings[dstore.place()] == Standing::Silent;
         }
         situation
     }

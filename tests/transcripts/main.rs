@@ -32,9 +32,10 @@
 //! | `client -> content "hello"` | says these bytes: nothing is added. Escapes: `\n \r \t \0 \" \\ \xff` |
 //! | `client <- content 1000 "ab"` | hears 2000 bytes. `raw` is another word for `content`, with `{d1}` for a port |
 //! | `client <- (nothing)` | hears nothing for 80 ms; a list shares one such while |
-//! | `client <- (closed)`, `<- (reset)` | hears the orderly end of the stream, or a reset; nothing before it |
+//! | `client <- (closed)`, `<- (reset)` | hears the orderly end of the stream, or a reset, and nothing before it; ends the connection, too |
+//! | `client <- (end)` | hears the orderly end of the stream, and may go on speaking |
 //! | `client -> (close)`, `-> (reset)` | ends the connection, orderly or not |
-//! | `client -> (end)` | says no more but still hears |
+//! | `client -> (end)` | says no more, and may go on hearing |
 //! | `client connects`, `connects to ::1` | connects and says nothing; for IPv6 127.0.0.1 stands in where there is none |
 //! | `d3 joins`, `d3 leaves` | says JOIN, or closes, and waits until the Controller knows |
 //! | `folder: a b`, `folder: (empty)` | the Dstore's folder comes to hold just these |

@@ -11,6 +11,7 @@ pub struct Peer {
     stream: TcpStream,
     unread: Vec<u8>,
     end: Option<Came>,
+    is_end_heard: bool,
 }
 
 /// What came next on a connection.
@@ -31,7 +32,7 @@ impl Peer {
     pub fn new(stream: TcpStream, patience: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(patience))?;
-        Ok(Self { stream, unread: Vec::new(), end: None })
+        Ok(Self { stream, unread: Vec::new(), end: None, is_end_heard: false })
     }
 
     pub fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -77,9 +78,12 @@ impl Peer {
         Came::Bytes(std::mem::replace(&mut self.unread, rest))
     }
 
-    /// Waits until anything has come; false if nothing has until `deadline`.
+    /// Waits until anything new has come; false if nothing has until `deadline`.
     pub fn hears_anything(&mut self, deadline: Instant) -> bool {
-        !self.unread.is_empty() || self.end.is_some() || self.fill(deadline) || self.end.is_some()
+        if self.unread.is_empty() {
+            self.fill(deadline);
+        }
+        !self.unread.is_empty() || (self.end.is_some() && !self.is_end_heard)
     }
 
     fn line_length(&mut self, deadline: Instant) -> Option<usize> {
@@ -98,7 +102,10 @@ impl Peer {
     fn remainder(&mut self) -> Came {
         match (self.unread.is_empty(), &self.end) {
             (false, _) => Came::Bytes(std::mem::take(&mut self.unread)),
-            (true, Some(end)) => end.clone(),
+            (true, Some(end)) => {
+                self.is_end_heard = true;
+                end.clone()
+            }
             (true, None) => Came::Nothing,
         }
     }

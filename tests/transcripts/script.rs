@@ -70,6 +70,9 @@ pub enum Heard {
     /// A line that ends with `\n`.
     Line(String),
     Bytes(Vec<u8>),
+    /// The orderly end of what the other says. The connection stays, for what is to be said.
+    End,
+    /// The orderly end, too, and of all the connection.
     Closed,
     Reset,
     Nothing,
@@ -196,6 +199,7 @@ fn parse_said(text: &str) -> Result<Said, String> {
 
 fn parse_heard(text: &str) -> Result<Heard, String> {
     match text {
+        "(end)" => Ok(Heard::End),
         "(closed)" => Ok(Heard::Closed),
         "(reset)" => Ok(Heard::Reset),
         "(nothing)" => Ok(Heard::Nothing),

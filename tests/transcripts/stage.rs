@@ -324,10 +324,10 @@ impl Stage {
                 None => false,
             },
             (Heard::Bytes(_), Came::Bytes(bytes)) => expected_bytes.as_ref() == Some(bytes),
-            (Heard::Closed, Came::Closed) | (Heard::Reset, Came::Reset) => true,
+            (Heard::End | Heard::Closed, Came::Closed) | (Heard::Reset, Came::Reset) => true,
             _ => false,
         };
-        if matches!(came, Came::Closed | Came::Reset) {
+        if matches!(came, Came::Closed | Came::Reset) && !matches!(what, Heard::End) {
             self.cast.remove(name);
         }
         let text = format!("{name} <- {}", self.shown(&came));
@@ -630,6 +630,7 @@ fn describe_heard(what: &Heard) -> String {
     match what {
         Heard::Line(line) => line.clone(),
         Heard::Bytes(bytes) => script::quote(bytes),
+        Heard::End => "(end)".to_owned(),
         Heard::Closed => "(closed)".to_owned(),
         Heard::Reset => "(reset)".to_owned(),
         Heard::Nothing => "(nothing)".to_owned(),
