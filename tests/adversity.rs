@@ -223,7 +223,9 @@ fn a_dstore_that_joins_between_two_rounds_of_a_rebalance_is_served_to_the_end() 
     let port = controller.address().unwrap().port();
     // More than fits a round, which is a step in every second millisecond of the timeout to begin with.
     let (ordered, has_been_ordered) = channel();
-    let first = Debris::join(port, 9, 20_000, move || drop(ordered.send(())));
+    let first = Debris::join(port, 9, 20_000, move || {
+        let _ = ordered.send(());
+    });
     has_been_ordered.recv_timeout(PATIENCE).unwrap();
     let second = Debris::join(port, 10, 50_000, || ());
     eventually("all debris is removed", || first.is_removed() && second.is_removed());
@@ -246,7 +248,10 @@ impl Debris {
                     Message::List { .. } => Message::List { names: files.lock().unwrap().iter().cloned().collect() },
                     Message::Rebalance { order } => {
                         on_order();
-                        order.removes.iter().for_each(|name| drop(files.lock().unwrap().remove(name)));
+                        let mut files = files.lock().unwrap();
+                        for name in &order.removes {
+                            files.remove(name);
+                        }
                         Message::RebalanceComplete
                     }
                     other => panic!("{other:?}"),

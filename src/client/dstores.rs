@@ -167,6 +167,34 @@ impl Dstores {
         known.kept = Some(link);
     }
 
+    /// A load has its last byte: its connection may serve the next transfer, or is closed. Fails if the Dstore has more
+    /// to say, as then its file is not the one that the Controller offered.
+    ///
+    /// A kept connection carries no mark where content ends. What is left of a longer file would be taken for the answer
+    /// to the next request, so one that is not short enough to have arrived at once has to show its end by closing.
+    pub(super) fn finish_load(&mut self, dstore: &Address, mut link: Link, size: u64) -> io::Result<()> {
+        let surplus = || io::Error::new(ErrorKind::InvalidData, "has more content than the Controller said");
+        if size <= FIRST_BYTES || link.is_plain {
+            if link.connection.has_more()? {
+                return Err(surplus());
+            }
+            if !link.is_plain {
+                self.keep(dstore, link);
+            }
+            return Ok(());
+        }
+        link.connection.finish_sending()?;
+        match link.connection.wait_for_end(self.timeout) {
+            Err(error) if error.kind() == ErrorKind::InvalidData => Err(surplus()),
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                // All of the content is here. Of one that never closes no end is waited for again.
+                self.known.entry(dstore.clone()).or_default().habit = Habit::Closes;
+                Ok(())
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     fn connect(&self, dstore: &Address, request: &Message, greeting: Greeting) -> Asked {
         let habit = self.known.get(dstore).map_or(Habit::Unknown, |known| known.habit);
         let greets = self.keeps && habit != Habit::Closes && greeting == Greeting::IfUseful;
@@ -225,28 +253,6 @@ impl Link {
         let received = self.connection.content(size, patience).read(&mut first)?;
         first.truncate(received);
         Ok(first)
-    }
-
-    /// After the last byte of a load: fails if the Dstore has more to say, as then its file is not the one that the
-    /// Controller offered. True if the connection can serve another transfer.
-    ///
-    /// A kept connection carries no mark where content ends. What is left of a longer file would be taken for the answer
-    /// to the next request, so one that is not short enough to have arrived at once has to show its end by closing.
-    pub(super) fn finish_load(&mut self, size: u64, patience: Duration) -> io::Result<bool> {
-        let is_surplus = if size <= FIRST_BYTES || self.is_plain {
-            self.connection.has_more()?
-        } else {
-            self.connection.finish_sending()?;
-            match self.connection.wait_for_end(patience) {
-                Ok(()) => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::InvalidData => true,
-                Err(_) => return Ok(false), // it does not close, or not in order: all of the content is here
-            }
-        };
-        if is_surplus {
-            return Err(io::Error::new(ErrorKind::InvalidData, "has more content than the Controller said"));
-        }
-        Ok(size <= FIRST_BYTES)
     }
 
     /// The content, or what is left of it.

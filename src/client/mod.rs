@@ -212,10 +212,7 @@ impl Client {
         target.begin(size).and_then(|()| target.write(&first)).map_err(CopyError::Sink)?;
         let remaining = size - first.len() as u64;
         copy(remaining, &mut link.content(remaining, self.timeout), &mut |bytes| target.write(bytes))?;
-        if link.finish_load(size, self.timeout).map_err(CopyError::Source)? {
-            self.dstores.keep(dstore, link);
-        }
-        Ok(())
+        self.dstores.finish_load(dstore, link, size).map_err(CopyError::Source)
     }
 
     fn request(&mut self, request: &Message) -> Result<Message, Error> {

@@ -38,6 +38,19 @@ enum Progress {
     Stopped,
 }
 
+/// How much a round found to do, for whom.
+struct Extent {
+    participants: Vec<DstoreId>,
+    steps: usize,
+}
+
+impl Extent {
+    /// Whether the round in between has left less to do; with others taking part nobody can tell, and it counts as if.
+    fn is_progress_from(&self, earlier: &Self) -> bool {
+        self.participants != earlier.participants || self.steps < earlier.steps
+    }
+}
+
 pub(super) struct Coordinator<'a> {
     controller: &'a Controller,
     events: Receiver<Event>,
@@ -45,8 +58,8 @@ pub(super) struct Coordinator<'a> {
     round: Round,
     /// What a Dstore can do within the timeout, as far as is known. (spec 7.19)
     budget: Budget,
-    /// How many steps the last round of this rebalance found to do.
-    planned: usize,
+    /// What the last round of this rebalance found to do.
+    last_plan: Option<Extent>,
     /// What the last round has worked with, until there is time to free it.
     spent: Option<(Survey, Situation)>,
 }
@@ -54,7 +67,7 @@ pub(super) struct Coordinator<'a> {
 impl<'a> Coordinator<'a> {
     pub(super) fn new(controller: &'a Controller, events: Receiver<Event>, stop: Receiver<Infallible>) -> Self {
         let budget = first_budget(controller.config.timeout);
-        Self { controller, events, stop, round: 0, budget, planned: usize::MAX, spent: None }
+        Self { controller, events, stop, round: 0, budget, last_plan: None, spent: None }
     }
 
     /// Rebalances after every join and in every period, until the Controller stops.
@@ -83,7 +96,7 @@ impl<'a> Coordinator<'a> {
 
     /// One rebalance, in as many rounds as it takes, with requests served in between. False when the Controller stops.
     fn rebalance(&mut self) -> bool {
-        self.planned = usize::MAX;
+        self.last_plan = None;
         loop {
             if !self.controller.gate.close() {
                 return false;
@@ -128,8 +141,12 @@ impl<'a> Coordinator<'a> {
         if orders.is_empty() {
             return Progress::Finished; // spec 7.8
         }
-        let planned = orders.values().map(DstoreOrder::steps).sum();
-        let is_shrinking = planned < std::mem::replace(&mut self.planned, planned);
+        let plan = Extent {
+            participants: situation.dstores.iter().map(|(dstore, _)| *dstore).collect(),
+            steps: orders.values().map(DstoreOrder::steps).sum(),
+        };
+        let is_progress = self.last_plan.as_ref().is_none_or(|last| plan.is_progress_from(last));
+        self.last_plan = Some(plan);
         orders.values_mut().for_each(|order| order.cut(self.budget));
         let is_partial = orders.values().any(|order| order.is_partial);
         let begun = Instant::now();
@@ -140,9 +157,8 @@ impl<'a> Coordinator<'a> {
         if !is_done {
             log::warn!("rebalance: not every Dstore has reported in time; the next one sorts it out"); // spec 4.6.6
         }
-        // It goes on only as long as that makes what is left less: one bad Dstore must neither stop the others from
-        // healing nor keep them at it for ever.
-        if is_partial && is_shrinking { Progress::MoreToDo } else { Progress::Finished }
+        // One bad Dstore must neither stop the others from healing nor keep them at it for ever.
+        if is_partial && is_progress { Progress::MoreToDo } else { Progress::Finished }
     }
 
     /// Asks every Dstore for its files; those that do not answer in time take no part. (spec 4.6.1)

@@ -58,9 +58,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use script::Case;
-use stage::Outcome;
+use stage::{Manner, Outcome};
 
 /// A test for each file of this folder.
 macro_rules! transcripts {
@@ -93,7 +94,11 @@ transcripts! {
 }
 
 /// Mostly they wait.
-const CASES_AT_ONCE: usize = 8;
+const CASES_AT_ONCE: usize = 16;
+
+/// For anything that must come. Generous, as it is no part of what is tested; but shorter than the timeouts are unless a
+/// header says otherwise, so that what should happen at once and happens only after a timeout is noticed.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts")
@@ -104,7 +109,7 @@ fn run(file: &str) {
     let path = folder().join(file);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let update = std::env::var("UPDATE").is_ok_and(|value| value == "1");
-    let Performance { text: recorded, failures } = perform(file, &text, update);
+    let Performance { text: recorded, failures } = perform(file, &text, Manner { update, patience: PATIENCE });
     if recorded != text {
         fs::write(&path, recorded).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
@@ -117,7 +122,7 @@ struct Performance {
     failures: Vec<String>,
 }
 
-fn perform(file: &str, text: &str, update: bool) -> Performance {
+fn perform(file: &str, text: &str, manner: Manner) -> Performance {
     let cases = match script::parse(text) {
         Ok(cases) => cases,
         Err(error) => return Performance { text: text.to_owned(), failures: vec![format!("{file}:{error}")] },
@@ -127,7 +132,7 @@ fn perform(file: &str, text: &str, update: bool) -> Performance {
     }
     let mut lines: Vec<Vec<String>> = text.lines().map(|line| vec![line.to_owned()]).collect();
     let mut failures = Vec::new();
-    for (case, outcome) in cases.iter().zip(play_all(&cases, update)) {
+    for (case, outcome) in cases.iter().zip(play_all(&cases, manner)) {
         for (line, came) in outcome.edits {
             lines[line - 1] = came;
         }
@@ -143,14 +148,14 @@ fn perform(file: &str, text: &str, update: bool) -> Performance {
 }
 
 /// The outcomes in the order of the cases.
-fn play_all(cases: &[Case], update: bool) -> Vec<Outcome> {
+fn play_all(cases: &[Case], manner: Manner) -> Vec<Outcome> {
     let next = AtomicUsize::new(0);
     let outcomes: Vec<Mutex<Option<Outcome>>> = cases.iter().map(|_| Mutex::new(None)).collect();
     let work = || {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(case) = cases.get(at) else { return };
-            *outcomes[at].lock().expect("nobody panics with it") = Some(stage::play(case, update));
+            *outcomes[at].lock().expect("nobody panics with it") = Some(stage::play(case, manner));
         }
     };
     thread::scope(|scope| {
@@ -165,19 +170,23 @@ fn play_all(cases: &[Case], update: bool) -> Vec<Outcome> {
 mod tests {
     use super::*;
 
+    /// Shorter than for real: much of what is waited for here does not come.
+    const CHECK: Manner = Manner { update: false, patience: Duration::from_secs(1) };
+    const UPDATE: Manner = Manner { update: true, ..CHECK };
+
     /// Plays a case of which only the steps matter.
-    fn steps(header: &str, steps: &[&str], update: bool) -> Performance {
-        perform("a.txt", &format!("# A case. (spec 2.1)\n{header}\n{}\n", steps.join("\n")), update)
+    fn steps(header: &str, steps: &[&str], manner: Manner) -> Performance {
+        perform("a.txt", &format!("# A case. (spec 2.1)\n{header}\n{}\n", steps.join("\n")), manner)
     }
 
     fn failure(header: &str, lines: &[&str]) -> String {
-        let Performance { failures, .. } = steps(header, lines, false);
+        let Performance { failures, .. } = steps(header, lines, CHECK);
         assert_eq!(failures.len(), 1, "{failures:?}");
         failures.concat()
     }
 
     fn assert_passes(header: &str, lines: &[&str]) {
-        let Performance { failures, .. } = steps(header, lines, false);
+        let Performance { failures, .. } = steps(header, lines, CHECK);
         assert!(failures.is_empty(), "{}", failures.concat());
     }
 
@@ -254,7 +263,7 @@ mod tests {
     #[test]
     fn an_update_records_what_came() {
         let written = ["client -> STORE a 1", "client <- (nothing)", "d1 -> STORE_ACK a", "client -> LIST"];
-        let Performance { text, failures } = steps(CLUSTER, &written, true);
+        let Performance { text, failures } = steps(CLUSTER, &written, UPDATE);
         assert_eq!(failures, [""; 0]);
         let recorded = "# A case. (spec 2.1)\n\
             cluster replicas=1 dstores=d1,d2\n\
@@ -265,16 +274,16 @@ mod tests {
             client <- STORE_COMPLETE\n\
             client <- LIST a\n";
         assert_eq!(text, recorded);
-        let Performance { text, failures } = perform("a.txt", recorded, true);
+        let Performance { text, failures } = perform("a.txt", recorded, UPDATE);
         assert_eq!((text.as_str(), failures.len()), (recorded, 0), "what is right stays");
-        let folder = steps("dstore leftovers=old", &["folder: old"], true);
+        let folder = steps("dstore leftovers=old", &["folder: old"], UPDATE);
         assert!(folder.text.ends_with("folder: (empty)\n"), "{}", folder.text);
     }
 
     #[test]
     fn without_an_update_a_file_stays_as_it_is() {
         let text = "# A case. (spec 2.1)\ncluster replicas=1\nclient -> LIST\nclient <- LIST\n";
-        assert_eq!(perform("a.txt", text, false).text, text);
+        assert_eq!(perform("a.txt", text, CHECK).text, text);
     }
 
     #[test]
@@ -295,7 +304,7 @@ mod tests {
             (&format!("{header}folder: a\n"), "there is no folder"),
         ];
         for (text, expected) in cases {
-            let Performance { failures, .. } = perform("a.txt", text, false);
+            let Performance { failures, .. } = perform("a.txt", text, CHECK);
             assert!(failures.concat().contains(expected), "{text}: {failures:?}");
         }
     }

@@ -15,9 +15,6 @@ use stevedore::{controller, dstore};
 use crate::peer::{Came, Peer};
 use crate::script::{self, Action, Case, Heard, Name, Said, Setting, Step};
 
-/// How long anything that must come is waited for: generous, as it is no part of what is tested.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// How long nothing must come for `(nothing)`.
 const QUIET: Duration = Duration::from_millis(80);
 
@@ -46,10 +43,20 @@ pub struct Failure {
     pub log: Vec<String>,
 }
 
-/// Plays `case` from start to end; with `update`, goes on where something else came than was written.
-pub fn play(case: &Case, update: bool) -> Outcome {
+/// How a case is played.
+#[derive(Clone, Copy)]
+pub struct Manner {
+    /// Go on where something else came than was written, and note what came.
+    pub update: bool,
+    /// How long anything that must come is waited for.
+    pub patience: Duration,
+}
+
+/// Plays `case` from start to end.
+pub fn play(case: &Case, manner: Manner) -> Outcome {
+    let Manner { update, patience } = manner;
     let mut outcome = Outcome { edits: BTreeMap::new(), additions: Vec::new(), failure: None };
-    let mut stage = match Stage::set(&case.setting) {
+    let mut stage = match Stage::set(&case.setting, patience) {
         Ok(stage) => stage,
         Err(problem) => {
             let problem = format!("cannot begin: {problem}");
@@ -109,6 +116,7 @@ struct Stage {
     system: System,
     log: Vec<String>,
     started: Instant,
+    patience: Duration,
 }
 
 enum System {
@@ -117,7 +125,7 @@ enum System {
 }
 
 impl Stage {
-    fn set(setting: &Setting) -> Result<Self, String> {
+    fn set(setting: &Setting, patience: Duration) -> Result<Self, String> {
         let listeners = BTreeMap::new();
         match setting {
             Setting::Cluster { replicas, dstores, timeout, period } => {
@@ -127,7 +135,7 @@ impl Stage {
                     ..controller::Config::new(*replicas)
                 };
                 let handle = controller::start(config).map_err(|error| error.to_string())?;
-                let mut stage = Self::new(System::Controller(handle), listeners);
+                let mut stage = Self::new(System::Controller(handle), listeners, patience);
                 stage.join_all(dstores, *replicas).map_err(|error| format!("{error}\n{}", stage.log.join("\n")))?;
                 Ok(stage)
             }
@@ -137,8 +145,11 @@ impl Stage {
                 let folder = Folder::new(leftovers).map_err(|error| error.to_string())?;
                 let config = dstore::Config { timeout: *timeout, ..dstore::Config::new(port, &folder.path) };
                 let handle = Arc::new(dstore::start(config).map_err(|error| error.to_string())?);
-                let mut stage =
-                    Self::new(System::Dstore { handle, folder }, BTreeMap::from([("controller".to_owned(), listener)]));
+                let mut stage = Self::new(
+                    System::Dstore { handle, folder },
+                    BTreeMap::from([("controller".to_owned(), listener)]),
+                    patience,
+                );
                 if !shows_join {
                     stage.hear("controller", &Heard::Line("JOIN dstore".into())).map_err(|problem| match problem {
                         Problem::Mismatch(came) => format!("instead of JOIN came: {}", came.concat()),
@@ -150,9 +161,9 @@ impl Stage {
         }
     }
 
-    fn new(system: System, listeners: BTreeMap<Name, TcpListener>) -> Self {
+    fn new(system: System, listeners: BTreeMap<Name, TcpListener>, patience: Duration) -> Self {
         let (cast, variables) = (BTreeMap::new(), BTreeMap::new());
-        Self { cast, listeners, variables, system, log: Vec::new(), started: Instant::now() }
+        Self { patience, cast, listeners, variables, system, log: Vec::new(), started: Instant::now() }
     }
 
     /// Lets the Dstores join one by one, each when the rebalance that the one before caused has ended.
@@ -168,7 +179,8 @@ impl Stage {
                 }
             }
             let System::Controller(handle) = &self.system else { unreachable!("only a cluster is joined") };
-            let at_rest = handle.wait_until(PATIENCE, |status| status.members.len() == joined && status.is_at_rest);
+            let at_rest =
+                handle.wait_until(self.patience, |status| status.members.len() == joined && status.is_at_rest);
             at_rest.ok_or("no end of the rebalance that a JOIN caused")?;
         }
         Ok(())
@@ -206,7 +218,7 @@ impl Stage {
     fn say(&mut self, name: &str, what: &Said) -> Result<(), String> {
         self.note(format!("{name} -> {}", describe_said(what)));
         let failed = |error: io::Error| format!("{name} cannot say it: {error}");
-        if !self.cast.contains_key(name) && !self.accept(name, Instant::now() + PATIENCE)? {
+        if !self.cast.contains_key(name) && !self.accept(name, Instant::now() + self.patience)? {
             match what {
                 Said::Line(_) | Said::Bytes(_) => self.connect(name, Ipv4Addr::LOCALHOST.into())?,
                 Said::Close | Said::End | Said::Reset => return Err(format!("{name} is not connected")),
@@ -234,7 +246,7 @@ impl Stage {
         let port = self.port(name)?.ok_or_else(|| format!("{name} has no port"))?.to_string();
         let System::Controller(handle) = &self.system else { return Err("there is no Controller to join".into()) };
         let is_member = |status: &controller::Status| status.members.iter().any(|m| m.address.to_string() == port);
-        match handle.wait_until(PATIENCE, |status| is_member(status) == is_wanted) {
+        match handle.wait_until(self.patience, |status| is_member(status) == is_wanted) {
             Some(_) => Ok(()),
             None => Err(format!("{name} is {} a member", if is_wanted { "not" } else { "still" })),
         }
@@ -245,8 +257,8 @@ impl Stage {
             System::Controller(handle) => handle.address().map_err(|error| error.to_string())?.port(),
             System::Dstore { handle, .. } => handle.listening_on().map_err(|error| error.to_string())?.port(),
         };
-        let stream = TcpStream::connect_timeout(&SocketAddr::new(ip, port), PATIENCE);
-        let peer = stream.and_then(|stream| Peer::new(stream, PATIENCE));
+        let stream = TcpStream::connect_timeout(&SocketAddr::new(ip, port), self.patience);
+        let peer = stream.and_then(|stream| Peer::new(stream, self.patience));
         self.cast.insert(name.to_owned(), peer.map_err(|error| format!("{name} cannot connect: {error}"))?);
         Ok(())
     }
@@ -259,7 +271,7 @@ impl Stage {
         loop {
             match self.listeners[name].accept() {
                 Ok((stream, _)) => {
-                    let peer = stream.set_nonblocking(false).and_then(|()| Peer::new(stream, PATIENCE));
+                    let peer = stream.set_nonblocking(false).and_then(|()| Peer::new(stream, self.patience));
                     self.cast.insert(name.to_owned(), peer.map_err(|error| error.to_string())?);
                     return Ok(true);
                 }
@@ -302,7 +314,7 @@ impl Stage {
     }
 
     fn hear(&mut self, name: &str, what: &Heard) -> Result<(), Problem> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         if !self.cast.contains_key(name) && !self.accept(name, deadline)? {
             return Err(format!("{name} is not connected").into());
         }
@@ -373,7 +385,7 @@ impl Stage {
     /// Waits until any party that no other variable stands for has this line as its next.
     fn find_speaker(&mut self, name: &str, line: &str) -> Result<(), String> {
         let variable = script::variable(name).ok_or_else(|| format!("{name} is not connected"))?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let candidates: Vec<Name> =
             self.cast.keys().filter(|name| !self.variables.values().any(|taken| taken == *name)).cloned().collect();
         loop {
@@ -438,7 +450,7 @@ impl Stage {
         let System::Dstore { folder, .. } = &self.system else { return Err("there is no folder".to_owned().into()) };
         let mut expected = expected.to_vec();
         expected.sort();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             let files = folder.files().map_err(|error| error.to_string())?;
             if files == expected {
@@ -462,7 +474,7 @@ impl Stage {
                 ended.send(())
             }
         });
-        end.recv_timeout(PATIENCE).map_err(|_| "the Dstore does not end".to_owned())
+        end.recv_timeout(self.patience).map_err(|_| "the Dstore does not end".to_owned())
     }
 
     // Names and ports.

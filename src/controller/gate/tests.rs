@@ -1,7 +1,7 @@
 //! Who gets in when, and in which order. (spec 4.6)
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ fn line_up<'s, 'e: 's>(
     gate: &'e Gate,
     request: Request,
     number: usize,
-    decided: &std::sync::mpsc::Sender<usize>,
+    decided: &Sender<usize>,
 ) {
     let already = gate.in_line();
     let decided = decided.clone();
@@ -44,15 +44,15 @@ fn line_up<'s, 'e: 's>(
     until(|| gate.in_line() == already + 1);
 }
 
-/// Ends the threads that a failed test leaves waiting: a scope would wait for them for ever.
-struct ShutIfPanicking<'a>(&'a Gate);
-
-impl Drop for ShutIfPanicking<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.shut();
-        }
-    }
+/// Runs a test that hangs if the gate is wrong: such a one fails, too.
+fn in_time(test: impl FnOnce() + Send + 'static) {
+    let (ended, has_ended) = channel::<()>();
+    let running = thread::spawn(move || {
+        let _ended = ended; // dropped at the end, even by a panic
+        test();
+    });
+    assert_ne!(has_ended.recv_timeout(2 * PATIENCE), Err(RecvTimeoutError::Timeout), "somebody waits for ever");
+    running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
 fn next<T>(news: &Receiver<T>) -> T {
@@ -61,93 +61,96 @@ fn next<T>(news: &Receiver<T>) -> T {
 
 #[test]
 fn an_open_gate_lets_everybody_in_and_gives_passes_to_changes_only() {
-    let gate = Gate::default();
-    let (decision, first) = gate.enter(Change, || "store").unwrap();
-    assert_eq!(decision, "store");
-    assert!(first.is_some());
-    let (_, second) = gate.enter(Change, || ()).unwrap();
-    assert!(second.is_some(), "changes do not wait for each other");
-    let (_, none) = gate.enter(Look, || ()).unwrap();
-    assert!(none.is_none());
+    in_time(|| {
+        let gate = Gate::default();
+        let (decision, first) = gate.enter(Change, || "store").unwrap();
+        assert_eq!(decision, "store");
+        assert!(first.is_some());
+        let (_, second) = gate.enter(Change, || ()).unwrap();
+        assert!(second.is_some(), "changes do not wait for each other");
+        let (_, none) = gate.enter(Look, || ()).unwrap();
+        assert!(none.is_none());
+    });
 }
 
 #[test]
 fn a_rebalance_begins_at_once_when_nothing_is_in_progress() {
     // spec 4.6
-    let gate = Gate::default();
-    drop(gate.enter(Change, || ()).unwrap());
-    let _ = gate.enter(Look, || ()).unwrap();
-    assert!(gate.close());
-    gate.open();
-    assert!(gate.close(), "and again");
+    in_time(|| {
+        let gate = Gate::default();
+        drop(gate.enter(Change, || ()).unwrap());
+        let _ = gate.enter(Look, || ()).unwrap();
+        assert!(gate.close());
+        gate.open();
+        assert!(gate.close(), "and again");
+    });
 }
 
 #[test]
 fn a_rebalance_waits_for_every_change_in_progress() {
     // spec 4.6
-    let gate = Gate::default();
-    let (_, first) = gate.enter(Change, || ()).unwrap();
-    let (_, second) = gate.enter(Change, || ()).unwrap();
-    thread::scope(|scope| {
-        let _guard = ShutIfPanicking(&gate);
-        let closing = scope.spawn(|| gate.close());
-        until(|| gate.is_closing());
-        drop(first);
-        assert!(gate.is_closing(), "one is left");
-        drop(second);
-        assert!(closing.join().unwrap());
+    in_time(|| {
+        let gate = Gate::default();
+        let (_, first) = gate.enter(Change, || ()).unwrap();
+        let (_, second) = gate.enter(Change, || ()).unwrap();
+        thread::scope(|scope| {
+            let closing = scope.spawn(|| gate.close());
+            until(|| gate.is_closing());
+            drop(first);
+            assert!(gate.is_closing(), "one is left");
+            drop(second);
+            assert!(closing.join().unwrap());
+        });
     });
 }
 
 #[test]
 fn looks_pass_while_a_rebalance_waits_and_changes_do_not() {
     // spec 4.6: nobody's LOAD waits for somebody else's STORE
-    let gate = Gate::default();
-    let (decided, decisions) = channel();
-    let (_, pass) = gate.enter(Change, || ()).unwrap();
-    thread::scope(|scope| {
-        let _guard = ShutIfPanicking(&gate);
-        let closing = scope.spawn(|| gate.close());
-        until(|| gate.is_closing());
-        line_up(scope, &gate, Change, 1, &decided);
-        let (decision, _) = gate.enter(Look, || "at once").unwrap();
-        assert_eq!(decision, "at once");
-        drop(pass);
-        assert!(closing.join().unwrap());
-        assert!(decisions.try_recv().is_err(), "the change is not part of what was waited for");
-        line_up(scope, &gate, Look, 2, &decided); // closed: a look waits, too
-        gate.open();
-        assert_eq!([next(&decisions), next(&decisions)], [1, 2]);
+    in_time(|| {
+        let gate = Gate::default();
+        let (decided, decisions) = channel();
+        let (_, pass) = gate.enter(Change, || ()).unwrap();
+        thread::scope(|scope| {
+            let closing = scope.spawn(|| gate.close());
+            until(|| gate.is_closing());
+            line_up(scope, &gate, Change, 1, &decided);
+            let (decision, _) = gate.enter(Look, || "at once").unwrap();
+            assert_eq!(decision, "at once");
+            drop(pass);
+            assert!(closing.join().unwrap());
+            assert!(decisions.try_recv().is_err(), "the change is not part of what was waited for");
+            line_up(scope, &gate, Look, 2, &decided); // closed: a look waits, too
+            gate.open();
+            assert_eq!([next(&decisions), next(&decisions)], [1, 2]);
+        });
     });
 }
 
 #[test]
 fn those_in_line_get_in_after_the_rebalance_first_come_first() {
     // spec 4.6: none is refused or lost
-    let gate = Gate::default();
-    for round in 0..50 {
-        let (decided, decisions) = channel();
-        assert!(gate.close());
-        thread::scope(|scope| {
-            let _guard = ShutIfPanicking(&gate);
-            for number in 0..6 {
-                let request = if (round + number) % 3 == 0 { Look } else { Change };
-                line_up(scope, &gate, request, number, &decided);
-            }
-            assert!(decisions.try_recv().is_err(), "decided while closed");
-            gate.open();
-            let order: Vec<_> = (0..6).map(|_| next(&decisions)).collect();
-            assert_eq!(order, [0, 1, 2, 3, 4, 5], "round {round}");
-        });
-    }
+    in_time(|| {
+        let gate = Gate::default();
+        for round in 0..50 {
+            let (decided, decisions) = channel();
+            assert!(gate.close());
+            thread::scope(|scope| {
+                for number in 0..6 {
+                    let request = if (round + number) % 3 == 0 { Look } else { Change };
+                    line_up(scope, &gate, request, number, &decided);
+                }
+                assert!(decisions.try_recv().is_err(), "decided while closed");
+                gate.open();
+                let order: Vec<_> = (0..6).map(|_| next(&decisions)).collect();
+                assert_eq!(order, [0, 1, 2, 3, 4, 5], "round {round}");
+            });
+        }
+    });
 }
 
 /// Opens the gate with two changes in line: 0, which is deciding until what is returned is told, and 1.
-fn decide_slowly<'s, 'e: 's>(
-    scope: &'s thread::Scope<'s, 'e>,
-    gate: &'e Gate,
-    decided: &std::sync::mpsc::Sender<usize>,
-) -> std::sync::mpsc::Sender<()> {
+fn decide_slowly<'s, 'e: 's>(scope: &'s thread::Scope<'s, 'e>, gate: &'e Gate, decided: &Sender<usize>) -> Sender<()> {
     let (let_go, held) = channel();
     let (deciding, is_deciding) = channel();
     assert!(gate.close());
@@ -169,159 +172,165 @@ fn decide_slowly<'s, 'e: 's>(
 
 #[test]
 fn whoever_comes_while_the_line_is_served_stands_behind_it() {
-    let gate = Gate::default();
-    let (decided, decisions) = channel();
-    thread::scope(|scope| {
-        let _guard = ShutIfPanicking(&gate);
-        let let_go = decide_slowly(scope, &gate, &decided);
-        line_up(scope, &gate, Look, 2, &decided);
-        line_up(scope, &gate, Change, 3, &decided);
-        let_go.send(()).unwrap();
-        assert_eq!((0..4).map(|_| next(&decisions)).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    in_time(|| {
+        let gate = Gate::default();
+        let (decided, decisions) = channel();
+        thread::scope(|scope| {
+            let let_go = decide_slowly(scope, &gate, &decided);
+            line_up(scope, &gate, Look, 2, &decided);
+            line_up(scope, &gate, Change, 3, &decided);
+            let_go.send(()).unwrap();
+            assert_eq!((0..4).map(|_| next(&decisions)).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        });
+        let (_, pass) = gate.enter(Change, || ()).unwrap();
+        assert!(pass.is_some(), "with the line served the gate is simply open");
     });
-    let (_, pass) = gate.enter(Change, || ()).unwrap();
-    assert!(pass.is_some(), "with the line served the gate is simply open");
 }
 
 #[test]
 fn the_next_rebalance_waits_for_those_in_line_before_it_and_not_for_those_after() {
     // spec 4.6: a busy line keeps no rebalance from beginning
-    let gate = Gate::default();
-    let (decided, decisions) = channel();
-    thread::scope(|scope| {
-        let _guard = ShutIfPanicking(&gate);
-        let let_go = decide_slowly(scope, &gate, &decided);
-        let closing = scope.spawn(|| gate.close());
-        until(|| gate.is_closing());
-        line_up(scope, &gate, Change, 2, &decided);
-        let _ = gate.enter(Look, || decided.send(9).unwrap()).unwrap(); // not waiting for anybody
-        let_go.send(()).unwrap();
-        assert!(closing.join().unwrap());
-        let mut before = [next(&decisions), next(&decisions), next(&decisions)];
-        before.sort();
-        assert_eq!(before, [0, 1, 9]);
-        assert!(decisions.try_recv().is_err(), "2 has come too late for this time");
-        gate.open();
-        assert_eq!(next(&decisions), 2);
+    in_time(|| {
+        let gate = Gate::default();
+        let (decided, decisions) = channel();
+        thread::scope(|scope| {
+            let let_go = decide_slowly(scope, &gate, &decided);
+            let closing = scope.spawn(|| gate.close());
+            until(|| gate.is_closing());
+            line_up(scope, &gate, Change, 2, &decided);
+            let _ = gate.enter(Look, || decided.send(9).unwrap()).unwrap(); // not waiting for anybody
+            let_go.send(()).unwrap();
+            assert!(closing.join().unwrap());
+            let mut before = [next(&decisions), next(&decisions), next(&decisions)];
+            before.sort();
+            assert_eq!(before, [0, 1, 9]);
+            assert!(decisions.try_recv().is_err(), "2 has come too late for this time");
+            gate.open();
+            assert_eq!(next(&decisions), 2);
+        });
     });
 }
 
 #[test]
 fn a_shut_gate_sends_everybody_away_now_and_in_future() {
-    let gate = Gate::default();
-    let (decided, decisions) = channel::<usize>();
-    assert!(gate.close());
-    thread::scope(|scope| {
-        let _guard = ShutIfPanicking(&gate);
-        let waiting = [Look, Change, Change].map(|request| {
-            let already = gate.in_line();
-            let thread = scope.spawn({
-                let (gate, decided) = (&gate, decided.clone());
-                move || gate.enter(request, || decided.send(0).unwrap()).map(drop)
+    in_time(|| {
+        let gate = Gate::default();
+        let (decided, decisions) = channel::<usize>();
+        assert!(gate.close());
+        thread::scope(|scope| {
+            let waiting = [Look, Change, Change].map(|request| {
+                let already = gate.in_line();
+                let thread = scope.spawn({
+                    let (gate, decided) = (&gate, decided.clone());
+                    move || gate.enter(request, || decided.send(0).unwrap()).map(drop)
+                });
+                until(|| gate.in_line() == already + 1);
+                thread
             });
-            until(|| gate.in_line() == already + 1);
-            thread
+            gate.shut();
+            for thread in waiting {
+                assert_eq!(thread.join().unwrap(), Err(Shut));
+            }
         });
-        gate.shut();
-        for thread in waiting {
-            assert_eq!(thread.join().unwrap(), Err(Shut));
+        for request in [Look, Change] {
+            assert_eq!(gate.enter(request, || decided.send(0).unwrap()).map(drop), Err(Shut));
         }
+        assert!(!gate.close());
+        gate.open();
+        assert_eq!(gate.enter(Look, || ()).map(drop), Err(Shut), "for good");
+        assert!(decisions.try_recv().is_err(), "whoever is sent away has not decided");
     });
-    for request in [Look, Change] {
-        assert_eq!(gate.enter(request, || decided.send(0).unwrap()).map(drop), Err(Shut));
-    }
-    assert!(!gate.close());
-    gate.open();
-    assert_eq!(gate.enter(Look, || ()).map(drop), Err(Shut), "for good");
-    assert!(decisions.try_recv().is_err(), "whoever is sent away has not decided");
 }
 
 #[test]
 fn a_rebalance_that_waits_is_sent_away_by_the_shutting_of_the_gate() {
-    let gate = Gate::default();
-    let (_, pass) = gate.enter(Change, || ()).unwrap();
-    thread::scope(|scope| {
-        let _guard = ShutIfPanicking(&gate);
-        let closing = scope.spawn(|| gate.close());
-        until(|| gate.is_closing());
-        gate.shut();
-        assert!(!closing.join().unwrap());
+    in_time(|| {
+        let gate = Gate::default();
+        let (_, pass) = gate.enter(Change, || ()).unwrap();
+        thread::scope(|scope| {
+            let closing = scope.spawn(|| gate.close());
+            until(|| gate.is_closing());
+            gate.shut();
+            assert!(!closing.join().unwrap());
+        });
+        drop(pass); // those who are in may still leave
     });
-    drop(pass); // those who are in may still leave
 }
 
 #[test]
 fn a_decision_that_panics_leaves_the_gate_in_order() {
-    let gate = Gate::default();
-    let (decided, decisions) = channel();
-    assert!(gate.close());
-    thread::scope(|scope| {
-        let _guard = ShutIfPanicking(&gate);
-        let panicking = scope.spawn(|| {
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                let _ = gate.enter(Change, || std::panic::resume_unwind(Box::new("quietly")));
-            }))
-        });
-        until(|| gate.in_line() == 1);
-        line_up(scope, &gate, Change, 1, &decided);
-        gate.open();
-        assert!(panicking.join().unwrap().is_err());
-        assert_eq!(next(&decisions), 1);
+    in_time(|| {
+        let gate = Gate::default();
+        let (decided, decisions) = channel();
         assert!(gate.close());
+        thread::scope(|scope| {
+            let panicking = scope.spawn(|| {
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    let _ = gate.enter(Change, || std::panic::resume_unwind(Box::new("quietly")));
+                }))
+            });
+            until(|| gate.in_line() == 1);
+            line_up(scope, &gate, Change, 1, &decided);
+            gate.open();
+            assert!(panicking.join().unwrap().is_err());
+            assert_eq!(next(&decisions), 1);
+            assert!(gate.close());
+        });
     });
 }
 
 #[test]
 fn under_load_nothing_changes_while_closed_and_everybody_gets_in() {
     // spec 4.6
-    const THREADS: usize = 16;
-    const REQUESTS: usize = 1_000;
-    let gate = Gate::default();
-    let is_closed = AtomicBool::new(false);
-    let (inside, entered, left) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
-    let mut rebalances = 0;
-    thread::scope(|scope| {
-        let _guard = ShutIfPanicking(&gate);
-        for thread in 0..THREADS {
-            let (gate, is_closed, inside, entered, left) = (&gate, &is_closed, &inside, &entered, &left);
-            scope.spawn(move || {
-                let _leaves = Leaves(left);
-                for turn in 0..REQUESTS {
-                    let request = if (thread + turn) % 4 == 0 { Look } else { Change };
-                    let decide = || {
-                        if request == Change {
-                            inside.fetch_add(1, Ordering::SeqCst);
-                            assert!(!is_closed.load(Ordering::SeqCst), "a change is decided while closed");
+    in_time(|| {
+        const THREADS: usize = 16;
+        const REQUESTS: usize = 1_000;
+        let gate = Gate::default();
+        let is_closed = AtomicBool::new(false);
+        let (inside, entered, left) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let mut rebalances = 0;
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (gate, is_closed, inside, entered, left) = (&gate, &is_closed, &inside, &entered, &left);
+                scope.spawn(move || {
+                    let _leaves = Leaves(left);
+                    for turn in 0..REQUESTS {
+                        let request = if (thread + turn) % 4 == 0 { Look } else { Change };
+                        let decide = || {
+                            if request == Change {
+                                inside.fetch_add(1, Ordering::SeqCst);
+                                assert!(!is_closed.load(Ordering::SeqCst), "a change is decided while closed");
+                            }
+                        };
+                        let (_, pass) = gate.enter(request, decide).unwrap();
+                        entered.fetch_add(1, Ordering::SeqCst);
+                        if turn % 7 == 0 {
+                            thread::yield_now();
                         }
-                    };
-                    let (_, pass) = gate.enter(request, decide).unwrap();
-                    entered.fetch_add(1, Ordering::SeqCst);
-                    if turn % 7 == 0 {
-                        thread::yield_now();
+                        if request == Change {
+                            assert!(!is_closed.load(Ordering::SeqCst), "closed although a change is in progress");
+                            inside.fetch_sub(1, Ordering::SeqCst);
+                        }
+                        drop(pass);
                     }
-                    if request == Change {
-                        assert!(!is_closed.load(Ordering::SeqCst), "closed although a change is in progress");
-                        inside.fetch_sub(1, Ordering::SeqCst);
-                    }
-                    drop(pass);
-                }
-            });
-        }
-        // As many rebalances as fit in; each sees a state that stands still.
-        while left.load(Ordering::SeqCst) < THREADS {
-            assert!(gate.close());
-            is_closed.store(true, Ordering::SeqCst);
-            assert_eq!(inside.load(Ordering::SeqCst), 0);
-            thread::yield_now();
-            assert_eq!(inside.load(Ordering::SeqCst), 0);
-            is_closed.store(false, Ordering::SeqCst);
-            gate.open();
-            rebalances += 1;
-        }
+                });
+            }
+            // As many rebalances as fit in; each sees a state that stands still.
+            while left.load(Ordering::SeqCst) < THREADS {
+                assert!(gate.close());
+                is_closed.store(true, Ordering::SeqCst);
+                assert_eq!(inside.load(Ordering::SeqCst), 0);
+                thread::yield_now();
+                assert_eq!(inside.load(Ordering::SeqCst), 0);
+                is_closed.store(false, Ordering::SeqCst);
+                gate.open();
+                rebalances += 1;
+            }
+        });
+        assert_eq!(entered.into_inner(), THREADS * REQUESTS);
+        assert!(rebalances > 0);
+        assert!(gate.state.lock().is_empty());
     });
-    assert_eq!(entered.into_inner(), THREADS * REQUESTS);
-    assert!(rebalances > 0);
-    assert!(gate.state.lock().is_empty());
 }
 
 /// Counts a thread that has ended, however it did.

@@ -1,6 +1,7 @@
 //! The semantics of Java's streams, byte by byte. (spec 2.1 to 2.3, 2.7)
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 
 use super::*;
@@ -413,21 +414,17 @@ fn receive_within_gives_up_in_time_and_keeps_what_had_come() {
 fn receive_within_bounds_the_whole_line_and_not_each_piece_of_it() {
     // spec 2.7: a peer that dribbles does not hold anybody up
     let (mut connection, mut peer) = pair();
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let (stop, stopped) = channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
-            while stopped.recv_timeout(Duration::from_millis(2)).is_err_and(|e| e == DRIBBLING) {
-                if peer.write_all(b"x").is_err() {
-                    return;
-                }
-            }
+            let end = Instant::now() + PATIENCE;
+            let goes_on = || stopped.recv_timeout(Duration::from_millis(2)) == Err(RecvTimeoutError::Timeout);
+            while goes_on() && Instant::now() < end && peer.write_all(b"x").is_ok() {}
         });
         assert_eq!(kind(connection.receive_within(Duration::from_millis(50))), ErrorKind::TimedOut);
         drop(stop);
     });
 }
-
-const DRIBBLING: std::sync::mpsc::RecvTimeoutError = std::sync::mpsc::RecvTimeoutError::Timeout;
 
 #[test]
 fn the_wait_for_the_end_tells_an_orderly_end_from_anything_else() {
