@@ -37,7 +37,7 @@ struct Arguments {
     /// address to listen on; all of this machine's, IPv4 and IPv6, unless given
     #[argh(option)]
     bind: Option<IpAddr>,
-    /// log as the 2021 edition does: into dstore_<port>_<ms>.log in this folder and on stdout, without times
+    /// log as the 2021 edition does: into dstore_PORT_MS.log in this folder and on stdout, without times
     #[argh(switch)]
     log_2021: bool,
     /// longest line in bytes that the Controller may send (default 268435456)

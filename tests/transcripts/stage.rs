@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -650,10 +650,26 @@ fn describe_heard(what: &Heard) -> String {
 }
 
 /// A listener that can be asked whether somebody has come.
+///
+/// Its port is none of those that systems give out by themselves: whoever still believes that some process of another
+/// test listens at such a port would come to us instead, and a connection more than was used is a failure.
 fn listen() -> io::Result<TcpListener> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    const PORTS: std::ops::Range<u32> = 10_000..30_000;
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Processes at the same time begin at different places.
+        let tried = TRIED.fetch_add(1, Ordering::Relaxed);
+        let place = std::process::id().wrapping_mul(997).wrapping_add(tried) % (PORTS.end - PORTS.start);
+        let port = u16::try_from(PORTS.start + place).expect("a port");
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(listener) => {
+                listener.set_nonblocking(true)?;
+                return Ok(listener);
+            }
+            Err(error) if error.kind() == ErrorKind::AddrInUse && tried < PORTS.end - PORTS.start => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// A fresh folder that goes with its case.
