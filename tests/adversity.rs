@@ -2,19 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
 use stevedore::index::{Index, Survey};
 use stevedore::protocol::{Address, Connection, FileName, Message, Order, Transfer};
 use stevedore::{controller, dstore};
 
 mod common;
-use common::{PATIENCE, TempFolder, comes_true, eventually};
+use common::{PATIENCE, TempFolder, comes_true, eventually, full_listener, is_connecting_to};
 
 fn name(text: &str) -> FileName {
     text.parse().unwrap()
@@ -46,21 +45,6 @@ fn dstore_and_controller(timeout: Duration, folder: &TempFolder) -> (dstore::Han
     let mut controller = Connection::new(Arc::new(listener.accept().unwrap().0)).unwrap();
     assert!(matches!(receive(&mut controller), Message::Join { .. }));
     (dstore, controller)
-}
-
-/// Has the kernel accept what it will, for somebody who never accepts any: from then on connections are not even
-/// refused. The streams have to be kept.
-fn full_listener() -> (Socket, u16, Vec<TcpStream>) {
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    listener.bind(&loopback(0).into()).unwrap();
-    listener.listen(1).unwrap();
-    let address = listener.local_addr().unwrap().as_socket().unwrap();
-    let mut accepted = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
-        accepted.push(stream);
-        assert!(accepted.len() < 1000, "this kernel accepts without end");
-    }
-    (listener, address.port(), accepted)
 }
 
 #[test]
@@ -168,7 +152,7 @@ fn no_dstore_is_told_to_remove_what_it_is_about_to_be_sent() {
 #[test]
 fn a_dstore_stops_at_once_while_it_connects_to_a_peer_that_takes_no_connection() {
     // spec 4.6.5; design: whatever a thread waits for, dropping its owner ends it
-    let (_listener, port, _accepted) = full_listener();
+    let (_full, port) = full_listener();
     let full = Address::local(port).unwrap();
     let folder = TempFolder::new();
     let (dstore, controller) = dstore_and_controller(PATIENCE, &folder);
@@ -182,15 +166,6 @@ fn a_dstore_stops_at_once_while_it_connects_to_a_peer_that_takes_no_connection()
         stopped.send(()).unwrap();
     });
     assert!(has_stopped.recv_timeout(Duration::from_secs(5)).is_ok(), "it waits for the timeout of {PATIENCE:?}");
-}
-
-/// Whether there is a connection to `port` that has not come about yet: in Linux's list, of state 2.
-fn is_connecting_to(port: u16) -> bool {
-    let list = fs::read_to_string("/proc/self/net/tcp").unwrap();
-    list.lines().any(|line| {
-        let mut words = line.split_whitespace().skip(2);
-        words.next().is_some_and(|remote| remote.ends_with(&format!(":{port:04X}"))) && words.next() == Some("02")
-    })
 }
 
 #[test]

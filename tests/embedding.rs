@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use stevedore::{controller, dstore};
 
 mod common;
-use common::TempFolder;
+use common::{TempFolder, eventually, full_listener, is_connecting_to};
 
 /// So long that a test which waits for any timeout cannot pass.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -164,6 +164,71 @@ fn a_copy_in_progress() {
     [controller, receiver].into_iter().for_each(Peer::expect_end);
 }
 
+/// A Dstore whose Controller is the test itself, with a file that it has been told to send to `port`.
+fn dstore_that_sends(folder: &TempFolder, size: u64, port: u16) -> (dstore::Handle, Peer) {
+    let controller = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dstore = start_dstore(controller.local_addr().unwrap().port(), folder);
+    let mut controller = Peer::new(controller.accept().unwrap().0);
+    assert!(controller.hear().starts_with("JOIN "));
+    fs::File::create(folder.path().join("f")).unwrap().set_len(size).unwrap();
+    controller.say(&format!("REBALANCE 1 f 1 {port} 0"));
+    (dstore, controller)
+}
+
+/// A Dstore sends a copy to a peer that takes none of it, and to one that takes all of it and does not close.
+fn copies_that_stall() {
+    for (size, taken) in [(50 << 20, 0), (1000, 1000)] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let folder = TempFolder::new();
+        let (dstore, controller) = dstore_that_sends(&folder, size, listener.local_addr().unwrap().port());
+        let mut receiver = Peer::new(listener.accept().unwrap().0);
+        assert_eq!(receiver.hear(), format!("REBALANCE_STORE f {size}"));
+        receiver.say("ACK");
+        receiver.0.read_exact(&mut vec![0; taken]).unwrap();
+        drop(dstore);
+        [controller, receiver].into_iter().for_each(Peer::expect_end);
+    }
+}
+
+/// A Dstore waits for a connection to a peer that accepts none.
+fn a_connection_in_progress() {
+    let (_full, port) = full_listener();
+    let folder = TempFolder::new();
+    let (dstore, controller) = dstore_that_sends(&folder, 1000, port);
+    eventually("it connects", || is_connecting_to(port));
+    drop(dstore);
+    controller.expect_end();
+}
+
+/// The Controller has more to say to a Dstore and to a client than they, and the sockets, take.
+fn peers_that_read_nothing() {
+    let (controller, cport) = start_controller(1);
+    let mut dstore = Peer::connect(cport);
+    dstore.say("JOIN 9");
+    assert_eq!(dstore.hear(), "LIST");
+    dstore.say("LIST");
+    settle(&controller, 1);
+    let mut client = Peer::connect(cport);
+    client.say(&format!("STORE {} 1", "x".repeat(255)));
+    assert_eq!(client.hear(), "STORE_TO 9");
+    dstore.say(&format!("STORE_ACK {}", "x".repeat(255)));
+    assert_eq!(client.hear(), "STORE_COMPLETE");
+    client.say(&vec!["LIST"; 100_000].join("\n"));
+    assert!(client.0.get_ref().peek(&mut [0]).unwrap() > 0);
+
+    // Another one joins, with so many files to be removed that the order does not fit.
+    let mut newcomer = Peer::connect(cport);
+    newcomer.say("JOIN 10");
+    assert_eq!([dstore.hear(), newcomer.hear()], ["LIST", "LIST"]);
+    let orphans: Vec<_> = (0..50_000).map(|number| format!("{number:0255}")).collect();
+    newcomer.say(&format!("LIST {}", orphans.join(" ")));
+    dstore.say(&format!("LIST {}", "x".repeat(255)));
+    assert_eq!(dstore.hear(), "REBALANCE 0 0");
+    assert!(newcomer.0.get_ref().peek(&mut [0]).unwrap() > 0);
+    drop(controller);
+    [dstore, client, newcomer].into_iter().for_each(Peer::expect_end);
+}
+
 /// The Controller has gone first.
 fn an_orphaned_dstore() {
     let (controller, cport) = start_controller(1);
@@ -184,12 +249,15 @@ fn a_dstore_that_cannot_start() {
 
 #[test]
 fn a_dropped_handle_leaves_no_thread_and_no_descriptor() {
-    let cases: [(&str, fn()); 7] = [
+    let cases: [(&str, fn()); 10] = [
         ("idle connections", idle_connections),
         ("operations in progress", operations_in_progress),
         ("a line at the gate", a_line_at_the_gate),
         ("a transfer in progress", a_transfer_in_progress),
         ("a copy in progress", a_copy_in_progress),
+        ("copies that stall", copies_that_stall),
+        ("a connection in progress", a_connection_in_progress),
+        ("peers that read nothing", peers_that_read_nothing),
         ("an orphaned Dstore", an_orphaned_dstore),
         ("a Dstore that cannot start", a_dstore_that_cannot_start),
     ];

@@ -2,12 +2,13 @@
 #![allow(dead_code)]
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use stevedore::client::Client;
 use stevedore::controller::{self, Status};
 use stevedore::dstore;
@@ -111,6 +112,35 @@ pub fn comes_true(patience: Duration, mut condition: impl FnMut() -> bool) -> bo
         thread::sleep(Duration::from_millis(2));
     }
     true
+}
+
+/// Where nobody accepts connections, and where they are not refused either. Lasts as long as what is returned first.
+pub fn full_listener() -> (Full, u16) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    listener.listen(1).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut accepted = Vec::new(); // by the kernel, until it has enough
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        accepted.push(stream);
+        assert!(accepted.len() < 1000, "this kernel accepts without end");
+    }
+    (Full { _listener: listener, _accepted: accepted }, address.port())
+}
+
+/// See [`full_listener`].
+pub struct Full {
+    _listener: Socket,
+    _accepted: Vec<TcpStream>,
+}
+
+/// Whether there is a connection to `port` that has not come about yet: in Linux's list, of state 2.
+pub fn is_connecting_to(port: u16) -> bool {
+    let list = fs::read_to_string("/proc/self/net/tcp").unwrap();
+    list.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(2);
+        words.next().is_some_and(|remote| remote.ends_with(&format!(":{port:04X}"))) && words.next() == Some("02")
+    })
 }
 
 /// A folder of its own for a test, removed at the end.
