@@ -183,7 +183,7 @@ impl Index {
             }
         }
         for name in &departure.failed_stores {
-            self.abandon_store(name);
+            self.end_store(name);
         }
         for name in &departure.completed_removes {
             self.files.remove(name);
@@ -265,11 +265,7 @@ impl Index {
 
     /// The acknowledgements did not all come in time: the entry goes. False if the store had ended before. (spec 4.2)
     pub fn abandon_store(&mut self, name: &str) -> bool {
-        let Some(File { state: State::Storing(_), .. }) = self.files.get(name) else { return false };
-        let Some(File { state: State::Storing(storing), .. }) = self.files.remove(name) else { return false };
-        for dstore in storing.acknowledged.iter().chain(&storing.awaited) {
-            self.lighten(*dstore);
-        }
+        let Some(storing) = self.end_store(name) else { return false };
         // With no acknowledgement at all, it was the client that never sent anything. (spec 6.6)
         if !storing.acknowledged.is_empty() {
             for dstore in &storing.awaited {
@@ -278,7 +274,6 @@ impl Index {
                 }
             }
         }
-        self.in_progress.remove(name);
         true
     }
 
@@ -361,6 +356,17 @@ impl Index {
         }
         members.sort_unstable();
         members.into_iter().map(|(.., dstore)| dstore).collect()
+    }
+
+    /// Takes a store that is in progress out of the index.
+    fn end_store(&mut self, name: &str) -> Option<Box<Storing>> {
+        let Some(File { state: State::Storing(_), .. }) = self.files.get(name) else { return None };
+        let Some(File { state: State::Storing(storing), .. }) = self.files.remove(name) else { return None };
+        for dstore in storing.acknowledged.iter().chain(&storing.awaited) {
+            self.lighten(*dstore);
+        }
+        self.in_progress.remove(name);
+        Some(storing)
     }
 
     fn lighten(&mut self, dstore: DstoreId) {

@@ -465,3 +465,13 @@ fn a_client_that_sends_nothing_casts_no_suspicion_on_dstores() {
         index.abandon_store("wrong");
     }
 }
+
+#[test]
+fn a_departure_casts_no_suspicion_on_those_that_stay() {
+    // spec 7.2, 7.3: their acknowledgements had still time to come
+    let (mut index, ids) = index(3, 5);
+    index.begin_store(&name("f"), 1).unwrap(); // on 1, 2 and 3
+    index.acknowledge_store("f", ids[0]);
+    index.leave(ids[1]);
+    assert_eq!(ports(&index.begin_store(&name("g"), 1).unwrap()), ["1", "3", "4"]);
+}
