@@ -33,7 +33,15 @@ fn listen() -> (TcpListener, u16) {
 }
 
 fn accept(listener: &TcpListener) -> Connection {
-    Connection::new(Arc::new(listener.accept().unwrap().0)).unwrap()
+    listener.set_nonblocking(true).unwrap();
+    let mut accepted = None;
+    eventually("somebody connects", || {
+        accepted = listener.accept().ok();
+        accepted.is_some()
+    });
+    let (stream, _) = accepted.expect("just awaited");
+    stream.set_nonblocking(false).unwrap();
+    Connection::new(Arc::new(stream)).unwrap()
 }
 
 fn receive(connection: &mut Connection) -> Message {
@@ -164,7 +172,8 @@ fn with_too_few_dstores_everything_is_refused_and_nothing_any_more_once_there_ar
 fn a_source_that_ends_early_stores_nothing_and_leaves_the_client_usable() {
     // spec 2.3, 7.11
     let cluster = Cluster::start(2, 2);
-    let mut client = cluster.client();
+    // The Controller waits for acknowledgements for longer than this client would wait for it.
+    let mut client = Client::connect(cluster.address(), PATIENCE / 3).unwrap();
     for (file, has, promised) in [("empty", 0, 1), ("short", 9_999, 10_000), ("long", 2_000_000, 5_000_000)] {
         let error = client.store(file, promised, &mut &bytes(1, has)[..]).unwrap_err();
         assert!(matches!(&error, Error::Local(error) if error.kind() == io::ErrorKind::UnexpectedEof), "{error:?}");
@@ -363,7 +372,7 @@ fn a_load_that_fails_leaves_what_was_there_and_nothing_half_written() {
     assert!(matches!(client.load_file("missing", &path), Err(Error::DoesNotExist(_))));
     assert_eq!(fs::read_to_string(&path).unwrap(), "before");
     assert!(client.load_bytes("f").is_err_and(is_load_failure));
-    assert!(cutters.iter().all(|cutter| cutter.loads() >= 3), "each holder is tried in each load");
+    assert_eq!(cutters.each_ref().map(ForeignDstore::loads), [3, 3], "each holder is tried once in each load");
 
     cutters[1].change(|habit| habit.cuts_at = None);
     assert_eq!(client.load_file("f", &path).unwrap(), 200_000);
