@@ -25,9 +25,10 @@ pub struct Cluster {
 
 /// One Dstore of a cluster. Its folder outlives it.
 pub struct Dstore {
-    pub port: u16,
-    pub folder: TempFolder,
+    // Dropped in this order: a folder that is still written to cannot be removed.
     handle: Option<dstore::Handle>,
+    pub folder: TempFolder,
+    pub port: u16,
 }
 
 impl Cluster {
