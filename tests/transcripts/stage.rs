@@ -179,9 +179,12 @@ impl Stage {
                 }
             }
             let System::Controller(handle) = &self.system else { unreachable!("only a cluster is joined") };
-            let at_rest =
-                handle.wait_until(self.patience, |status| status.members.len() == joined && status.is_at_rest);
-            at_rest.ok_or("no end of the rebalance that a JOIN caused")?;
+            let settled = handle.wait_until(self.patience, |status| {
+                // With a short period the next rebalance may run already, and wait for answers.
+                let is_served = joined >= replicas && status.rebalances > (joined - replicas) as u64;
+                status.members.len() == joined && (status.is_at_rest || is_served)
+            });
+            settled.ok_or("no end of the rebalance that a JOIN caused")?;
         }
         Ok(())
     }
