@@ -9,7 +9,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use super::message::{Message, ParseError};
 
@@ -19,6 +19,9 @@ pub const CLIENT_LINE_LIMIT: usize = 64 << 10;
 /// The longest line in bytes between Controller and Dstore unless told otherwise: a LIST or REBALANCE of a
 /// million names is legitimate there.
 pub const DSTORE_LINE_LIMIT: usize = 256 << 20;
+
+/// After how long a machine that answers nothing any more counts as dead unless told otherwise.
+pub const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// The log target of every message sent or received, at level `info`.
 pub const MESSAGE_LOG: &str = "stevedore::messages";
@@ -266,6 +269,28 @@ impl Outgoing {
     /// Makes writes fail once the peer has accepted nothing for `stall`.
     pub fn limit_stalls(&self, stall: Duration) -> io::Result<()> {
         self.stream.set_write_timeout(Some(stall))
+    }
+
+    /// Ends the connection when the other end's machine has answered nothing for `within` (to whole seconds, and a
+    /// quarter more at most): neither to what it was sent, nor to the kernel's question whether it is still there.
+    /// Asks nothing of a peer's program, which may be idle as long as it likes. (spec 2.7)
+    ///
+    /// On Linux a peer that takes nothing it is sent for as long counts as dead, too.
+    pub fn notice_death(&self, within: Duration) {
+        const QUESTIONS: u32 = 4;
+        const SHORTEST: Duration = Duration::from_secs(1); // what the kernel can count in
+        let socket = SockRef::from(&*self.stream);
+        let keepalive = TcpKeepalive::new().with_time((within / 2).max(SHORTEST));
+        #[cfg(not(windows))]
+        let keepalive = keepalive.with_retries(QUESTIONS);
+        let keepalive = keepalive.with_interval((within / 2 / QUESTIONS).max(SHORTEST));
+        let asked = socket.set_tcp_keepalive(&keepalive);
+        // Without it, what has been sent and not acknowledged would be repeated for a quarter of an hour first.
+        #[cfg(target_os = "linux")]
+        let asked = asked.and_then(|()| socket.set_tcp_user_timeout(Some(within.max(SHORTEST))));
+        if let Err(error) = asked {
+            log::warn!("{}: nobody will notice if its machine dies: {error}", self.remote);
+        }
     }
 
     /// The other end.
