@@ -30,11 +30,16 @@ impl Program {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(folder).env("RUST_LOG", log_level).stdin(Stdio::null());
         let mut started = Self::spawn(command);
-        started.wait_for_log("listening on ");
-        let said = started.seen.iter().find_map(|line| line.split_once("listening on "));
-        started.port = said.and_then(|(_, port)| port.parse().ok()).expect("a port");
-        started.name = format!("{} on {}", started.name, started.port);
+        started.wait_until_it_listens();
         started
+    }
+
+    /// Waits until a server says where it listens.
+    pub fn wait_until_it_listens(&mut self) {
+        self.wait_for_log("listening on ");
+        let said = self.seen.iter().find_map(|line| line.split_once("listening on "));
+        self.port = said.and_then(|(_, port)| port.parse().ok()).expect("a port");
+        self.name = format!("{} on {}", self.name, self.port);
     }
 
     /// Runs any command, and waits for nothing.
@@ -55,22 +60,21 @@ impl Program {
 
     /// Waits until a line of the log holds `text`.
     pub fn wait_for_log(&mut self, text: &str) {
-        if self.seen.iter().any(|line| line.contains(text)) {
-            return;
-        }
+        assert!(self.comes_to_log(text), "{} does not log {text:?}", self.name);
+    }
+
+    /// The same for what may not come; false if it does not, or the program ends without it.
+    pub fn comes_to_log(&mut self, text: &str) -> bool {
         let deadline = Instant::now() + PATIENCE;
+        let mut looked_at = 0;
         loop {
+            if self.seen[looked_at..].iter().any(|line| line.contains(text)) {
+                return true;
+            }
+            looked_at = self.seen.len();
             match self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    let is_it = line.contains(text);
-                    self.seen.push(line);
-                    if is_it {
-                        return;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    panic!("{} does not log {text:?}", self.name);
-                }
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
             }
         }
     }
