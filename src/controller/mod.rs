@@ -25,6 +25,7 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use crate::index::MemberStatus;
+use crate::protocol::complaint::complain;
 use crate::protocol::connection::{CLIENT_LINE_LIMIT, DSTORE_LINE_LIMIT, KEEPALIVE};
 use crate::protocol::{Connection, Message};
 use crate::server::{Crew, Server, listen};
@@ -241,7 +242,7 @@ fn serve(controller: &Arc<Controller>, stream: Arc<TcpStream>) {
     connection.outgoing().notice_death(controller.config.keepalive);
     let peer = connection.peer();
     if let Err(error) = serve_either(controller, connection) {
-        log::warn!("{peer}: connection closed: {error}");
+        complain(format_args!("{peer}: connection closed: {error}"));
     }
 }
 
@@ -251,7 +252,7 @@ fn serve_either(controller: &Arc<Controller>, mut connection: Connection) -> io:
         match line {
             Ok(Message::Join { address }) => return dstore_link::serve(controller, connection, address),
             Ok(request) => return ClientSession::new(controller, connection)?.serve(request),
-            Err(error) => log::warn!("{}: {error}; ignored", connection.peer()), // spec 2.6
+            Err(error) => connection.ignore(&error), // spec 2.6
         }
     }
     Ok(())
