@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, Tc
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use parking_lot::Mutex;
@@ -83,8 +83,7 @@ impl Server {
         self.stopping.store(true, Ordering::Release);
         // Linux wakes the accept at once. Elsewhere a throwaway connection does.
         if SockRef::from(&*self.listener).shutdown(Shutdown::Both).is_err() {
-            let port = self.listener.local_addr().map_or(0, |address| address.port());
-            let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+            let _ = self.listener.local_addr().and_then(|address| TcpStream::connect(reachable(address)));
         }
         let _ = accepting.join();
     }
@@ -101,31 +100,85 @@ fn accept<F>(listener: &TcpListener, stopping: &AtomicBool, crew: &Arc<Crew>, se
 where
     F: Fn(Arc<TcpStream>) + Send + Sync + 'static,
 {
-    let mut is_failing = false;
+    let mut trouble = Trouble::default();
     loop {
         let accepted = listener.accept();
         if stopping.load(Ordering::Acquire) {
             return;
         }
-        let outcome = accepted.and_then(|(stream, _)| {
-            let stream = Arc::new(stream);
-            let serve = Arc::clone(serve);
-            let guard = crew.adopt(&stream);
-            crew.run(move || {
-                serve(stream);
-                drop(guard);
-            })
-        });
+        let outcome = match accepted {
+            Err(error) if is_about_one_connection(&error) => continue,
+            accepted => accepted.and_then(|(stream, _)| {
+                let stream = Arc::new(stream);
+                let serve = Arc::clone(serve);
+                let guard = crew.adopt(&stream);
+                crew.run(move || {
+                    serve(stream);
+                    drop(guard);
+                })
+            }),
+        };
         match outcome {
-            Ok(()) => is_failing = false,
+            Ok(()) => trouble.is_over(),
             Err(error) => {
-                // Said once, not ten times a second.
-                if !is_failing {
-                    log::error!("cannot take new connections, will keep trying: {error}");
-                }
-                is_failing = true;
+                trouble.has_come(&error);
                 thread::sleep(BACK_OFF);
             }
+        }
+    }
+}
+
+/// Whether only the connection that was to be accepted has failed, so that the next one may be tried at once. All other
+/// errors are taken for a want of descriptors, memory or threads.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | Interrupted
+            | PermissionDenied
+            | NetworkDown
+            | NetworkUnreachable
+            | HostUnreachable
+            | TimedOut
+    )
+}
+
+/// Where an address that is listened on can be reached from this machine.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+/// What has been said about connections that cannot be taken: that it is so and that it is over, but not time after time
+/// where it comes and goes.
+#[derive(Default)]
+struct Trouble {
+    told: Option<Instant>,
+    is_on: bool,
+}
+
+impl Trouble {
+    /// It is not told again before this.
+    const QUIET: Duration = Duration::from_secs(10);
+
+    fn has_come(&mut self, error: &io::Error) {
+        if !self.is_on && self.told.is_none_or(|told| told.elapsed() >= Self::QUIET) {
+            log::error!("cannot take new connections, will keep trying: {error}");
+            self.told = Some(Instant::now());
+            self.is_on = true;
+        }
+    }
+
+    fn is_over(&mut self) {
+        if self.is_on {
+            log::warn!("can take new connections again");
+            self.is_on = false;
         }
     }
 }
@@ -226,5 +279,40 @@ pub struct Adopted {
 impl Drop for Adopted {
     fn drop(&mut self) {
         self.crew.sockets.lock().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn only_a_want_of_resources_makes_the_accept_loop_rest() {
+        // By Linux's numbers: EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN (no thread), and ECONNABORTED, EINTR, EPERM,
+        // ENETDOWN, EHOSTUNREACH, ENETUNREACH of the connection that was to come.
+        for (number, expected) in [24, 23, 105, 12, 11].map(|number| (number, false)).into_iter().chain([
+            (103, true),
+            (4, true),
+            (1, true),
+            (100, true),
+            (113, true),
+            (101, true),
+        ]) {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!(is_about_one_connection(&error), expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_listened_on_can_be_reached() {
+        for (listening, expected) in [
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:1", "[::1]:1"),
+            ("127.0.1.1:1", "127.0.1.1:1"),
+            ("[::1]:1", "[::1]:1"),
+        ] {
+            assert_eq!(reachable(listening.parse().unwrap()), expected.parse().unwrap());
+        }
     }
 }

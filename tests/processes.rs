@@ -5,117 +5,18 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 mod common;
-use common::TempFolder;
+use common::program::Program;
+use common::{PATIENCE, TempFolder};
 
 const CONTROLLER: &str = env!("CARGO_BIN_EXE_controller");
 const DSTORE: &str = env!("CARGO_BIN_EXE_dstore");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client");
 const CLUSTER: &str = env!("CARGO_BIN_EXE_cluster");
-
-/// Long enough for anything that a loaded machine does; waited for only by what fails.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A program that is running, killed when dropped. What it has said is shown if the test fails.
-struct Program {
-    child: Child,
-    port: u16,
-    log: Receiver<String>,
-    seen: Vec<String>,
-    name: String,
-}
-
-impl Program {
-    /// Starts a server in `folder`, and waits until it says where it listens.
-    fn start(program: &str, arguments: &[&str], folder: &Path) -> Self {
-        Self::start_with(program, arguments, folder, "info")
-    }
-
-    fn start_with(program: &str, arguments: &[&str], folder: &Path, log_level: &str) -> Self {
-        let mut child = Command::new(program)
-            .args(arguments)
-            .current_dir(folder)
-            .env("RUST_LOG", log_level)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (lines, log) = channel();
-        forward(child.stderr.take().unwrap(), lines.clone());
-        forward(child.stdout.take().unwrap(), lines);
-        let name = Path::new(program).file_name().unwrap().to_string_lossy().into_owned();
-        let mut started = Self { child, port: 0, log, seen: Vec::new(), name };
-        started.wait_for_log("listening on ");
-        let said = started.seen.iter().find_map(|line| line.split_once("listening on "));
-        started.port = said.and_then(|(_, port)| port.parse().ok()).expect("a port");
-        started.name = format!("{} on {}", started.name, started.port);
-        started
-    }
-
-    /// Waits until a line of the log holds `text`.
-    fn wait_for_log(&mut self, text: &str) {
-        if self.seen.iter().any(|line| line.contains(text)) {
-            return;
-        }
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    let is_it = line.contains(text);
-                    self.seen.push(line);
-                    if is_it {
-                        return;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    panic!("{} does not log {text:?}", self.name);
-                }
-            }
-        }
-    }
-
-    fn log_so_far(&mut self) -> &[String] {
-        self.seen.extend(self.log.try_iter());
-        &self.seen
-    }
-
-    fn wait_for_exit(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "{} does not end", self.name);
-            thread::yield_now();
-        }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if thread::panicking() {
-            let log = self.log_so_far().join("\n");
-            eprintln!("--- log of {}\n{log}", self.name);
-        }
-    }
-}
-
-/// Sends on what a program says, line by line; a pipe that nobody empties would stop it.
-fn forward(output: impl Read + Send + 'static, lines: Sender<String>) {
-    thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            let _ = lines.send(line);
-        }
-    });
-}
 
 /// A client that says what it is told to and nothing else, as the official one's tests do.
 struct RawClient {

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use argh::FromArgs;
 use stevedore::client::Client;
-use stevedore::program::{self, Failure, commands, milliseconds, peer_port, prompt};
+use stevedore::program::{self, Failure, commands, milliseconds, peer_port, prompt, signals};
 
 /// A client of a distributed file store. With a command it does that and exits; without one it opens a prompt, or
 /// takes commands from stdin.
 #[derive(FromArgs)]
 #[argh(
+    note = "SIGINT (Ctrl-C, but at the prompt, where it drops the line) and SIGTERM abandon a transfer and leave no unfinished file; a shell then sees 130 or 143.",
     example = "client 12345 1000\n  a prompt; say help there",
     example = "client 12345 1000 store *.txt\nclient 12345 1000 load notes.txt --to /tmp\nclient 12345 1000 list",
     error_code(1, "it did not work, for a reason below none of these"),
@@ -93,6 +94,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         _ => {}
     }
     program::start_log("error");
+    signals::end_clients_tidily()?;
     let controller = ([127, 0, 0, 1], arguments.cport).into();
     let mut client = Client::connect(controller, arguments.timeout)?;
     let client = &mut client;

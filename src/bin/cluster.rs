@@ -1,21 +1,22 @@
 //! A whole distributed file store in one process, to try out and to break. See `cluster --help`.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use argh::FromArgs;
-use stevedore::client::Client;
+use stevedore::client::{Client, NewFile};
 use stevedore::controller;
-use stevedore::program::cluster::{Cluster, Config};
+use stevedore::program::cluster::{Cluster, Config, Ender};
 use stevedore::program::commands::say;
+use stevedore::program::signals::{self, Terminal};
 use stevedore::program::{self, Failure, demo, milliseconds, positive, prompt};
 
 /// A Controller and some Dstores in one process, with a prompt to use them, to look at them and to kill them. The
 /// programs controller, dstore and client do the same as processes of their own.
 #[derive(FromArgs)]
 #[argh(
-    note = "Nothing is logged but errors; RUST_LOG=info shows every message.",
+    note = "Nothing is logged but errors; RUST_LOG=info shows every message. SIGINT (Ctrl-C, but at the prompt, where it drops the line) and SIGTERM end it cleanly, with exit code 0.",
     example = "cluster\n  4 Dstores, 3 copies of each file; say help",
     example = "cluster --demo src README.md\n  stores these, kills a Dstore, and shows that nothing is lost",
     error_code(1, "it cannot start, or the demo has found something wrong"),
@@ -75,7 +76,19 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     controller.port = arguments.cport;
     controller.timeout = arguments.timeout;
     controller.rebalance_period = (arguments.period > 0).then(|| Duration::from_secs(arguments.period));
-    let config = Config { dstores, controller, first_dstore_port: arguments.dstore_port, folder: arguments.folder };
+    let ender = Ender::default();
+    signals::on_first({
+        let ender = ender.clone();
+        move |_| {
+            ender.end();
+            NewFile::discard_all(|| {
+                Terminal::restore();
+                process::exit(0)
+            });
+        }
+    })?;
+    let config =
+        Config { dstores, controller, first_dstore_port: arguments.dstore_port, folder: arguments.folder, ender };
     let mut cluster = Cluster::start(config)?;
     let address = cluster.controller_address().map_err(Failure::new)?;
     // A request may have to wait for a whole rebalance (spec 7.28), and then still for its answer.

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use argh::FromArgs;
 use stevedore::controller::{self, Config};
-use stevedore::program::{self, Failure, log_2021, milliseconds, positive};
+use stevedore::program::{self, Failure, log_2021, milliseconds, positive, seconds, signals};
 
 /// The Controller of a distributed file store: knows which files exist and which Dstores have them. Start it first,
 /// then at least R Dstores, then clients.
 #[derive(FromArgs)]
 #[argh(
-    note = "Every message is logged on stderr; RUST_LOG=warn switches that off.",
+    note = "Every message is logged on stderr; RUST_LOG=warn switches that off. SIGTERM and SIGINT end it cleanly, with exit code 0; a second one ends it at once.",
     example = "controller 12345 3 1000 60\n  3 copies of each file, 1 s patience, a rebalance every minute",
     example = "dstore 12346 12345 1000 folder_1\n  and two more like it, on ports and with folders of their own",
     example = "client 12345 1000 store notes.txt",
@@ -47,6 +47,10 @@ struct Arguments {
     /// longest line in bytes that a Dstore may send (default 268435456)
     #[argh(option, from_str_fn(positive), default = "stevedore::protocol::connection::DSTORE_LINE_LIMIT")]
     dstore_line_limit: usize,
+    /// after how many seconds a machine that answers nothing any more counts as dead, and its connection is dropped
+    /// (default 20)
+    #[argh(option, from_str_fn(seconds), default = "stevedore::protocol::connection::KEEPALIVE")]
+    keepalive: Duration,
 }
 
 fn main() -> ExitCode {
@@ -64,18 +68,21 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         ms if arguments.period_in_ms => Some(Duration::from_millis(ms)),
         seconds => Some(Duration::from_secs(seconds)),
     };
-    let port = arguments.cport;
+    let asked_to_end = signals::requests_to_end()?;
     let controller = controller::start(Config {
         bind: arguments.bind,
-        port,
+        port: arguments.cport,
         replicas: arguments.replicas,
         timeout: arguments.timeout,
         rebalance_period: period,
         client_line_limit: arguments.client_line_limit,
         dstore_line_limit: arguments.dstore_line_limit,
+        keepalive: arguments.keepalive,
     })
-    .map_err(|error| Failure::new(format!("cannot listen on port {port}: {error}")))?;
+    .map_err(Failure::new)?;
     // In 2021 stdout is for messages only. (spec 5.4)
     program::say_listening(controller.address(), arguments.log_2021)?;
-    controller.wait()
+    let _ = asked_to_end.recv();
+    log::info!("asked to end");
+    Ok(())
 }

@@ -6,14 +6,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use argh::FromArgs;
+use crossbeam_channel::select;
 use stevedore::dstore::{self, Config};
-use stevedore::program::{self, Failure, log_2021, milliseconds, peer_port, positive};
+use stevedore::program::{self, Failure, log_2021, milliseconds, peer_port, positive, seconds, signals};
 
 /// A Dstore of a distributed file store: keeps files in a folder, and tells the Controller. Everything in the folder
 /// is deleted when it starts.
 #[derive(FromArgs)]
 #[argh(
-    note = "Every message is logged on stderr; RUST_LOG=warn switches that off.",
+    note = "Every message is logged on stderr; RUST_LOG=warn switches that off. SIGTERM and SIGINT end it cleanly, with exit code 0 and no unfinished file in the folder; a second one ends it at once.",
     example = "dstore 12346 12345 1000 folder_1\n  listens on 12346 and joins the Controller on port 12345 of this machine",
     error_code(1, "it cannot start, or the Controller has gone"),
     error_code(2, "the command line makes no sense")
@@ -43,6 +44,9 @@ struct Arguments {
     /// longest line in bytes that the Controller may send (default 268435456)
     #[argh(option, from_str_fn(positive), default = "stevedore::protocol::connection::DSTORE_LINE_LIMIT")]
     line_limit: usize,
+    /// after how many seconds a Controller's machine that answers nothing any more counts as dead (default 20)
+    #[argh(option, from_str_fn(seconds), default = "stevedore::protocol::connection::KEEPALIVE")]
+    keepalive: Duration,
 }
 
 fn main() -> ExitCode {
@@ -56,17 +60,27 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     } else {
         program::start_log("info");
     }
+    let asked_to_end = signals::requests_to_end()?;
     let dstore = dstore::start(Config {
         bind: arguments.bind,
         port: arguments.port,
         timeout: arguments.timeout,
         force: arguments.force,
         line_limit: arguments.line_limit,
+        keepalive: arguments.keepalive,
         ..Config::new(arguments.cport, arguments.file_folder)
     })
     .map_err(Failure::new)?;
     // In 2021 stdout is for messages only. (spec 5.4)
     program::say_listening(dstore.listening_on(), arguments.log_2021)?;
-    let reason = dstore.wait_for_controllers_end();
-    Err(Failure::new(format!("the Controller has gone ({reason}), and a Dstore does not outlive it")))
+    select! {
+        recv(asked_to_end) -> _ => {
+            log::info!("asked to end");
+            Ok(())
+        }
+        recv(dstore.controller_gone()) -> reason => {
+            let reason = reason.map_or_else(|_| String::new(), |reason| format!(" ({reason})"));
+            Err(Failure::new(format!("the Controller has gone{reason}, and a Dstore does not outlive it")))
+        }
+    }
 }

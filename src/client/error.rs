@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::protocol::message::MAX_SIZE;
 use crate::protocol::{Address, FileName, NameError};
 
 /// Why an operation failed.
@@ -12,6 +13,11 @@ use crate::protocol::{Address, FileName, NameError};
 pub enum Error {
     /// The name cannot be a file's; nobody was asked.
     Name(NameError),
+    /// The file is larger than the protocol can say; nobody was asked. (spec 7.13)
+    TooLarge {
+        /// Its size in bytes.
+        size: u64,
+    },
     /// Fewer than R Dstores have joined. (spec 3.3)
     NotEnoughDstores,
     /// There is a file of this name, or one is just being stored or removed. (spec 3.2)
@@ -65,6 +71,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(error) => write!(f, "{error}"),
+            Self::TooLarge { size } => write!(f, "a file of {size} bytes; the most is {MAX_SIZE}"),
             Self::NotEnoughDstores => write!(f, "not enough Dstores have joined; start more, or wait for them"),
             Self::AlreadyExists(name) => write!(f, "{name} already exists; remove it first"),
             Self::DoesNotExist(name) => write!(f, "{name} does not exist"),

@@ -31,7 +31,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::protocol::connection::{CopyError, DSTORE_LINE_LIMIT, copy};
+use crate::protocol::connection::{CLIENT_LINE_LIMIT, CopyError, DSTORE_LINE_LIMIT, copy};
+use crate::protocol::message::MAX_SIZE;
 use crate::protocol::{Address, Connection, FileName, Message};
 
 use dstores::{Dstores, Link};
@@ -41,6 +42,9 @@ pub use target::{NewFile, Target};
 
 /// How many holders a load tries before it takes the Controller for confused.
 const MOST_OFFERS: usize = 1000;
+
+/// To how many Dstores a store sends before it takes the Controller for confused.
+const MOST_REPLICAS: usize = 1000;
 
 /// A client of the store: one connection to the Controller, any number of operations one after another.
 ///
@@ -72,8 +76,11 @@ impl Client {
     /// Fails without storing anything if `content` ends early. A longer one is cut at `size`.
     pub fn store(&mut self, name: &str, size: u64, content: &mut impl Read) -> Result<(), Error> {
         let name = FileName::new(name)?;
+        if size > MAX_SIZE {
+            return Err(Error::TooLarge { size });
+        }
         let dstores = match self.request(&Message::Store { name: name.clone(), size })? {
-            Message::StoreTo { dstores } => dstores,
+            Message::StoreTo { dstores } if dstores.len() <= MOST_REPLICAS => dstores,
             reply => return Err(self.refused(&name, reply)),
         };
         if let Err(error) = self.send_to_all(&name, size, &dstores, content) {
@@ -217,7 +224,11 @@ impl Client {
 
     fn request(&mut self, request: &Message) -> Result<Message, Error> {
         let controller = self.controller;
-        let sent = self.connection()?.send(request);
+        let connection = self.connection()?;
+        // Only a list may be long.
+        let is_list = matches!(request, Message::List { .. });
+        connection.limit_lines(if is_list { DSTORE_LINE_LIMIT } else { CLIENT_LINE_LIMIT });
+        let sent = connection.send(request);
         if let Err(source) = sent {
             self.connection = None;
             return Err(Error::Controller { address: controller, source });
@@ -244,12 +255,8 @@ impl Client {
     fn connection(&mut self) -> Result<&mut Connection, Error> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                let mut connection = Connection::connect(self.controller, self.timeout)
-                    .map_err(|source| Error::Controller { address: self.controller, source })?;
-                connection.limit_lines(DSTORE_LINE_LIMIT); // a LIST may be long
-                connection
-            }
+            None => Connection::connect(self.controller, self.timeout)
+                .map_err(|source| Error::Controller { address: self.controller, source })?,
         };
         Ok(self.connection.insert(connection))
     }

@@ -1,10 +1,13 @@
 //! Where loaded content goes, with the chance to start again when a holder fails half way.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 /// Takes the content of a load.
 pub trait Target {
@@ -63,6 +66,9 @@ impl<W: Write> Target for Once<'_, W> {
     }
 }
 
+/// The temporary files of this process, so that a signal can take them along.
+static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
 /// A file that appears under its name only once it is whole. Dropped before that it leaves nothing behind.
 pub struct NewFile {
     path: PathBuf,
@@ -78,8 +84,12 @@ impl NewFile {
             let number = COUNTER.fetch_add(1, Ordering::Relaxed);
             // In the same folder, where the rename is one step; and not longer than any name may be.
             let temporary = path.with_file_name(format!(".stevedore-{}-{number}.part", process::id()));
+            let mut unfinished = UNFINISHED.lock();
             match OpenOptions::new().write(true).create_new(true).open(&temporary) {
-                Ok(file) => return Ok(Self { path: path.to_owned(), temporary, file }),
+                Ok(file) => {
+                    unfinished.insert(temporary.clone());
+                    return Ok(Self { path: path.to_owned(), temporary, file });
+                }
                 // Left by one that was killed: in a container every process has the same number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
@@ -89,8 +99,19 @@ impl NewFile {
 
     /// It is whole: gives it its name.
     pub fn keep(self) -> io::Result<()> {
+        let _discarded_no_more = UNFINISHED.lock();
         fs::rename(&self.temporary, &self.path)
         // The drop that follows finds nothing to remove.
+    }
+
+    /// Removes every unfinished file of this process, and calls `end_process` before another one can be begun or
+    /// finished: for a program that ends without dropping them.
+    pub fn discard_all(end_process: impl FnOnce()) {
+        let unfinished = UNFINISHED.lock();
+        for temporary in &*unfinished {
+            let _ = fs::remove_file(temporary);
+        }
+        end_process();
     }
 }
 
@@ -107,6 +128,8 @@ impl Target for NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
+        let mut unfinished = UNFINISHED.lock();
         let _ = fs::remove_file(&self.temporary);
+        unfinished.remove(&self.temporary);
     }
 }

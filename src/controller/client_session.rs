@@ -9,6 +9,7 @@ use super::Controller;
 use super::gate::Request;
 use super::ledger::Outcome;
 use crate::index::{DstoreId, Refusal};
+use crate::protocol::complaint::complain;
 use crate::protocol::{Connection, FileName, Message};
 
 /// A client that takes none of what it asked for is given up after the timeout, but not sooner than this. A client
@@ -34,7 +35,7 @@ impl<'a> ClientSession<'a> {
         while let Some(line) = request {
             match line {
                 Ok(message) => self.answer(message)?,
-                Err(error) => log::warn!("{}: {error}; ignored", self.connection.peer()), // spec 2.6
+                Err(error) => self.connection.ignore(&error), // spec 2.6
             }
             request = self.connection.receive()?;
         }
@@ -51,7 +52,7 @@ impl<'a> ClientSession<'a> {
             Message::Remove { name } => self.remove(&name),
             Message::List { names } if names.is_empty() => self.list(),
             _ => {
-                log::warn!("{}: not a request; ignored", self.connection.peer()); // spec 2.6
+                self.connection.ignore(&"not a request"); // spec 2.6
                 self.load = load;
                 Ok(())
             }
@@ -79,7 +80,9 @@ impl<'a> ClientSession<'a> {
         sent?;
         match outcome {
             Outcome::Complete => self.connection.send(&Message::StoreComplete)?,
-            Outcome::Failed => log::warn!("STORE {name}: not all acknowledgements came; removed from the index"),
+            Outcome::Failed => {
+                complain(format_args!("STORE {name}: not all acknowledgements came; removed from the index"))
+            }
         }
         Ok(())
     }
@@ -124,7 +127,9 @@ impl<'a> ClientSession<'a> {
         drop(pass);
         match outcome {
             Outcome::Complete => self.connection.send(&Message::RemoveComplete)?,
-            Outcome::Failed => log::warn!("REMOVE {name}: not all acknowledgements came; left to the next rebalance"),
+            Outcome::Failed => {
+                complain(format_args!("REMOVE {name}: not all acknowledgements came; left to the next rebalance"))
+            }
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::Controller;
 use super::coordinator::{Event, Round};
 use super::gate::Request;
 use crate::index::DstoreId;
-use crate::protocol::connection::MESSAGE_LOG;
+use crate::protocol::connection::{LineLimit, MESSAGE_LOG};
 use crate::protocol::{Address, Connection, Message, Outgoing};
 
 /// A Dstore that leaves this many messages unread is taken for dead and disconnected.
@@ -57,6 +57,15 @@ pub(super) struct DstoreLink {
     outbox: Sender<Message>,
     outgoing: Outgoing,
     unanswered: Mutex<Unanswered>,
+    /// Only a list that was asked for may be long.
+    line_limit: LineLimit,
+    line_limits: LineLimits,
+}
+
+/// The longest line in bytes that a Dstore may say.
+struct LineLimits {
+    usual: usize,
+    while_a_list_is_owed: usize,
 }
 
 /// What a Dstore still owes. LIST and REBALANCE_COMPLETE do not say what they answer: it is the oldest question, so that
@@ -74,6 +83,8 @@ struct Unanswered {
 #[derive(Default)]
 struct Questions {
     rounds: VecDeque<Round>,
+    /// How many answers may still come, those to what has been written off included.
+    possible: u32,
     late_in_a_row: u32,
 }
 
@@ -82,10 +93,12 @@ impl Questions {
 
     fn ask(&mut self, round: Round) {
         self.rounds.push_back(round);
+        self.possible += 1;
     }
 
     /// The round that an answer which has just come belongs to; `None` if nothing was asked.
     fn answer(&mut self) -> Option<Round> {
+        self.possible = self.possible.saturating_sub(1);
         let round = self.rounds.pop_front()?;
         self.late_in_a_row = if self.rounds.is_empty() { 0 } else { self.late_in_a_row + 1 };
         if self.late_in_a_row == Self::MOST_LATE {
@@ -108,7 +121,10 @@ impl DstoreLink {
 
     /// Asks for the list of files, for this round.
     pub(super) fn ask_for_list(&self, round: Round) {
-        self.unanswered.lock().lists.ask(round);
+        let mut unanswered = self.unanswered.lock();
+        unanswered.lists.ask(round);
+        self.line_limit.set(self.line_limits.while_a_list_is_owed);
+        drop(unanswered);
         self.send(Message::List { names: Vec::new() });
     }
 
@@ -124,7 +140,11 @@ impl DstoreLink {
     /// orders give it time.
     fn take_list(&self) -> Option<Round> {
         let mut unanswered = self.unanswered.lock();
-        let round = unanswered.lists.answer()?;
+        let round = unanswered.lists.answer();
+        if unanswered.lists.possible == 0 {
+            self.line_limit.set(self.line_limits.usual);
+        }
+        let round = round?;
         unanswered.reports.rounds.retain(|&owed| owed + 2 > round);
         Some(round)
     }
@@ -136,14 +156,16 @@ impl DstoreLink {
 
 /// Serves a Dstore from its JOIN until its connection drops.
 pub(super) fn serve(controller: &Arc<Controller>, mut connection: Connection, address: Address) -> io::Result<()> {
-    connection.limit_lines(controller.config.dstore_line_limit);
     let outgoing = connection.outgoing().clone();
     let (outbox, messages) = unbounded();
     controller.crew.run({
         let outgoing = outgoing.clone();
         move || write(&outgoing, &messages)
     })?;
-    let link = Arc::new(DstoreLink { outbox, outgoing, unanswered: Mutex::default() });
+    let line_limits =
+        LineLimits { usual: connection.line_limit().get(), while_a_list_is_owed: controller.config.dstore_line_limit };
+    let line_limit = connection.line_limit().clone();
+    let link = Arc::new(DstoreLink { outbox, outgoing, unanswered: Mutex::default(), line_limit, line_limits });
     let join = || controller.join(address.clone(), Arc::clone(&link));
     // Joins wait for a rebalance that is running, like any change. (spec 4.6)
     let (dstore, pass) = controller.gate.enter(Request::Change, join)?;
@@ -182,13 +204,13 @@ fn read(controller: &Controller, connection: &mut Connection, dstore: DstoreId, 
             Ok(Message::RebalanceComplete) => link.take_report().map(|round| Event::Reported { dstore, round }),
             Ok(_) => None,
             Err(error) => {
-                log::warn!("{}: {error}; ignored", connection.peer()); // spec 2.6
+                connection.ignore(&error); // spec 2.6
                 continue;
             }
         };
         match event {
             Some(event) => controller.tell_coordinator(event),
-            None => log::warn!("{}: this was not asked for; ignored", connection.peer()), // spec 2.6, 7.6
+            None => connection.ignore(&"not asked for"), // spec 2.6, 7.6
         }
     }
     Ok(())

@@ -14,6 +14,7 @@ pub mod gate;
 pub mod ledger;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -24,7 +25,8 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use crate::index::MemberStatus;
-use crate::protocol::connection::{CLIENT_LINE_LIMIT, DSTORE_LINE_LIMIT};
+use crate::protocol::complaint::complain;
+use crate::protocol::connection::{CLIENT_LINE_LIMIT, DSTORE_LINE_LIMIT, KEEPALIVE};
 use crate::protocol::{Connection, Message};
 use crate::server::{Crew, Server, listen};
 
@@ -51,6 +53,9 @@ pub struct Config {
     pub client_line_limit: usize,
     /// The longest line in bytes taken from a Dstore.
     pub dstore_line_limit: usize,
+    /// After how long a peer's machine that answers nothing any more counts as dead; see
+    /// [`Outgoing::notice_death`](crate::protocol::Outgoing::notice_death).
+    pub keepalive: Duration,
 }
 
 impl Config {
@@ -64,7 +69,43 @@ impl Config {
             rebalance_period: None,
             client_line_limit: CLIENT_LINE_LIMIT,
             dstore_line_limit: DSTORE_LINE_LIMIT,
+            keepalive: KEEPALIVE,
         }
+    }
+}
+
+/// Why a Controller cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// A setting makes no sense.
+    Config(&'static str),
+    /// It cannot listen on its port.
+    Listen {
+        /// The port.
+        port: u16,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There can be no more threads.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(reason) => write!(f, "cannot start: {reason}"),
+            Self::Listen { port, source } => write!(f, "cannot listen on port {port}: {source}"),
+            Self::Thread(source) => write!(f, "cannot start a thread: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// For those to whom all that is an I/O error.
+impl From<StartError> for io::Error {
+    fn from(error: StartError) -> Self {
+        Self::other(error)
     }
 }
 
@@ -91,8 +132,15 @@ pub struct Handle {
 }
 
 /// Starts a Controller; it listens when this returns.
-pub fn start(config: Config) -> io::Result<Handle> {
-    let listener = listen(config.bind, config.port)?;
+pub fn start(config: Config) -> Result<Handle, StartError> {
+    if config.replicas == 0 {
+        return Err(StartError::Config("R must be at least 1"));
+    }
+    if config.timeout.is_zero() {
+        return Err(StartError::Config("the timeout must be more than nothing"));
+    }
+    let listener =
+        listen(config.bind, config.port).map_err(|source| StartError::Listen { port: config.port, source })?;
     let (events, happened) = unbounded();
     let (stop, stopped) = bounded(0);
     let controller = Arc::new(Controller {
@@ -107,11 +155,13 @@ pub fn start(config: Config) -> io::Result<Handle> {
     let server = Server::start(listener, &controller.crew, {
         let controller = Arc::clone(&controller);
         move |stream| serve(&controller, stream)
-    })?;
+    })
+    .map_err(StartError::Thread)?;
     let coordinator = thread::Builder::new().name("rebalance".into()).spawn({
         let controller = Arc::clone(&controller);
         move || Coordinator::new(&controller, happened, stopped).run()
-    })?;
+    });
+    let coordinator = coordinator.map_err(StartError::Thread)?;
     Ok(Handle { controller, server, coordinator: Some(coordinator), stop: Some(stop) })
 }
 
@@ -140,13 +190,6 @@ impl Handle {
                 return None;
             }
             self.controller.changed.wait_until(&mut ledger, deadline);
-        }
-    }
-
-    /// Waits for ever: for a `main` that has nothing else to do.
-    pub fn wait(&self) -> ! {
-        loop {
-            thread::park();
         }
     }
 }
@@ -195,9 +238,11 @@ struct Controller {
 fn serve(controller: &Arc<Controller>, stream: Arc<TcpStream>) {
     let Ok(mut connection) = Connection::new(stream) else { return }; // gone before it was looked at
     connection.limit_lines(controller.config.client_line_limit);
+    // A client that is merely idle is never timed out; one whose machine is gone has gone. (spec 2.7)
+    connection.outgoing().notice_death(controller.config.keepalive);
     let peer = connection.peer();
     if let Err(error) = serve_either(controller, connection) {
-        log::warn!("{peer}: connection closed: {error}");
+        complain(format_args!("{peer}: connection closed: {error}"));
     }
 }
 
@@ -207,7 +252,7 @@ fn serve_either(controller: &Arc<Controller>, mut connection: Connection) -> io:
         match line {
             Ok(Message::Join { address }) => return dstore_link::serve(controller, connection, address),
             Ok(request) => return ClientSession::new(controller, connection)?.serve(request),
-            Err(error) => log::warn!("{}: {error}; ignored", connection.peer()), // spec 2.6
+            Err(error) => connection.ignore(&error), // spec 2.6
         }
     }
     Ok(())

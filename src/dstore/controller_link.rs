@@ -45,11 +45,11 @@ fn read(dstore: &Dstore, mut connection: Connection, tasks: &Sender<Task>) -> io
                 Task::CarryOut(order)
             }
             Ok(_) => {
-                log::warn!("{}: not for a Dstore; ignored", connection.peer());
+                connection.ignore(&"not for a Dstore");
                 continue;
             }
             Err(error) => {
-                log::warn!("{}: {error}; ignored", connection.peer()); // spec 2.6
+                connection.ignore(&error); // spec 2.6
                 continue;
             }
         };

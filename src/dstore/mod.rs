@@ -23,7 +23,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded};
 use parking_lot::Mutex;
 
-use crate::protocol::connection::DSTORE_LINE_LIMIT;
+use crate::protocol::connection::{DSTORE_LINE_LIMIT, KEEPALIVE};
 use crate::protocol::{Address, Connection, Message, Outgoing};
 use crate::server::{Crew, Server, listen};
 
@@ -46,6 +46,9 @@ pub struct Config {
     pub force: bool,
     /// The longest line in bytes taken from the Controller.
     pub line_limit: usize,
+    /// After how long a Controller's machine that answers nothing any more counts as dead; see
+    /// [`Outgoing::notice_death`]. A Controller that takes nothing it is sent for as long counts as dead, too.
+    pub keepalive: Duration,
 }
 
 impl Config {
@@ -59,6 +62,7 @@ impl Config {
             folder: folder.into(),
             force: false,
             line_limit: DSTORE_LINE_LIMIT,
+            keepalive: KEEPALIVE,
         }
     }
 }
@@ -66,6 +70,8 @@ impl Config {
 /// Why a Dstore cannot start.
 #[derive(Debug)]
 pub enum StartError {
+    /// A setting makes no sense.
+    Config(&'static str),
     /// It cannot listen on its port.
     Listen {
         /// The port.
@@ -106,6 +112,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Config(reason) => write!(f, "cannot start: {reason}"),
             Self::Listen { port, source } => write!(f, "cannot listen on port {port}: {source}"),
             Self::Folder { path, source } => write!(f, "cannot prepare the folder {}: {source}", path.display()),
             Self::FolderInUse { path, inner } => write!(
@@ -140,6 +147,9 @@ pub struct Handle {
 
 /// Starts a Dstore; it listens and has sent its JOIN when this returns.
 pub fn start(config: Config) -> Result<Handle, StartError> {
+    if config.timeout.is_zero() {
+        return Err(StartError::Config("the timeout must be more than nothing"));
+    }
     let listener =
         listen(config.bind, config.port).map_err(|source| StartError::Listen { port: config.port, source })?;
     let port = listener.local_addr().map_or(config.port, |address| address.port());
@@ -148,6 +158,8 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     let mut controller =
         Connection::connect(config.controller, config.timeout.max(LEAST_PATIENCE)).map_err(unreachable)?;
     controller.limit_lines(config.line_limit);
+    controller.outgoing().notice_death(config.keepalive);
+    controller.outgoing().limit_stalls(config.keepalive.max(LEAST_PATIENCE)).map_err(unreachable)?;
     // Only now, with the port and a Controller secured, may anything be deleted: a start by mistake must harm nothing.
     let folder = Folder::open_empty(&config.folder, config.force)?;
     let dstore = Arc::new(Dstore {
@@ -188,6 +200,11 @@ impl Handle {
     pub fn wait_for_controllers_end(&self) -> io::Error {
         self.controller_gone.recv().unwrap_or_else(|_| io::Error::other("said before"))
     }
+
+    /// Gets the reason when the Controller's connection has dropped, for those who wait for something else as well.
+    pub fn controller_gone(&self) -> &Receiver<io::Error> {
+        &self.controller_gone
+    }
 }
 
 impl Drop for Handle {
@@ -209,6 +226,8 @@ struct Dstore {
 
 impl Dstore {
     fn tell_controller(&self, message: &Message) -> io::Result<()> {
-        self.controller.lock().send(message)
+        let controller = self.controller.lock();
+        // What comes after half a message would be taken for its end.
+        controller.send(message).inspect_err(|_| controller.shut_down())
     }
 }

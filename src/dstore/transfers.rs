@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Dstore;
 use super::folder::Incoming;
+use crate::protocol::complaint::complain;
 use crate::protocol::connection::copy;
 use crate::protocol::{Connection, FileName, Message};
 
@@ -22,7 +23,7 @@ pub(super) fn serve(dstore: &Dstore, stream: Arc<TcpStream>) {
     match serve_transfers(dstore, &mut connection) {
         Ok(End::Orderly) => {}
         Ok(End::Reset) => connection.reset(),
-        Err(error) => log::warn!("{peer}: connection closed: {error}"),
+        Err(error) => complain(format_args!("{peer}: connection closed: {error}")),
     }
 }
 
@@ -58,14 +59,14 @@ fn serve_transfers(dstore: &Dstore, connection: &mut Connection) -> io::Result<E
             }
             Ok(Message::RebalanceStore { name, size }) => {
                 if let Err(error) = rebalance_store(dstore, connection, &name, size) {
-                    log::warn!("{}: REBALANCE_STORE {name}: not stored: {error}", connection.peer());
+                    complain(format_args!("{}: REBALANCE_STORE {name}: not stored: {error}", connection.peer()));
                     return Ok(End::Reset);
                 }
             }
             unknown => {
                 match unknown {
-                    Ok(_) => log::warn!("{}: not a transfer; ignored", connection.peer()),
-                    Err(error) => log::warn!("{}: {error}; ignored", connection.peer()),
+                    Ok(_) => connection.ignore(&"not a transfer"),
+                    Err(error) => connection.ignore(&error),
                 }
                 is_first = false;
                 continue; // spec 2.6
@@ -83,7 +84,7 @@ fn store(dstore: &Dstore, connection: &mut Connection, name: &FileName, size: u6
     if receive(dstore, connection, name, size)? {
         dstore.tell_controller(&Message::StoreAck { name: name.clone() })?;
     } else {
-        log::warn!("{}: STORE {name}: overtaken by a newer message about it; not kept", connection.peer());
+        complain(format_args!("{}: STORE {name}: overtaken by a newer message about it; not kept", connection.peer()));
     }
     Ok(())
 }
@@ -112,7 +113,7 @@ fn load(dstore: &Dstore, connection: &Connection, name: &FileName) -> io::Result
     let (mut file, size) = match dstore.folder.open(name) {
         Ok(opened) => opened,
         Err(error) => {
-            log::warn!("{}: LOAD_DATA {name}: {error}", connection.peer());
+            complain(format_args!("{}: LOAD_DATA {name}: {error}", connection.peer()));
             return Ok(false);
         }
     };

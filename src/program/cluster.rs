@@ -5,7 +5,10 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::prompt::Extra;
 use super::{Failure, commands};
@@ -13,7 +16,7 @@ use crate::protocol::Address;
 use crate::{controller, dstore};
 
 /// What a cluster is started with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// N: how many Dstores to begin with.
     pub dstores: usize,
@@ -23,15 +26,43 @@ pub struct Config {
     pub first_dstore_port: u16,
     /// Where the Dstores' folders are; a fresh temporary folder, removed at the end, unless given.
     pub folder: Option<PathBuf>,
+    /// Can end it from elsewhere, at any time.
+    pub ender: Ender,
 }
 
 /// A running cluster. Dropping it ends all of it.
 pub struct Cluster {
-    // Dropped in this order: Dstores that leave an ended Controller would only complain.
     dstores: Vec<Dstore>,
     controller: controller::Handle,
-    root: Root,
+    root: PathBuf,
+    ender: Ender,
     config: Config,
+}
+
+/// Ends a cluster's Dstores from any thread, and takes its temporary folder away: for a signal that finds the cluster's
+/// owner busy. Nothing of it is started again.
+#[derive(Clone, Default)]
+pub struct Ender(Arc<Mutex<Running>>);
+
+/// What would leave traces in the file system.
+#[derive(Default)]
+struct Running {
+    /// By number; `None` where killed.
+    dstores: Vec<Option<dstore::Handle>>,
+    temporary_folder: Option<PathBuf>,
+    is_ended: bool,
+}
+
+impl Ender {
+    /// Returns when all of it has ended.
+    pub fn end(&self) {
+        let mut running = self.0.lock();
+        running.is_ended = true;
+        running.dstores.clear();
+        if let Some(folder) = running.temporary_folder.take() {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
 }
 
 /// One Dstore of a cluster, alive or killed.
@@ -40,20 +71,13 @@ pub struct Dstore {
     pub address: Address,
     /// Where its files are; a killed Dstore's stay there.
     pub folder: PathBuf,
-    handle: Option<dstore::Handle>,
+    is_alive: bool,
 }
 
-/// The folder that holds the Dstores' folders.
-struct Root {
-    path: PathBuf,
-    is_temporary: bool,
-}
-
-impl Drop for Root {
+impl Drop for Cluster {
     fn drop(&mut self) {
-        if self.is_temporary {
-            let _ = fs::remove_dir_all(&self.path);
-        }
+        // Before the Controller: Dstores that leave an ended one would only complain.
+        self.ender.end();
     }
 }
 
@@ -63,14 +87,17 @@ const START_UP: Duration = Duration::from_secs(30);
 impl Cluster {
     /// Starts the Controller and the Dstores, and waits until they are ready to serve.
     pub fn start(config: Config) -> Result<Self, Failure> {
+        let controller = controller::start(config.controller.clone()).map_err(Failure::new)?;
         let root = match &config.folder {
-            Some(path) => Root { path: path.clone(), is_temporary: false },
-            None => Root { path: fresh_folder().map_err(Failure::new)?, is_temporary: true },
+            Some(path) => path.clone(),
+            None => {
+                let mut running = config.ender.0.lock();
+                let path = fresh_folder().map_err(Failure::new)?;
+                running.temporary_folder.insert(path).clone()
+            }
         };
-        let port = config.controller.port;
-        let controller = controller::start(config.controller.clone())
-            .map_err(|error| Failure::new(format!("cannot start the Controller on port {port}: {error}")))?;
-        let mut cluster = Self { dstores: Vec::new(), controller, root, config };
+        let ender = config.ender.clone();
+        let mut cluster = Self { dstores: Vec::new(), controller, root, ender, config };
         for _ in 0..cluster.config.dstores {
             cluster.start_dstore()?;
         }
@@ -99,7 +126,7 @@ impl Cluster {
 
     /// The folder that holds the Dstores' folders.
     pub fn folder(&self) -> &Path {
-        &self.root.path
+        &self.root
     }
 
     /// All Dstores there have been; the first is number 1.
@@ -116,15 +143,21 @@ impl Cluster {
     pub fn start_dstore(&mut self) -> Result<usize, Failure> {
         let number = self.dstores.len() + 1;
         let port = self.controller.address().map_err(Failure::new)?.port();
-        let mut config = dstore::Config::new(port, self.root.path.join(format!("dstore-{number}")));
+        let mut config = dstore::Config::new(port, self.root.join(format!("dstore-{number}")));
         config.timeout = self.config.controller.timeout;
         if self.config.first_dstore_port > 0 {
             config.port = u16::try_from(usize::from(self.config.first_dstore_port) + number - 1)
                 .map_err(|_| Failure::new(format!("there is no port left for Dstore {number}")))?;
         }
         let folder = config.folder.clone();
+        let mut running = self.ender.0.lock();
+        if running.is_ended {
+            return Err(Failure::new("the cluster is ending"));
+        }
         let handle = dstore::start(config).map_err(|error| Failure::new(format!("Dstore {number}: {error}")))?;
-        self.dstores.push(Dstore { address: handle.address().clone(), folder, handle: Some(handle) });
+        self.dstores.push(Dstore { address: handle.address().clone(), folder, is_alive: true });
+        running.dstores.push(Some(handle));
+        drop(running);
         Ok(number)
     }
 
@@ -135,10 +168,11 @@ impl Cluster {
             .checked_sub(1)
             .and_then(|at| self.dstores.get_mut(at))
             .ok_or_else(|| Failure::usage(format!("there is no Dstore {number}; they are numbered 1 to {count}")))?;
-        match dstore.handle.take() {
-            Some(_dropped_here) => Ok(dstore),
-            None => Err(Failure::usage(format!("Dstore {number} is dead already"))),
+        if !std::mem::take(&mut dstore.is_alive) {
+            return Err(Failure::usage(format!("Dstore {number} is dead already")));
         }
+        drop(self.ender.0.lock().dstores.get_mut(number - 1).and_then(Option::take));
+        Ok(dstore)
     }
 
     /// A table of the Dstores and what is on them, as the index has it and as their folders show it.
@@ -169,7 +203,7 @@ impl Cluster {
 impl Dstore {
     /// Whether it runs.
     pub fn is_alive(&self) -> bool {
-        self.handle.is_some()
+        self.is_alive
     }
 }
 

@@ -7,6 +7,7 @@ pub mod commands;
 pub mod demo;
 pub mod log_2021;
 pub mod prompt;
+pub mod signals;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -19,7 +20,8 @@ use env_logger::{Builder, Env};
 
 use crate::client;
 
-/// The exit codes of all programs. 0 is success.
+/// The exit codes of all programs. 0 is success, and for a server, which runs until it is told to stop, also its end by
+/// SIGINT or SIGTERM. A client that is interrupted dies of the signal: 130 or 143 to a shell. See [`signals`].
 pub mod exit_code {
     /// It did not work, for a reason that has no code of its own.
     pub const FAILED: u8 = 1;
@@ -145,6 +147,11 @@ pub fn peer_port(word: &str) -> Result<u16, String> {
 /// A positive number of milliseconds, for argh.
 pub fn milliseconds(word: &str) -> Result<Duration, String> {
     positive(word).map(|ms| Duration::from_millis(ms as u64))
+}
+
+/// A positive number of seconds, for argh.
+pub fn seconds(word: &str) -> Result<Duration, String> {
+    positive(word).map(|seconds| Duration::from_secs(seconds as u64))
 }
 
 /// A positive number, for argh.

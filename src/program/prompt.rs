@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
+use super::signals::Terminal;
 use super::{Failure, commands};
 use crate::client::Client;
 
@@ -99,6 +100,7 @@ fn for_each_line(is_interactive: bool, mut take: impl FnMut(&str) -> bool) -> io
         }
         return Ok(());
     }
+    Terminal::remember();
     let mut editor = DefaultEditor::new().map_err(io::Error::other)?;
     loop {
         match editor.readline("> ") {

@@ -3,14 +3,16 @@
 //! The only place that touches the bytes of the protocol, and the one that logs every message. (spec 5.2)
 //! Decides nothing: whoever owns the connection says what a message means and how long to wait for it.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
+use super::complaint::Mistakes;
 use super::message::{Message, ParseError};
 
 /// The longest line in bytes that a peer may send unless told otherwise: generous for anything a client says.
@@ -20,8 +22,17 @@ pub const CLIENT_LINE_LIMIT: usize = 64 << 10;
 /// million names is legitimate there.
 pub const DSTORE_LINE_LIMIT: usize = 256 << 20;
 
+/// After how long a machine that answers nothing any more counts as dead unless told otherwise.
+pub const KEEPALIVE: Duration = Duration::from_secs(20);
+
 /// The log target of every message sent or received, at level `info`.
 pub const MESSAGE_LOG: &str = "stevedore::messages";
+
+/// A long line must have this many bytes to a word, or its words would need many times its own memory.
+const BYTES_TO_A_WORD: usize = 64;
+
+/// A line of up to this many words costs little whatever its limit.
+const LEAST_WORDS: usize = 64 << 10;
 
 /// A line longer than this is cut in the log.
 const LOGGED_BYTES: usize = 64 << 10;
@@ -40,7 +51,34 @@ pub struct Connection {
     line: Vec<u8>,
     /// The last line ended at `\r`: a `\n` that comes next belongs to it, and must not be waited for.
     after_carriage_return: bool,
-    line_limit: usize,
+    line_limit: LineLimit,
+    mistakes: Mistakes,
+}
+
+/// The longest line in bytes that is taken: one number, or one that another thread may change meanwhile.
+#[derive(Clone, Debug)]
+pub struct LineLimit(Arc<AtomicUsize>);
+
+impl LineLimit {
+    /// To begin with.
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(AtomicUsize::new(bytes)))
+    }
+
+    /// From now on, also for a line that has begun to arrive.
+    pub fn set(&self, bytes: usize) {
+        self.0.store(bytes, Ordering::Release);
+    }
+
+    /// At this moment.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// How many words a line may have: each becomes a value that is larger than a short word itself.
+    fn words(&self) -> usize {
+        (self.get() / BYTES_TO_A_WORD).max(LEAST_WORDS)
+    }
 }
 
 impl Connection {
@@ -49,13 +87,15 @@ impl Connection {
         stream.set_nodelay(true)?;
         let outgoing =
             Outgoing { local: stream.local_addr()?.port(), remote: stream.peer_addr()?, stream: Arc::clone(&stream) };
+        let mistakes = Mistakes::of(outgoing.remote);
         let incoming = Incoming { stream, wait: Wait::Forever, kernel_timeout: None };
         Ok(Self {
             reader: BufReader::with_capacity(READ_AHEAD, incoming),
             outgoing,
             line: Vec::new(),
             after_carriage_return: false,
-            line_limit: CLIENT_LINE_LIMIT,
+            line_limit: LineLimit::new(CLIENT_LINE_LIMIT),
+            mistakes,
         })
     }
 
@@ -85,7 +125,17 @@ impl Connection {
 
     /// Sets the longest line in bytes that [`receive`](Self::receive) takes.
     pub fn limit_lines(&mut self, bytes: usize) {
-        self.line_limit = bytes;
+        self.line_limit.set(bytes);
+    }
+
+    /// The limit itself, for another thread to change.
+    pub fn line_limit(&self) -> &LineLimit {
+        &self.line_limit
+    }
+
+    /// Notes in the log, if not too often, that something which has come from this peer is ignored. (spec 2.6)
+    pub fn ignore(&mut self, what: &dyn fmt::Display) {
+        self.mistakes.add(what);
     }
 
     /// The other end.
@@ -176,9 +226,18 @@ impl Connection {
         if !self.read_line()? {
             return Ok(None);
         }
+        let most_words = self.line_limit.words();
         let message = take_text(&mut self.line, |line| {
-            self.outgoing.log("<-", line);
-            Message::parse(line)
+            let message = if has_more_words(line, most_words) {
+                Err(ParseError::TooManyWords { most: most_words })
+            } else {
+                Message::parse(line)
+            };
+            // Every message is logged (spec 5.2); of what is none, as much as is told.
+            if message.is_ok() || self.mistakes.next_is_told() {
+                self.outgoing.log("<-", line);
+            }
+            message
         });
         Ok(Some(message))
     }
@@ -193,8 +252,9 @@ impl Connection {
             }
             let end = ahead.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
             let text = &ahead[..end.unwrap_or(ahead.len())];
-            if self.line.len() + text.len() > self.line_limit {
-                return Err(invalid(format!("a line longer than {} bytes", self.line_limit)));
+            let limit = self.line_limit.get();
+            if self.line.len() + text.len() > limit {
+                return Err(invalid(format!("a line longer than {limit} bytes")));
             }
             self.line.extend_from_slice(text);
             self.after_carriage_return = end.is_some_and(|end| ahead[end] == b'\r');
@@ -216,6 +276,11 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+fn has_more_words(line: &str, most: usize) -> bool {
+    // A word and the space after it are two bytes at least.
+    line.len() / 2 >= most && line.bytes().filter(|&byte| byte == b' ').count() >= most
 }
 
 /// What `look` makes of a line that has been read, which is forgotten after that. Malformed UTF-8 becomes U+FFFD.
@@ -268,6 +333,28 @@ impl Outgoing {
         self.stream.set_write_timeout(Some(stall))
     }
 
+    /// Ends the connection when the other end's machine has answered nothing for `within` (to whole seconds, and a
+    /// quarter more at most): neither to what it was sent, nor to the kernel's question whether it is still there.
+    /// Asks nothing of a peer's program, which may be idle as long as it likes. (spec 2.7)
+    ///
+    /// On Linux a peer that takes nothing it is sent for as long counts as dead, too.
+    pub fn notice_death(&self, within: Duration) {
+        const QUESTIONS: u32 = 4;
+        const SHORTEST: Duration = Duration::from_secs(1); // what the kernel can count in
+        let socket = SockRef::from(&*self.stream);
+        let keepalive = TcpKeepalive::new().with_time((within / 2).max(SHORTEST));
+        #[cfg(not(windows))]
+        let keepalive = keepalive.with_retries(QUESTIONS);
+        let keepalive = keepalive.with_interval((within / 2 / QUESTIONS).max(SHORTEST));
+        let asked = socket.set_tcp_keepalive(&keepalive);
+        // Without it, what has been sent and not acknowledged would be repeated for a quarter of an hour first.
+        #[cfg(target_os = "linux")]
+        let asked = asked.and_then(|()| socket.set_tcp_user_timeout(Some(within.max(SHORTEST))));
+        if let Err(error) = asked {
+            log::warn!("{}: nobody will notice if its machine dies: {error}", self.remote);
+        }
+    }
+
     /// The other end.
     pub fn peer(&self) -> SocketAddr {
         self.remote
@@ -304,8 +391,8 @@ impl Outgoing {
 /// A peer's line without the control characters that could rewrite a terminal's screen.
 struct Printable<'a>(&'a str);
 
-impl std::fmt::Display for Printable<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for piece in self.0.split_inclusive(char::is_control) {
             match piece.char_indices().next_back() {
                 Some((at, last)) if last.is_control() => write!(f, "{}{}", &piece[..at], last.escape_default())?,

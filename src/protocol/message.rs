@@ -235,6 +235,11 @@ pub enum ParseError {
     },
     /// A word cannot be a file's name.
     Name(NameError),
+    /// It has more words than a line of this connection may have.
+    TooManyWords {
+        /// The most it may have.
+        most: usize,
+    },
     /// Something follows the last word.
     Surplus {
         /// The message's name.
@@ -248,6 +253,7 @@ impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => write!(f, "an empty line"),
+            Self::TooManyWords { most } => write!(f, "a line of more than {most} words"),
             Self::EmptyWord => write!(f, "two spaces in a row, or one at the start"),
             Self::UnknownVerb(verb) => write!(f, "no message is called {}", Quoted(verb)),
             Self::Missing { verb, field } => write!(f, "{verb} without its {field}"),

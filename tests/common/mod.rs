@@ -1,6 +1,8 @@
 //! What several test programs need. Each uses some of it, hence:
 #![allow(dead_code)]
 
+pub mod program;
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
