@@ -33,7 +33,7 @@ const NEVER: Duration = Duration::MAX;
 const ANY_TIME: Duration = Duration::from_secs(1);
 
 /// How many schedules of each kind a test tries, unless the environment says `SCHEDULES`.
-const SCHEDULES: usize = 2_500;
+const SCHEDULES: usize = 5_000;
 
 /// Where the random schedules begin, unless the environment says `SHUTTLE_RANDOM_SEED`.
 const SEED: u64 = 4;
