@@ -10,6 +10,8 @@
 //! 5. [`dstore`]: a Dstore's threads around its folder.
 //! 6. [`client`]: one blocking API over all of it.
 //! 7. [`program`]: what the four programs share.
+//!
+//! Beside them, `sync`: what the Controller's threads wait with, and how tests get to schedule it.
 
 pub mod client;
 pub mod controller;
@@ -18,3 +20,4 @@ pub mod index;
 pub mod program;
 pub mod protocol;
 pub mod server;
+mod sync;

@@ -1,15 +1,11 @@
-//! One client's connection: requests in, exactly the answers that the spec gives out. (spec 4.2 to 4.5, 6.1)
+//! One client's connection: requests in, replies out. (spec 2.5, 2.6, 6.1)
 
 use std::io;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
-
 use super::Controller;
-use super::gate::Request;
-use super::ledger::Outcome;
-use crate::index::{DstoreId, Refusal};
-use crate::protocol::complaint::complain;
+use super::gate::Shut;
+use crate::index::DstoreId;
 use crate::protocol::{Connection, FileName, Message};
 
 /// A client that takes none of what it asked for is given up after the timeout, but not sooner than this. A client
@@ -43,119 +39,35 @@ impl<'a> ClientSession<'a> {
     }
 
     fn answer(&mut self, request: Message) -> io::Result<()> {
+        let controller = self.controller;
         // Forgotten with any request but a RELOAD. (spec 4.3)
         let load = self.load.take();
-        match request {
-            Message::Store { name, size } => self.store(&name, size),
-            Message::Load { name } => self.load(name, None),
-            Message::Reload { name } => self.load(name, load),
-            Message::Remove { name } => self.remove(&name),
-            Message::List { names } if names.is_empty() => self.list(),
+        let reply = match request {
+            Message::Store { name, size } => {
+                let tell = |dstores| self.connection.send(&Message::StoreTo { dstores });
+                controller.store(&name, size, tell)?
+            }
+            Message::Load { name } => Some(self.load(name, None)?),
+            Message::Reload { name } => Some(self.load(name, load)?),
+            Message::Remove { name } => controller.remove(&name)?,
+            Message::List { names } if names.is_empty() => Some(controller.list()?),
             _ => {
                 self.connection.ignore(&"not a request"); // spec 2.6
                 self.load = load;
-                Ok(())
-            }
-        }
-    }
-
-    // A rebalance waits for every pass: none is held while a client is told the outcome, which may take it long.
-
-    fn store(&mut self, name: &FileName, size: u64) -> io::Result<()> {
-        let controller = self.controller;
-        let decide = || controller.ledger.lock().begin_store(name, size);
-        let (decision, pass) = controller.gate.enter(Request::Change, decide)?;
-        let (dstores, outcome) = match decision {
-            Ok(begun) => begun,
-            Err(refusal) => {
-                drop(pass);
-                return self.refuse(refusal);
+                None
             }
         };
-        let sent = self.connection.send(&Message::StoreTo { dstores });
-        // With the client gone the store could still complete, but nobody could be told of it.
-        let timeout = if sent.is_ok() { controller.config.timeout } else { Duration::ZERO };
-        let outcome = wait(&outcome, timeout).unwrap_or_else(|| controller.ledger.lock().expire_store(name, &outcome));
-        drop(pass);
-        sent?;
-        match outcome {
-            Outcome::Complete => self.connection.send(&Message::StoreComplete)?,
-            Outcome::Failed => {
-                complain(format_args!("STORE {name}: not all acknowledgements came; removed from the index"))
-            }
-        }
-        Ok(())
+        reply.map_or(Ok(()), |reply| self.connection.send(&reply))
     }
 
-    fn load(&mut self, name: FileName, earlier: Option<(FileName, Vec<DstoreId>)>) -> io::Result<()> {
-        let controller = self.controller;
+    fn load(&mut self, name: FileName, earlier: Option<(FileName, Vec<DstoreId>)>) -> Result<Message, Shut> {
         // A RELOAD of another file is like a LOAD. (spec 7.23)
         let mut tried = match earlier {
             Some((loading, tried)) if loading == name => tried,
             _ => Vec::new(),
         };
-        let decide = || controller.ledger.lock().index.offer(&name, &tried);
-        let (decision, _) = controller.gate.enter(Request::Look, decide)?;
-        let answered = match decision {
-            Ok(offer) => {
-                tried.push(offer.dstore);
-                self.connection.send(&Message::LoadFrom { dstore: offer.address, size: offer.size })
-            }
-            Err(refusal) => self.refuse(refusal),
-        };
+        let reply = self.controller.load(&name, &mut tried)?;
         self.load = Some((name, tried));
-        answered
+        Ok(reply)
     }
-
-    fn remove(&mut self, name: &FileName) -> io::Result<()> {
-        let controller = self.controller;
-        let decide = || controller.ledger.lock().begin_remove(name);
-        let (decision, pass) = controller.gate.enter(Request::Change, decide)?;
-        let (holders, outcome) = match decision {
-            Ok(begun) => begun,
-            Err(refusal) => {
-                drop(pass);
-                return self.refuse(refusal);
-            }
-        };
-        for dstore in holders {
-            controller.links.send(dstore, Message::Remove { name: name.clone() });
-        }
-        // The wait starts now that the last REMOVE is on its way. (spec 4.4)
-        let outcome = wait(&outcome, controller.config.timeout)
-            .unwrap_or_else(|| controller.ledger.lock().expire_remove(name, &outcome));
-        drop(pass);
-        match outcome {
-            Outcome::Complete => self.connection.send(&Message::RemoveComplete)?,
-            Outcome::Failed => {
-                complain(format_args!("REMOVE {name}: not all acknowledgements came; left to the next rebalance"))
-            }
-        }
-        Ok(())
-    }
-
-    fn list(&mut self) -> io::Result<()> {
-        let controller = self.controller;
-        let decide = || controller.ledger.lock().index.list();
-        let (decision, _) = controller.gate.enter(Request::Look, decide)?;
-        match decision {
-            Ok(names) => self.connection.send(&Message::List { names }),
-            Err(refusal) => self.refuse(refusal),
-        }
-    }
-
-    fn refuse(&self, refusal: Refusal) -> io::Result<()> {
-        let reply = match refusal {
-            Refusal::NotEnoughDstores => Message::NotEnoughDstores,
-            Refusal::FileAlreadyExists => Message::FileAlreadyExists,
-            Refusal::FileDoesNotExist => Message::FileDoesNotExist { name: None },
-            Refusal::AllTried => Message::LoadFailed,
-        };
-        self.connection.send(&reply)
-    }
-}
-
-/// The outcome, unless it does not come in time or the Controller stops.
-fn wait(outcome: &Receiver<Outcome>, timeout: Duration) -> Option<Outcome> {
-    outcome.recv_timeout(timeout).ok()
 }

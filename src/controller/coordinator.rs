@@ -1,17 +1,15 @@
 //! When to rebalance, and how one goes. (spec 4.6)
 //!
-//! One thread, so that there are never two at once. It waits on channels only: the Dstores' readers put what they
-//! receive into one, and the links' writers send what it says.
+//! One thread, so that there are never two at once. It waits on its inbox only, where the Dstores' readers put what
+//! they receive, and the links' writers send what it says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, after, never, select};
 
 use super::Controller;
 use crate::index::{Budget, DstoreId, DstoreOrder, Orders, Situation, Survey};
 use crate::protocol::FileName;
+use crate::sync::{Inbox, Next};
 
 /// Rounds are numbered from the start of the Controller on.
 pub(super) type Round = u64;
@@ -53,8 +51,7 @@ impl Extent {
 
 pub(super) struct Coordinator<'a> {
     controller: &'a Controller,
-    events: Receiver<Event>,
-    stop: Receiver<Infallible>,
+    events: Inbox<Event>,
     round: Round,
     /// What a Dstore can do within the timeout, as far as is known. (spec 7.19)
     budget: Budget,
@@ -65,9 +62,9 @@ pub(super) struct Coordinator<'a> {
 }
 
 impl<'a> Coordinator<'a> {
-    pub(super) fn new(controller: &'a Controller, events: Receiver<Event>, stop: Receiver<Infallible>) -> Self {
+    pub(super) fn new(controller: &'a Controller, events: Inbox<Event>) -> Self {
         let budget = first_budget(controller.config.timeout);
-        Self { controller, events, stop, round: 0, budget, last_plan: None, spent: None }
+        Self { controller, events, round: 0, budget, last_plan: None, spent: None }
     }
 
     /// Rebalances after every join and in every period, until the Controller stops.
@@ -75,7 +72,7 @@ impl<'a> Coordinator<'a> {
         while self.wait_for_cause() {
             // Joins that have been made by now are served by the rebalance to come (spec 7.10); whatever else has
             // been said in the meantime answers to rounds that are over.
-            while self.events.try_recv().is_ok() {}
+            self.events.clear();
             if !self.rebalance() {
                 return;
             }
@@ -84,12 +81,12 @@ impl<'a> Coordinator<'a> {
 
     /// False when the Controller stops.
     fn wait_for_cause(&self) -> bool {
-        let period = self.controller.config.rebalance_period.map_or(never(), after);
+        let due = self.controller.config.rebalance_period.and_then(from_now);
         loop {
-            select! {
-                recv(self.events) -> event => if let Ok(Event::Joined) = event { return true },
-                recv(period) -> _ => return true,
-                recv(self.stop) -> _ => return false,
+            match self.events.next(due) {
+                Next::Message(Event::Joined) | Next::TimedOut => return true,
+                Next::Message(_) => {}
+                Next::Stopped => return false,
             }
         }
     }
@@ -208,16 +205,16 @@ impl<'a> Coordinator<'a> {
         mut awaited: BTreeSet<DstoreId>,
         mut answer: impl FnMut(Event) -> Option<DstoreId>,
     ) -> Option<()> {
-        let timeout = after(self.controller.config.timeout);
+        let deadline = from_now(self.controller.config.timeout);
         while !awaited.is_empty() {
-            select! {
-                recv(self.events) -> event => match event {
-                    Ok(Event::Left { dstore }) => { awaited.remove(&dstore); } // spec 7.9
-                    Ok(event) => if let Some(dstore) = answer(event) { awaited.remove(&dstore); },
-                    Err(_) => return None,
-                },
-                recv(timeout) -> _ => break,
-                recv(self.stop) -> _ => return None,
+            let done = match self.events.next(deadline) {
+                Next::Message(Event::Left { dstore }) => Some(dstore), // spec 7.9
+                Next::Message(event) => answer(event),
+                Next::TimedOut => break,
+                Next::Stopped => return None,
+            };
+            if let Some(dstore) = done {
+                awaited.remove(&dstore);
             }
         }
         Some(())
@@ -234,6 +231,11 @@ impl<'a> Coordinator<'a> {
             self.budget = Budget { steps: steps.saturating_mul(2), bytes: bytes.saturating_mul(2) };
         }
     }
+}
+
+/// `None` if it is too far off ever to come.
+fn from_now(time: Duration) -> Option<Instant> {
+    Instant::now().checked_add(time)
 }
 
 /// What even a slow Dstore can do within the timeout: a step in a millisecond, and 20 MB/s, for half of it.

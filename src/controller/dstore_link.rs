@@ -4,15 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-use parking_lot::Mutex;
-
 use super::Controller;
 use super::coordinator::{Event, Round};
-use super::gate::Request;
+use super::gate::{Pass, Request, Shut};
 use crate::index::DstoreId;
+use crate::protocol::complaint::complain;
 use crate::protocol::connection::{LineLimit, MESSAGE_LOG};
 use crate::protocol::{Address, Connection, Message, Outgoing};
+use crate::sync::{Mutex, Receiver, Sender, unbounded};
 
 /// A Dstore that leaves this many messages unread is taken for dead and disconnected.
 const MOST_UNSENT: usize = 100_000;
@@ -55,7 +54,8 @@ impl Links {
 pub(super) struct DstoreLink {
     /// Dropping it ends the writer.
     outbox: Sender<Message>,
-    outgoing: Outgoing,
+    /// Ends the connection, for the reason given; the reader sees the end.
+    hang_up: Box<dyn Fn(&str) + Send + Sync>,
     unanswered: Mutex<Unanswered>,
     /// Only a list that was asked for may be long.
     line_limit: LineLimit,
@@ -110,10 +110,21 @@ impl Questions {
 }
 
 impl DstoreLink {
+    /// What is put into `outbox` gets to the Dstore, until `hang_up` is called. While it owes a list it may say a line
+    /// of `longest_list` bytes; `line_limit` says what it may usually.
+    pub(super) fn new(
+        outbox: Sender<Message>,
+        hang_up: impl Fn(&str) + Send + Sync + 'static,
+        line_limit: LineLimit,
+        longest_list: usize,
+    ) -> Self {
+        let line_limits = LineLimits { usual: line_limit.get(), while_a_list_is_owed: longest_list };
+        Self { outbox, hang_up: Box::new(hang_up), unanswered: Mutex::default(), line_limit, line_limits }
+    }
+
     pub(super) fn send(&self, message: Message) {
         if self.outbox.len() >= MOST_UNSENT {
-            log::error!("{}: reads nothing that it is sent; disconnected", self.outgoing.peer());
-            self.outgoing.shut_down();
+            (self.hang_up)("it reads nothing that it is sent");
         }
         // With the writer gone the connection has ended, and the reader is about to say so.
         let _ = self.outbox.send(message);
@@ -162,13 +173,13 @@ pub(super) fn serve(controller: &Arc<Controller>, mut connection: Connection, ad
         let outgoing = outgoing.clone();
         move || write(&outgoing, &messages)
     })?;
-    let line_limits =
-        LineLimits { usual: connection.line_limit().get(), while_a_list_is_owed: controller.config.dstore_line_limit };
-    let line_limit = connection.line_limit().clone();
-    let link = Arc::new(DstoreLink { outbox, outgoing, unanswered: Mutex::default(), line_limit, line_limits });
-    let join = || controller.join(address.clone(), Arc::clone(&link));
-    // Joins wait for a rebalance that is running, like any change. (spec 4.6)
-    let (dstore, pass) = controller.gate.enter(Request::Change, join)?;
+    let hang_up = move |reason: &str| {
+        complain(format_args!("{}: disconnected: {reason}", outgoing.peer()));
+        outgoing.shut_down();
+    };
+    let link = DstoreLink::new(outbox, hang_up, connection.line_limit().clone(), controller.config.dstore_line_limit);
+    let link = Arc::new(link);
+    let (dstore, pass) = controller.admit(&address, &link)?;
     let (local, remote) = (connection.outgoing().local_port(), connection.peer().port());
     log::info!(target: MESSAGE_LOG, "[New Dstore {address} {local}<-{remote}]"); // spec 5.4
     drop(pass);
@@ -181,7 +192,7 @@ pub(super) fn serve(controller: &Arc<Controller>, mut connection: Connection, ad
 
 /// Writes what is put into the outbox. Ends with the outbox, or with the connection.
 fn write(outgoing: &Outgoing, messages: &Receiver<Message>) {
-    for message in messages {
+    while let Ok(message) = messages.recv() {
         if outgoing.send(&message).is_err() {
             return outgoing.shut_down(); // the reader sees the end, and says why
         }
@@ -191,53 +202,68 @@ fn write(outgoing: &Outgoing, messages: &Receiver<Message>) {
 /// Reads a Dstore's reports until its connection drops.
 fn read(controller: &Controller, connection: &mut Connection, dstore: DstoreId, link: &DstoreLink) -> io::Result<()> {
     while let Some(line) = connection.receive()? {
-        let event = match line {
-            Ok(Message::StoreAck { name }) => {
-                controller.ledger.lock().acknowledge_store(&name, dstore);
-                continue;
+        match line {
+            Ok(message) => {
+                if !controller.hear(dstore, link, message) {
+                    connection.ignore(&"not asked for"); // spec 2.6, 7.6
+                }
             }
-            Ok(Message::RemoveAck { name } | Message::FileDoesNotExist { name: Some(name) }) => {
-                controller.ledger.lock().acknowledge_remove(&name, dstore);
-                continue;
-            }
-            Ok(Message::List { names }) => link.take_list().map(|round| Event::Listed { dstore, round, names }),
-            Ok(Message::RebalanceComplete) => link.take_report().map(|round| Event::Reported { dstore, round }),
-            Ok(_) => None,
-            Err(error) => {
-                connection.ignore(&error); // spec 2.6
-                continue;
-            }
-        };
-        match event {
-            Some(event) => controller.tell_coordinator(event),
-            None => connection.ignore(&"not asked for"), // spec 2.6, 7.6
+            Err(error) => connection.ignore(&error), // spec 2.6
         }
     }
     Ok(())
 }
 
 impl Controller {
-    /// A Dstore becomes a member; an older one of the same address cannot be there any more. (spec 4.1, 7.7)
-    fn join(&self, address: Address, link: Arc<DstoreLink>) -> DstoreId {
+    /// A Dstore becomes a member; an older one of the same address cannot be there any more. Joins wait for a rebalance
+    /// that is running, like any change. (spec 4.1, 4.6, 7.7)
+    pub(super) fn admit(
+        &self,
+        address: &Address,
+        link: &Arc<DstoreLink>,
+    ) -> Result<(DstoreId, Option<Pass<'_>>), Shut> {
+        self.gate.enter(Request::Change, || self.join(address, link))
+    }
+
+    fn join(&self, address: &Address, link: &Arc<DstoreLink>) -> DstoreId {
         let mut ledger = self.ledger.lock();
-        if let Some(older) = ledger.index.member_at(&address) {
-            log::warn!("a second Dstore joins with port {address}: the first is disconnected");
+        if let Some(older) = ledger.index.member_at(address) {
             ledger.leave(older);
             if let Some(link) = self.links.remove(older) {
-                link.outgoing.shut_down();
+                (link.hang_up)(&format!("another Dstore joins with port {address}"));
             }
         }
-        let dstore = ledger.index.join(address);
+        let dstore = ledger.index.join(address.clone());
         ledger.is_unsettled = true;
-        self.links.insert(dstore, link);
+        self.links.insert(dstore, Arc::clone(link));
         self.changed.notify_all();
         drop(ledger);
         self.tell_coordinator(Event::Joined);
         dstore
     }
 
+    /// Takes in what a member says; false if it was not asked for.
+    pub(super) fn hear(&self, dstore: DstoreId, link: &DstoreLink, message: Message) -> bool {
+        let event = match message {
+            Message::StoreAck { name } => {
+                self.ledger.lock().acknowledge_store(&name, dstore);
+                return true;
+            }
+            Message::RemoveAck { name } | Message::FileDoesNotExist { name: Some(name) } => {
+                self.ledger.lock().acknowledge_remove(&name, dstore);
+                return true;
+            }
+            Message::List { names } => link.take_list().map(|round| Event::Listed { dstore, round, names }),
+            Message::RebalanceComplete => link.take_report().map(|round| Event::Reported { dstore, round }),
+            _ => None,
+        };
+        let Some(event) = event else { return false };
+        self.tell_coordinator(event);
+        true
+    }
+
     /// A Dstore's connection has ended: it is a member no longer, if it still was one. (spec 4.1)
-    fn leave(&self, dstore: DstoreId) {
+    pub(super) fn leave(&self, dstore: DstoreId) {
         let mut ledger = self.ledger.lock();
         ledger.leave(dstore);
         self.links.remove(dstore);

@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::io;
 
-use crossbeam_channel::{Sender, bounded};
-use parking_lot::{Condvar, Mutex};
+use super::one_shot::{self, one_shot};
+use crate::sync::{Condvar, Mutex};
 
 /// What a request asks of the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,8 @@ struct State {
     door: Door,
     /// Passes given out and not yet dropped.
     inside: usize,
-    /// Those who wait, first come first. Each is woken through its channel, or by its end when the gate is shut.
+    /// Those who wait, first come first. Each is told when it is its turn, or, when the gate is shut, that it will
+    /// not come.
     line: VecDeque<Waiting>,
     /// How many of the line may go in: those who were there when the gate opened, and who came while it was open.
     admitted: usize,
@@ -50,7 +51,7 @@ enum Door {
 
 struct Waiting {
     request: Request,
-    turn: Sender<()>,
+    turn: one_shot::Sender<()>,
 }
 
 /// An open gate.
@@ -77,7 +78,7 @@ impl Gate {
                 state.inside += usize::from(request == Request::Change);
                 None
             } else {
-                let (turn, wait) = bounded(1);
+                let (turn, wait) = one_shot();
                 state.line.push_back(Waiting { request, turn });
                 state.admitted += usize::from(state.door == Door::Open);
                 Some(wait)
@@ -140,14 +141,14 @@ impl State {
 
     /// The pass and the turn are counted for whoever is woken, so that nobody slips in between.
     fn admit_next(&mut self) {
-        while self.admitted > 0 && !self.is_deciding {
-            self.admitted -= 1;
-            let next = self.line.pop_front().expect("those admitted are in line");
-            if next.turn.send(()).is_ok() {
-                self.inside += usize::from(next.request == Request::Change);
-                self.is_deciding = true;
-            }
+        if self.admitted == 0 || self.is_deciding {
+            return;
         }
+        let next = self.line.pop_front().expect("those admitted are in line");
+        self.admitted -= 1;
+        self.inside += usize::from(next.request == Request::Change);
+        self.is_deciding = true;
+        next.turn.send(());
     }
 }
 
@@ -188,5 +189,18 @@ impl Drop for Turn<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, shuttle))]
+impl Gate {
+    pub(super) fn in_line(&self) -> usize {
+        self.state.lock().line.len()
+    }
+
+    /// Nobody is inside, nobody is in line.
+    pub(super) fn is_left(&self) -> bool {
+        let state = self.state.lock();
+        state.is_empty() && state.line.is_empty()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
 mod tests;

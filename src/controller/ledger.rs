@@ -2,10 +2,9 @@
 //!
 //! Each method is one short critical section: no I/O, no wait.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
+use super::one_shot::{Receiver, Sender, one_shot};
 use crate::index::{Departure, DstoreId, Index, Refusal};
 use crate::protocol::{Address, FileName};
 
@@ -27,7 +26,7 @@ pub struct Ledger {
     /// Whether a rebalance runs, or a Dstore has joined that none has served yet.
     pub is_unsettled: bool,
     /// By file: a file has at most one operation in progress.
-    waiting: HashMap<FileName, Sender<Outcome>>,
+    waiting: BTreeMap<FileName, Sender<Outcome>>,
     is_stopped: bool,
 }
 
@@ -38,7 +37,7 @@ impl Ledger {
             index: Index::new(replicas),
             rebalances: 0,
             is_unsettled: false,
-            waiting: HashMap::new(),
+            waiting: BTreeMap::new(),
             is_stopped: false,
         }
     }
@@ -110,7 +109,7 @@ impl Ledger {
     }
 
     fn wait_for(&mut self, name: &FileName) -> Receiver<Outcome> {
-        let (outcome, wait) = bounded(1);
+        let (outcome, wait) = one_shot();
         if !self.is_stopped {
             self.waiting.insert(name.clone(), outcome);
         }
@@ -119,11 +118,17 @@ impl Ledger {
 
     fn conclude(&mut self, name: &FileName, outcome: Outcome) {
         if let Some(waiting) = self.waiting.remove(name) {
-            // Room for one, and only one is ever sent. Whoever has stopped waiting asks `expire_…` for the outcome.
-            let _ = waiting.try_send(outcome);
+            waiting.send(outcome); // whoever has stopped waiting asks `expire_…` for it
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, shuttle))]
+impl Ledger {
+    pub(super) fn is_anybody_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
 mod tests;

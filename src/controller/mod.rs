@@ -5,30 +5,30 @@
 //! | `accept` | takes connections | the listener is shut down |
 //! | one per connection | reads a client's requests and answers them, or a Dstore's reports | the socket ends |
 //! | one more per Dstore | writes what the others have for it, so that a Dstore that stops reading delays nobody | its outbox is dropped |
-//! | `rebalance` | decides when to rebalance, and does it | the stop channel is dropped |
+//! | `rebalance` | decides when to rebalance, and does it | its inbox is stopped |
 
 mod client_session;
 mod coordinator;
 mod dstore_link;
 pub mod gate;
 pub mod ledger;
+pub mod one_shot;
+mod requests;
+#[cfg(all(test, shuttle))]
+mod schedules;
 
-use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Sender, bounded, unbounded};
-use parking_lot::{Condvar, Mutex};
 
 use crate::index::MemberStatus;
 use crate::protocol::complaint::complain;
 use crate::protocol::connection::{CLIENT_LINE_LIMIT, DSTORE_LINE_LIMIT, KEEPALIVE};
 use crate::protocol::{Connection, Message};
 use crate::server::{Crew, Server, listen};
+use crate::sync::{Condvar, Inbox, Mutex, Sender, Stop, inbox, thread};
 
 use client_session::ClientSession;
 use coordinator::{Coordinator, Event};
@@ -124,11 +124,9 @@ pub struct Status {
 
 /// A running Controller. Dropping it ends its threads and closes its sockets before it returns.
 pub struct Handle {
-    controller: Arc<Controller>,
+    // Dropped in this order: nobody new, then everybody who is there.
     server: Server,
-    coordinator: Option<JoinHandle<()>>,
-    /// Dropped to end the coordinator.
-    stop: Option<Sender<Infallible>>,
+    running: Running,
 }
 
 /// Starts a Controller; it listens when this returns.
@@ -141,28 +139,13 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     }
     let listener =
         listen(config.bind, config.port).map_err(|source| StartError::Listen { port: config.port, source })?;
-    let (events, happened) = unbounded();
-    let (stop, stopped) = bounded(0);
-    let controller = Arc::new(Controller {
-        ledger: Mutex::new(Ledger::new(config.replicas)),
-        changed: Condvar::new(),
-        links: Links::default(),
-        gate: Gate::default(),
-        events,
-        crew: Crew::new("connection"),
-        config,
-    });
-    let server = Server::start(listener, &controller.crew, {
-        let controller = Arc::clone(&controller);
+    let running = Running::start(config).map_err(StartError::Thread)?;
+    let server = Server::start(listener, &running.controller.crew, {
+        let controller = Arc::clone(&running.controller);
         move |stream| serve(&controller, stream)
     })
     .map_err(StartError::Thread)?;
-    let coordinator = thread::Builder::new().name("rebalance".into()).spawn({
-        let controller = Arc::clone(&controller);
-        move || Coordinator::new(&controller, happened, stopped).run()
-    });
-    let coordinator = coordinator.map_err(StartError::Thread)?;
-    Ok(Handle { controller, server, coordinator: Some(coordinator), stop: Some(stop) })
+    Ok(Handle { server, running })
 }
 
 impl Handle {
@@ -173,14 +156,15 @@ impl Handle {
 
     /// What it looks like just now.
     pub fn status(&self) -> Status {
-        status(&self.controller.ledger.lock())
+        status(&self.running.controller.ledger.lock())
     }
 
     /// Waits until `condition` holds; `None` if it does not within `timeout`. Looks after every join, departure and
     /// rebalance.
     pub fn wait_until(&self, timeout: Duration, condition: impl Fn(&Status) -> bool) -> Option<Status> {
         let deadline = Instant::now() + timeout;
-        let mut ledger = self.controller.ledger.lock();
+        let controller = &self.running.controller;
+        let mut ledger = controller.ledger.lock();
         loop {
             let status = status(&ledger);
             if condition(&status) {
@@ -189,7 +173,7 @@ impl Handle {
             if Instant::now() >= deadline {
                 return None;
             }
-            self.controller.changed.wait_until(&mut ledger, deadline);
+            controller.changed.wait_until(&mut ledger, deadline);
         }
     }
 }
@@ -203,10 +187,28 @@ fn status(ledger: &Ledger) -> Status {
     }
 }
 
-impl Drop for Handle {
+/// The Controller's inside: all of it but the listener. Dropping it ends all that runs or waits there.
+struct Running {
+    controller: Arc<Controller>,
+    coordinator: Option<thread::JoinHandle<()>>,
+    /// Dropped to end the coordinator.
+    stop: Option<Stop>,
+}
+
+impl Running {
+    fn start(config: Config) -> io::Result<Self> {
+        let (controller, stop, happened) = Controller::new(config);
+        let coordinator = thread::Builder::new().name("rebalance".into()).spawn({
+            let controller = Arc::clone(&controller);
+            move || Coordinator::new(&controller, happened).run()
+        })?;
+        Ok(Self { controller, coordinator: Some(coordinator), stop: Some(stop) })
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
-        // From the outside in: nobody new, nobody waiting, then the threads can end.
-        self.server.stop();
+        // From the outside in: nobody waiting, nobody rebalancing, then the threads can end.
         self.controller.gate.shut();
         self.controller.ledger.lock().stop();
         drop(self.stop.take());
@@ -220,8 +222,8 @@ impl Drop for Handle {
 
 /// What the Controller's threads share.
 ///
-/// Lock order: the gate lets in before the ledger is locked; `ledger`, then `links`. None is held across a wait for
-/// a peer, or any I/O.
+/// Lock order: the gate lets in before the ledger is locked; `ledger`, then `links`; a one-shot's last. None is held
+/// across a wait for a peer, or any I/O.
 struct Controller {
     config: Config,
     ledger: Mutex<Ledger>,
@@ -232,6 +234,23 @@ struct Controller {
     /// To the coordinator.
     events: Sender<Event>,
     crew: Arc<Crew>,
+}
+
+impl Controller {
+    /// Nobody has joined. What the coordinator is told is in the inbox.
+    fn new(config: Config) -> (Arc<Self>, Stop, Inbox<Event>) {
+        let (events, stop, happened) = inbox();
+        let controller = Self {
+            ledger: Mutex::new(Ledger::new(config.replicas)),
+            changed: Condvar::new(),
+            links: Links::default(),
+            gate: Gate::default(),
+            events,
+            crew: Crew::new("connection"),
+            config,
+        };
+        (Arc::new(controller), stop, happened)
+    }
 }
 
 /// Serves one connection until it closes, and says why it did if that was no ordinary end.

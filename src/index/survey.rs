@@ -186,7 +186,7 @@ impl Index {
 
 impl State {
     /// The Dstores that have a copy, may have one, or are about to get one.
-    fn for_each_holder(&self, mut see: impl FnMut(DstoreId)) {
+    pub(super) fn for_each_holder(&self, mut see: impl FnMut(DstoreId)) {
         match self {
             Self::Storing(storing) => storing.acknowledged.iter().chain(&storing.awaited).copied().for_each(see),
             Self::Stored { copies } => copies.iter().for_each(|copy| see(copy.dstore)),

@@ -5,6 +5,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::protocol::Order;
 
+impl Index {
+    /// Panics unless what is kept twice agrees.
+    pub(crate) fn assert_consistent(&self) {
+        let mut loads: BTreeMap<_, usize> = self.members.keys().map(|&dstore| (dstore, 0)).collect();
+        let mut in_progress = BTreeSet::new();
+        for (name, file) in &self.files {
+            file.state.for_each_holder(|dstore| {
+                loads.entry(dstore).and_modify(|load| *load += 1);
+            });
+            let awaited = match &file.state {
+                State::Storing(storing) => &storing.awaited,
+                State::Removing(removing) if !removing.abandoned => &removing.awaited,
+                State::Removing(_) | State::Stored { .. } => continue,
+            };
+            assert!(!awaited.is_empty(), "{name} waits for nobody");
+            assert!(awaited.iter().all(|dstore| self.members.contains_key(dstore)), "{name} waits in vain");
+            in_progress.insert(name.clone());
+        }
+        assert_eq!(self.in_progress, in_progress);
+        let counted: BTreeMap<_, _> = self.members.iter().map(|(&dstore, member)| (dstore, member.load)).collect();
+        assert_eq!(counted, loads);
+    }
+}
+
 fn name(text: &str) -> FileName {
     text.parse().unwrap()
 }
@@ -504,6 +528,7 @@ impl Folders {
             }
         }
         index.confirm(&orders, &reported);
+        index.assert_consistent();
     }
 
     fn copies(&self, file: &str) -> usize {

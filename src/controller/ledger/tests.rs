@@ -2,8 +2,7 @@
 
 use std::thread;
 
-use crossbeam_channel::TryRecvError;
-
+use super::super::one_shot::Missing;
 use super::*;
 
 fn name(text: &str) -> FileName {
@@ -37,10 +36,10 @@ fn a_store_completes_on_the_last_acknowledgement_and_not_before() {
     ledger.acknowledge_store(&name("f"), ids[2]);
     ledger.acknowledge_store(&name("g"), ids[1]);
     ledger.acknowledge_remove(&name("f"), ids[1]);
-    assert_eq!(outcome.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(outcome.try_recv(), Err(Missing::Pending));
     ledger.acknowledge_store(&name("f"), ids[1]);
     assert_eq!(outcome.try_recv(), Ok(Outcome::Complete));
-    assert_eq!(outcome.try_recv(), Err(TryRecvError::Disconnected), "told once, and forgotten");
+    assert_eq!(outcome.try_recv(), Err(Missing::Gone), "told once, and forgotten");
 }
 
 #[test]
@@ -52,7 +51,7 @@ fn a_remove_completes_on_the_last_acknowledgement_and_not_before() {
     ledger.acknowledge_remove(&name("f"), ids[1]);
     ledger.acknowledge_remove(&name("f"), ids[1]);
     ledger.acknowledge_store(&name("f"), ids[0]);
-    assert_eq!(outcome.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(outcome.try_recv(), Err(Missing::Pending));
     ledger.acknowledge_remove(&name("f"), ids[0]);
     assert_eq!(outcome.try_recv(), Ok(Outcome::Complete));
     assert!(ledger.index.is_empty());
@@ -95,8 +94,8 @@ fn a_store_whose_time_is_up_leaves_no_entry_and_no_wait() {
     // The next store of that name is another one: the late acknowledgement of the first Dstore is its own matter.
     let (_, second) = ledger.begin_store(&name("f"), 1).unwrap();
     ledger.acknowledge_store(&name("f"), ids[1]);
-    assert_eq!(second.try_recv(), Err(TryRecvError::Empty));
-    assert_eq!(outcome.try_recv(), Err(TryRecvError::Disconnected));
+    assert_eq!(second.try_recv(), Err(Missing::Pending));
+    assert_eq!(outcome.try_recv(), Err(Missing::Gone));
 }
 
 #[test]
@@ -180,7 +179,7 @@ fn a_departure_ends_what_waited_for_that_dstore_and_nothing_else() {
     ledger.leave(ids[1]);
     assert_eq!(vain.try_recv(), Ok(Outcome::Failed));
     assert_eq!(removed.try_recv(), Ok(Outcome::Complete), "it is no longer waited for");
-    assert_eq!(acknowledged.try_recv(), Err(TryRecvError::Empty), "waits for 3");
+    assert_eq!(acknowledged.try_recv(), Err(Missing::Pending), "waits for 3");
     assert_eq!(ledger.index.len(), 1);
     ledger.leave(ids[1]);
     ledger.acknowledge_store(&name("acknowledged"), ids[2]);
@@ -192,9 +191,9 @@ fn stopping_ends_every_wait_now_and_in_future() {
     let (mut ledger, ids) = ledger(1, 1);
     let (_, before) = ledger.begin_store(&name("before"), 1).unwrap();
     ledger.stop();
-    assert_eq!(before.try_recv(), Err(TryRecvError::Disconnected));
+    assert_eq!(before.try_recv(), Err(Missing::Gone));
     let (_, after) = ledger.begin_store(&name("after"), 1).unwrap();
-    assert_eq!(after.try_recv(), Err(TryRecvError::Disconnected), "nobody is going to conclude it");
+    assert_eq!(after.try_recv(), Err(Missing::Gone), "nobody is going to conclude it");
     for (file, outcome) in [("before", before), ("after", after)] {
         ledger.acknowledge_store(&name("nothing"), ids[0]);
         assert_eq!(ledger.expire_store(&name(file), &outcome), Outcome::Failed);

@@ -1,0 +1,297 @@
+//! Nobody waits for ever, whatever comes first: the Controller's own code under thousands of schedules.
+//!
+//! Built with `--cfg shuttle` only; README says how to run it. Everything of the Controller but its sockets is here as it
+//! is in the program: gate, ledger, index, requests, joins, departures, coordinator, shutdown. What a socket would carry,
+//! a test's Dstores and clients hand over themselves, by the same calls as the threads that read from sockets. A thread that
+//! waits when all others wait or have ended is a deadlock, which shuttle reports with the schedule that led there.
+
+mod primitives;
+mod rebalances;
+mod requests;
+mod shutdown;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
+use shuttle::{Config as Shuttle, Runner};
+
+use super::dstore_link::DstoreLink;
+use super::gate::Request;
+use super::{Config, Controller, Running};
+use crate::index::DstoreId;
+use crate::protocol::connection::{CLIENT_LINE_LIMIT, DSTORE_LINE_LIMIT, LineLimit};
+use crate::protocol::{Address, FileName, Message, Order};
+use crate::sync::{Inbox, Next, Stop, inbox, thread};
+
+/// A timeout that never comes: whoever is not woken waits for ever, and is found.
+const NEVER: Duration = Duration::MAX;
+
+/// A timeout that comes at any moment.
+const ANY_TIME: Duration = Duration::from_secs(1);
+
+/// How many schedules of each kind a test tries, unless the environment says `SCHEDULES`.
+const SCHEDULES: usize = 5_000;
+
+/// Where the random schedules begin, unless the environment says `SHUTTLE_RANDOM_SEED`.
+const SEED: u64 = 4;
+
+/// Of all tests of this run.
+static TRIED: AtomicUsize = AtomicUsize::new(0);
+
+/// Plays `scenario` under random schedules of two kinds: each thread is as likely as any other to take the next step; or
+/// one goes on as long as it can, and is interrupted at few points (PCT), which leaves others behind much farther.
+fn explore(scenario: impl Fn() + Send + Sync + 'static) {
+    let schedules = std::env::var("SCHEDULES").map_or(SCHEDULES, |text| text.parse().expect("SCHEDULES is a number"));
+    let scenario = Arc::new(scenario);
+    run("random", RandomScheduler::new_from_seed(SEED, schedules), &scenario);
+    run("PCT", PctScheduler::new_from_seed(SEED, 3, schedules), &scenario);
+}
+
+/// Plays `scenario` under every schedule there is.
+fn exhaust(scenario: impl Fn() + Send + Sync + 'static) {
+    run("all", DfsScheduler::new(None, false), &Arc::new(scenario));
+}
+
+fn run(kind: &str, scheduler: impl Scheduler + 'static, scenario: &Arc<impl Fn() + Send + Sync + 'static>) {
+    let mut config = Shuttle::new();
+    config.stack_size = 256 << 10;
+    config.silence_warnings = true;
+    let scenario = Arc::clone(scenario);
+    let begun = std::time::Instant::now();
+    let tried = Runner::new(scheduler, config).run(move || scenario());
+    let (took, total) = (begun.elapsed().as_secs_f32(), TRIED.fetch_add(tried, Ordering::Relaxed) + tried);
+    println!("{tried} schedules ({kind}, seed {SEED}) in {took:.1} s; {total} so far");
+}
+
+/// A Controller, and who is connected to it.
+struct Stage {
+    running: Running,
+    cast: Cast,
+    dstores: Vec<thread::JoinHandle<()>>,
+    clients: Vec<thread::JoinHandle<()>>,
+}
+
+/// What all on the stage know.
+#[derive(Clone)]
+struct Cast {
+    controller: Arc<Controller>,
+    /// What each Dstore has on its disk.
+    folders: Arc<Mutex<BTreeMap<Address, BTreeSet<FileName>>>>,
+    wires: Arc<Mutex<Vec<Arc<Wire>>>>,
+}
+
+/// How a Dstore behaves.
+#[derive(Clone, Copy)]
+enum Manner {
+    /// It does everything it is told.
+    Diligent,
+    /// It reads everything and says nothing.
+    Mute,
+    /// It does the first so many things it is told, and leaves at the next.
+    QuitsAfter(usize),
+}
+
+/// The end of a Dstore's connection: whoever cuts it first.
+struct Wire(Mutex<Option<Stop>>);
+
+impl Wire {
+    fn cut(&self) {
+        let stop = self.0.lock().unwrap().take();
+        drop(stop); // wakes, which takes a turn: not with the lock held
+    }
+}
+
+impl Stage {
+    /// With the coordinator at work.
+    fn new(replicas: usize, timeout: Duration) -> Self {
+        Self::with(Running::start(Config { timeout, ..Config::new(replicas) }).unwrap())
+    }
+
+    /// Without rebalances.
+    fn at_rest(replicas: usize, timeout: Duration) -> Self {
+        let (controller, stop, _) = Controller::new(Config { timeout, ..Config::new(replicas) });
+        Self::with(Running { controller, coordinator: None, stop: Some(stop) })
+    }
+
+    fn with(running: Running) -> Self {
+        let controller = Arc::clone(&running.controller);
+        let cast = Cast { controller, folders: Arc::default(), wires: Arc::default() };
+        Self { running, cast, dstores: Vec::new(), clients: Vec::new() }
+    }
+
+    /// A Dstore that has joined already.
+    fn dstore(&mut self, port: u16, manner: Manner) {
+        let dstore = TestDstore::new(&self.cast, port, manner);
+        let id = dstore.join().expect("the Controller runs");
+        self.dstores.push(thread::spawn(move || dstore.serve(id)));
+    }
+
+    /// A Dstore that joins at some time.
+    fn late_dstore(&mut self, port: u16, manner: Manner) {
+        let dstore = TestDstore::new(&self.cast, port, manner);
+        self.dstores.push(thread::spawn(move || {
+            if let Some(id) = dstore.join() {
+                dstore.serve(id);
+            }
+        }));
+    }
+
+    /// A client that does this.
+    fn client(&mut self, act: impl FnOnce(&Cast) + Send + 'static) {
+        let cast = self.cast.clone();
+        self.clients.push(thread::spawn(move || act(&cast)));
+    }
+
+    /// Waits for every client to end, and for the cluster to settle; then nothing must be left over.
+    fn end(mut self) {
+        self.join_clients();
+        let controller = &self.running.controller;
+        if self.running.coordinator.is_some() {
+            let mut ledger = controller.ledger.lock();
+            while ledger.is_unsettled {
+                controller.changed.wait(&mut ledger);
+            }
+        }
+        // Whatever rebalance is still running, the gate opens again.
+        drop(controller.gate.enter(Request::Change, || ()).expect("the Controller runs"));
+        self.stop();
+    }
+
+    /// Ends the Controller as its handle does; then everybody must end, and nothing be left over.
+    fn stop(mut self) {
+        drop(self.running);
+        // Here the crew would end the sockets.
+        let wires = std::mem::take(&mut *self.cast.wires.lock().unwrap());
+        wires.iter().for_each(|wire| wire.cut());
+        for thread in self.clients.drain(..).chain(self.dstores.drain(..)) {
+            thread.join().unwrap();
+        }
+        let ledger = self.cast.controller.ledger.lock();
+        ledger.index.assert_consistent();
+        assert!(ledger.index.members().is_empty());
+        assert!(!ledger.is_anybody_waiting());
+        drop(ledger);
+        assert!(self.cast.controller.gate.is_left());
+    }
+
+    fn join_clients(&mut self) {
+        for client in self.clients.drain(..) {
+            client.join().unwrap();
+        }
+        let ledger = self.running.controller.ledger.lock();
+        ledger.index.assert_consistent();
+        assert!(!ledger.is_anybody_waiting());
+    }
+}
+
+impl Cast {
+    /// STORE, with the content sent to every Dstore that is named.
+    fn store(&self, file: &str) -> io::Result<Option<Message>> {
+        self.controller.store(&name(file), 1, |dstores| {
+            for address in dstores {
+                self.tell(&address, Message::Store { name: name(file), size: 1 });
+            }
+            Ok(())
+        })
+    }
+
+    fn remove(&self, file: &str) -> Option<Message> {
+        self.controller.remove(&name(file)).expect("the Controller runs")
+    }
+
+    fn list(&self) -> Vec<String> {
+        match self.controller.list().expect("the Controller runs") {
+            Message::List { names } => names.iter().map(|name| name.to_string()).collect(),
+            other => panic!("{other}"),
+        }
+    }
+
+    /// What a client or another Dstore would say to a Dstore.
+    fn tell(&self, address: &Address, message: Message) {
+        let member = self.controller.ledger.lock().index.member_at(address);
+        if let Some(dstore) = member {
+            self.controller.links.send(dstore, message);
+        }
+    }
+
+    fn holders(&self, file: &str) -> Vec<Address> {
+        let folders = self.folders.lock().unwrap();
+        folders.iter().filter(|(_, files)| files.contains(file)).map(|(address, _)| address.clone()).collect()
+    }
+}
+
+/// A Dstore as the Controller knows it: the connection's two threads and what is behind them are one here.
+struct TestDstore {
+    cast: Cast,
+    address: Address,
+    manner: Manner,
+    link: Arc<DstoreLink>,
+    inbox: Inbox<Message>,
+}
+
+impl TestDstore {
+    fn new(cast: &Cast, port: u16, manner: Manner) -> Self {
+        let (outbox, stop, inbox) = inbox();
+        let wire = Arc::new(Wire(Mutex::new(Some(stop))));
+        cast.wires.lock().unwrap().push(Arc::clone(&wire));
+        let limit = LineLimit::new(CLIENT_LINE_LIMIT);
+        let link = Arc::new(DstoreLink::new(outbox, move |_| wire.cut(), limit, DSTORE_LINE_LIMIT));
+        Self { cast: cast.clone(), address: Address::local(port).unwrap(), manner, link, inbox }
+    }
+
+    /// `None` if the Controller stops.
+    fn join(&self) -> Option<DstoreId> {
+        let (dstore, _pass) = self.cast.controller.admit(&self.address, &self.link).ok()?;
+        self.cast.folders.lock().unwrap().insert(self.address.clone(), BTreeSet::new());
+        Some(dstore)
+    }
+
+    /// Until its connection ends, or it leaves.
+    fn serve(self, dstore: DstoreId) {
+        let mut done = 0;
+        while let Next::Message(message) = self.inbox.next(None) {
+            match self.manner {
+                Manner::Mute => continue,
+                Manner::QuitsAfter(most) if done == most => break,
+                Manner::QuitsAfter(_) | Manner::Diligent => done += 1,
+            }
+            let answer = self.obey(message);
+            assert!(self.cast.controller.hear(dstore, &self.link, answer), "the answer was not asked for");
+        }
+        self.cast.controller.leave(dstore);
+    }
+
+    fn obey(&self, message: Message) -> Message {
+        let mut folders = self.cast.folders.lock().unwrap();
+        let own = folders.get_mut(&self.address).expect("joined");
+        match message {
+            Message::Store { name, .. } => {
+                own.insert(name.clone());
+                Message::StoreAck { name }
+            }
+            Message::Remove { name } if own.remove(&name) => Message::RemoveAck { name },
+            Message::Remove { name } => Message::FileDoesNotExist { name: Some(name) },
+            Message::List { .. } => Message::List { names: own.iter().cloned().collect() },
+            Message::Rebalance { order: Order { sends, removes } } => {
+                for name in removes {
+                    own.remove(&name);
+                }
+                for transfer in sends {
+                    for address in transfer.to {
+                        folders.entry(address).or_default().insert(transfer.name.clone());
+                    }
+                }
+                Message::RebalanceComplete
+            }
+            other => panic!("a Dstore is told {other}"),
+        }
+    }
+}
+
+fn name(text: &str) -> FileName {
+    text.parse().unwrap()
+}

@@ -1,0 +1,63 @@
+//! A Controller that is stopped, at any moment, keeps nobody waiting.
+
+use shuttle::rand::{Rng, thread_rng};
+
+use super::Manner::{Diligent, Mute, QuitsAfter};
+use super::*;
+
+/// Lets others go on for a while, however long.
+fn wait_a_while() {
+    for _ in 0..thread_rng().gen_range(0..40) {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn requests_in_progress_end_when_the_controller_stops() {
+    // A timeout never comes: only the stop can end them.
+    explore(|| {
+        let mut stage = Stage::at_rest(1, NEVER);
+        stage.dstore(1, Diligent);
+        assert_eq!(stage.cast.store("old").unwrap(), Some(Message::StoreComplete));
+        stage.dstore(2, Mute);
+        for file in ["f", "g"] {
+            stage.client(move |cast| {
+                let _ = cast.store(file);
+            });
+        }
+        stage.client(|cast| {
+            let _ = cast.controller.remove(&name("old"));
+            let _ = cast.controller.list();
+        });
+        wait_a_while();
+        stage.stop();
+    });
+}
+
+#[test]
+fn a_rebalance_in_progress_and_whoever_waits_for_it_end_when_the_controller_stops() {
+    explore(|| {
+        let mut stage = Stage::new(1, NEVER);
+        stage.dstore(1, Diligent);
+        stage.late_dstore(2, Mute);
+        stage.late_dstore(3, QuitsAfter(1));
+        for file in ["f", "g"] {
+            stage.client(move |cast| {
+                let _ = cast.store(file);
+                let _ = cast.controller.load(&name(file), &mut Vec::new());
+                let _ = cast.controller.remove(&name(file));
+            });
+        }
+        wait_a_while();
+        stage.stop();
+    });
+}
+
+#[test]
+fn a_controller_with_nothing_to_do_stops() {
+    explore(|| {
+        let mut stage = Stage::new(1, NEVER);
+        stage.late_dstore(1, Diligent);
+        stage.stop();
+    });
+}
