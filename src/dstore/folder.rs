@@ -1,6 +1,10 @@
 //! A Dstore's folder: each file whole or not there at all. (spec 5.1, 7.11, 7.12)
 //!
-//! A file is written under a name that no client can use (it holds a space), and renamed when all of it is there.
+//! A file is written under a name that no client can use (it holds a space), and renamed when all of it is there. It
+//! then carries a [`Checksum`](super::checksum::Checksum). A copy that turns out to be another than was stored is removed:
+//! one that is missing is healed by the next rebalance, and one that is wrong would be spread.
+
+mod stored;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -10,13 +14,19 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use super::StartError;
+use super::checksum::{self, Summing};
 use crate::protocol::FileName;
+use stored::{Identity, identity};
+
+pub use stored::StoredFile;
 
 /// The files of one Dstore.
 pub struct Folder {
     path: PathBuf,
     /// Locked as long as this exists: two Dstores in one folder would delete each other's files.
     _lock: File,
+    /// Whether files here can carry checksums.
+    has_checksums: bool,
     state: Mutex<State>,
 }
 
@@ -30,6 +40,9 @@ struct State {
     newest: HashMap<FileName, u64>,
     /// Files that an order says are to be removed. One that is stored anew before it is removed stays.
     condemned: HashSet<FileName>,
+    /// Files that are there and are treated as if they were not, as they cannot be read. Another file of the name is
+    /// another matter.
+    withheld: HashMap<FileName, Identity>,
 }
 
 impl Folder {
@@ -57,7 +70,11 @@ impl Folder {
         }
         files.iter().try_for_each(fs::remove_file).map_err(failed)?;
         folders.iter().try_for_each(fs::remove_dir_all).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), _lock: lock, state: Mutex::default() })
+        let checksums = checksum::probe(&lock);
+        if let Err(error) = &checksums {
+            log::warn!("{}: copies will not be verified, as files can carry no checksums: {error}", path.display());
+        }
+        Ok(Self { path: path.to_owned(), _lock: lock, has_checksums: checksums.is_ok(), state: Mutex::default() })
     }
 
     /// Begins to take in a file; an older arrival of the same name is given up.
@@ -72,23 +89,65 @@ impl Folder {
         };
         let path = self.path.join(format!(".incoming {arrival}"));
         // The guard first: whatever happens from here on, it cleans up.
-        let mut incoming = Incoming { folder: self, name: name.clone(), arrival, path, file: None };
+        let summing = self.has_checksums.then(|| Summing::new(name));
+        let mut incoming = Incoming { folder: self, name: name.clone(), arrival, path, file: None, summing };
         incoming.file = Some(OpenOptions::new().write(true).create_new(true).open(&incoming.path)?);
         Ok(incoming)
     }
 
-    /// Opens a file and tells its size; `NotFound` if it is not there.
-    pub fn open(&self, name: &FileName) -> io::Result<(File, u64)> {
-        let file = File::open(self.path.join(name))?;
-        let size = file.metadata()?.len();
-        Ok((file, size))
+    /// Opens a file to be read; `NotFound` if it is not there, or cannot be read.
+    pub fn open(&self, name: &FileName) -> io::Result<StoredFile> {
+        let mut file = StoredFile::open(&self.path, name)?;
+        if self.state.lock().withheld.get(name) == Some(&file.identity()) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        if let Err(error) = file.expect_its_checksum() {
+            self.examine(&file);
+            return Err(error);
+        }
+        Ok(file)
+    }
+
+    /// Looks again at a file that could not be read, or not as what was stored. If that is so it is from now on as good
+    /// as missing.
+    ///
+    /// It is looked at anew, from the disk: what was wrong may have been the memory. One that is wrong is removed: it is
+    /// worth nothing to anybody. One that cannot be read may be readable another day, so it is only not offered.
+    pub fn examine(&self, suspect: &StoredFile) {
+        let name = suspect.name();
+        let Ok(mut file) = StoredFile::open(&self.path, name) else { return };
+        if file.identity() != suspect.identity() {
+            return; // removed or replaced meanwhile
+        }
+        file.forget_cached();
+        match file.expect_its_checksum().and_then(|()| file.verify()) {
+            Ok(()) => log::warn!("{name}: could not be read right once, and can now"),
+            Err(error) => self.disown(&file, &error),
+        }
+    }
+
+    /// Removes a file that is wrong, or withholds one that cannot be read, unless the name is another's by now.
+    fn disown(&self, bad: &StoredFile, error: &io::Error) {
+        let name = bad.name();
+        let mut state = self.state.lock();
+        let is_current = fs::symlink_metadata(self.path.join(name)).is_ok_and(|now| identity(&now) == bad.identity());
+        if !is_current || state.withheld.get(name) == Some(&bad.identity()) {
+            return; // somebody else was faster
+        }
+        let is_removed = is_wrong(error) && self.unlink(&mut state, name).is_ok();
+        if !is_removed {
+            state.withheld.insert(name.clone(), bad.identity());
+        }
+        drop(state);
+        let consequence = if is_removed { "removed" } else { "no longer offered" };
+        log::error!("{name}: this copy is bad, and is {consequence}: {error}");
     }
 
     /// Removes a file, and gives up one of that name that is on its way; false if it is not there. (spec 4.4)
     pub fn remove(&self, name: &FileName) -> io::Result<bool> {
         let mut state = self.state.lock();
         state.newest.remove(name);
-        self.unlink(name)
+        self.unlink(&mut state, name)
     }
 
     /// Notes that an order will have these files removed.
@@ -100,7 +159,7 @@ impl Folder {
     pub fn remove_condemned(&self, name: &FileName) -> io::Result<()> {
         let mut state = self.state.lock();
         if state.condemned.remove(name) {
-            self.unlink(name)?;
+            self.unlink(&mut state, name)?;
         }
         Ok(())
     }
@@ -120,17 +179,28 @@ impl Folder {
                 names.push(name);
             }
         }
+        let state = self.state.lock();
+        names.retain(|name| !state.withheld.contains_key(name));
+        drop(state);
         names.sort_unstable();
         Ok(names)
     }
 
-    fn unlink(&self, name: &FileName) -> io::Result<bool> {
+    fn unlink(&self, state: &mut State, name: &FileName) -> io::Result<bool> {
         match fs::remove_file(self.path.join(name)) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                state.withheld.remove(name);
+                Ok(true)
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether a copy that could not be read to the end was read, and is not what was stored; else nobody knows what it is.
+fn is_wrong(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
 }
 
 /// A file on its way in. Dropped before it is [kept](Self::keep) it leaves nothing behind.
@@ -141,26 +211,38 @@ pub struct Incoming<'a> {
     path: PathBuf,
     /// `None` where it could not be made.
     file: Option<File>,
+    /// `None` where files cannot carry checksums.
+    summing: Option<Summing>,
 }
 
 impl Incoming<'_> {
     /// All of the content is there: the file appears under its own name, in place of any older one. False if a newer
     /// arrival or a REMOVE has overtaken it: nothing is kept.
     pub fn keep(mut self) -> io::Result<bool> {
+        let file = self.file.as_ref().ok_or(ErrorKind::NotFound)?;
+        if let Some(summing) = &self.summing {
+            // Without its checksum, be it for want of room, a file is not kept: nobody could tell it from a bad one.
+            summing.sum().attach(file)?;
+        }
         // Let go of before `self`, whose drop takes it again.
-        let state = self.folder.state.lock();
+        let mut state = self.folder.state.lock();
         if state.newest.get(&self.name) != Some(&self.arrival) {
             return Ok(false);
         }
         fs::rename(&self.path, self.folder.path.join(&self.name))?;
         self.file = None;
+        state.withheld.remove(&self.name);
         Ok(true)
     }
 }
 
 impl Write for Incoming<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.as_mut().ok_or(ErrorKind::NotFound)?.write(bytes)
+        let written = self.file.as_mut().ok_or(ErrorKind::NotFound)?.write(bytes)?;
+        if let Some(summing) = &mut self.summing {
+            summing.add(&bytes[..written]);
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -8,6 +8,7 @@
 //! | one for rebalances | answers LIST and carries out REBALANCE, in the order they came | the one before ends |
 //! | a few during a rebalance | send copies to other Dstores | there is none left to send |
 
+pub mod checksum;
 mod controller_link;
 pub mod folder;
 mod rebalancer;

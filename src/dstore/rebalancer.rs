@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use parking_lot::Mutex;
 
 use super::Dstore;
-use crate::protocol::connection::copy;
+use crate::protocol::connection::CopyError;
 use crate::protocol::{Address, Connection, FileName, Message, Order};
 
 /// How many copies are sent at the same time.
@@ -97,19 +97,29 @@ fn send_copies<'a>(dstore: &Dstore, order: &'a Order) -> BTreeSet<&'a FileName> 
     failed.into_inner()
 }
 
-/// Sends one copy; succeeds only once the receiver has closed in order, which says that it is stored. (spec 7.18)
+/// Sends one copy; succeeds only once the receiver has closed in order, which says that it is stored. One that turns out
+/// to be bad is never sent to its end, and is as one that is missing. (spec 7.17, 7.18)
 fn send_copy(dstore: &Dstore, name: &FileName, address: &Address) -> io::Result<()> {
-    let (mut file, size) = dstore.folder.open(name)?;
+    let mut file = dstore.folder.open(name)?;
     let adopt = |socket: &_| dstore.crew.adopt(socket);
     let (mut connection, _adopted) = Connection::connect_announced(address.socket(), dstore.timeout, adopt)?;
     connection.outgoing().limit_stalls(dstore.timeout)?;
-    connection.send(&Message::RebalanceStore { name: name.clone(), size })?;
+    connection.send(&Message::RebalanceStore { name: name.clone(), size: file.size() })?;
     match connection.receive_within(dstore.timeout)? {
         Some(Ok(Message::Ack)) => {}
         Some(_) => return Err(io::Error::new(ErrorKind::InvalidData, "expected ACK")),
         None => return Err(ErrorKind::UnexpectedEof.into()),
     }
-    copy(size, &mut file, &mut |bytes| connection.send_content(bytes))?;
+    match file.read(&mut |bytes| connection.send_content(bytes)) {
+        Ok(()) => {}
+        Err(CopyError::Sink(error)) => return Err(error),
+        Err(CopyError::Source(error)) => {
+            // Not all of it was sent, and the receiver is not to take that for an end.
+            connection.reset();
+            dstore.folder.examine(&file);
+            return Err(error);
+        }
+    }
     connection.finish_sending()?;
     connection.wait_for_end(dstore.timeout)
 }

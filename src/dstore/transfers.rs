@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Dstore;
 use super::folder::Incoming;
 use crate::protocol::complaint::complain;
-use crate::protocol::connection::copy;
+use crate::protocol::connection::{CopyError, copy};
 use crate::protocol::{Connection, FileName, Message};
 
 /// How long a connection may stay without a transfer, and how long a client may take none of the content that it
@@ -108,15 +108,25 @@ fn receive(dstore: &Dstore, connection: &mut Connection, name: &FileName, size: 
     incoming.keep()
 }
 
-/// Sends a file's content; false if it is not there. (spec 4.3)
+/// Sends a file's content; false if it is not there, or not what was stored: all that is sent of that lacks its end, so
+/// that the client takes it for what it is and asks elsewhere. (spec 4.3)
 fn load(dstore: &Dstore, connection: &Connection, name: &FileName) -> io::Result<bool> {
-    let (mut file, size) = match dstore.folder.open(name) {
-        Ok(opened) => opened,
-        Err(error) => {
-            complain(format_args!("{}: LOAD_DATA {name}: {error}", connection.peer()));
-            return Ok(false);
-        }
+    let unavailable = |error| {
+        complain(format_args!("{}: LOAD_DATA {name}: {error}", connection.peer()));
+        Ok(false)
     };
-    copy(size, &mut file, &mut |bytes| connection.send_content(bytes))?;
-    Ok(true)
+    let mut file = match dstore.folder.open(name) {
+        Ok(file) => file,
+        Err(error) => return unavailable(error),
+    };
+    match file.read(&mut |bytes| connection.send_content(bytes)) {
+        Ok(()) => Ok(true),
+        Err(CopyError::Sink(error)) => Err(error),
+        Err(CopyError::Source(error)) => {
+            // The client need not wait until this is sure.
+            connection.shut_down();
+            dstore.folder.examine(&file);
+            unavailable(error)
+        }
+    }
 }

@@ -1,0 +1,111 @@
+//! A stored file being read, and what it is found to be worth.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::Path;
+
+use crate::dstore::checksum::{Checksum, Summing, invalid};
+use crate::protocol::FileName;
+use crate::protocol::connection::{CopyError, copy};
+
+/// A file of a [`Folder`](super::Folder), opened to be read once.
+///
+/// What is read is this file to the end, even if it is removed or replaced meanwhile: nobody writes into a file that
+/// has its name.
+pub struct StoredFile {
+    name: FileName,
+    file: File,
+    metadata: Metadata,
+    /// `None` where nothing can be verified: its file system has no attributes, or somebody else put it there.
+    expected: Option<Checksum>,
+}
+
+impl StoredFile {
+    pub(super) fn open(folder: &Path, name: &FileName) -> io::Result<Self> {
+        let file = File::open(folder.join(name))?;
+        let metadata = file.metadata()?;
+        Ok(Self { name: name.clone(), file, metadata, expected: None })
+    }
+
+    /// Learns what it should hold; fails with `InvalidData` if it cannot be that, by its size.
+    pub(super) fn expect_its_checksum(&mut self) -> io::Result<()> {
+        self.expected = Checksum::of(&self.file)?;
+        match self.expected {
+            Some(expected) if expected.size != self.size() => {
+                Err(invalid(format!("expected {expected}, found {} bytes", self.size())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &FileName {
+        &self.name
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.metadata.len()
+    }
+
+    /// Hands all of the content to `sink`, the last piece only once the whole has turned out to be what was stored.
+    ///
+    /// Fails with `CopyError::Source` of kind `InvalidData` if it is not: whoever was given the pieces lacks the end.
+    pub fn read(&mut self, sink: &mut impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), CopyError> {
+        let size = self.size();
+        let Some(expected) = self.expected else { return copy(size, &mut self.file, sink) };
+        let mut summing = Summing::new(&self.name);
+        let verified = |summing: &Summing| match summing.sum() {
+            found if found == expected => Ok(()),
+            found => Err(CopyError::Source(invalid(format!("expected {expected}, found {found}")))),
+        };
+        if size == 0 {
+            return verified(&summing);
+        }
+        let (mut passed, mut judgement) = (0, Ok(()));
+        let copied = copy(size, &mut self.file, &mut |bytes| {
+            summing.add(bytes);
+            passed += bytes.len() as u64;
+            if passed == size {
+                judgement = verified(&summing);
+                if judgement.is_err() {
+                    return Ok(());
+                }
+            }
+            sink(bytes)
+        });
+        copied.and(judgement)
+    }
+
+    /// Reads all of it to no other end than to see whether it is right.
+    pub(super) fn verify(&mut self) -> io::Result<()> {
+        Ok(self.read(&mut |_| Ok(()))?)
+    }
+
+    /// Has the next reads come from the disk, not from memory, as far as the system goes along with that.
+    pub(super) fn forget_cached(&self) {
+        #[cfg(target_os = "linux")]
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        identity(&self.metadata)
+    }
+}
+
+/// Which file it is, whatever its name. No other has it as long as one that has it is open.
+pub(super) type Identity = (u64, u64);
+
+pub(super) fn identity(metadata: &Metadata) -> Identity {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (metadata.dev(), metadata.ino())
+    }
+    // Elsewhere no file carries a checksum, and so none is found to be wrong.
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
+        (0, 0)
+    }
+}
