@@ -5,8 +5,8 @@
 //!
 //! - Nothing panics, in any thread.
 //! - Each request gets what spec 4 and 7 allow for it, in order, and nothing else gets an answer: see [`is_allowed`].
-//! - A STORE is complete only when R Dstores have acknowledged it; nothing is listed or offered that no client has stored,
-//!   with no other size, and by nobody who has not joined. (spec 4.2, 4.3, 4.5)
+//! - Only what R Dstores have acknowledged is said to be complete, listed, or offered; the latter with a size that a client
+//!   has announced, and from a Dstore that has joined. (spec 4.2, 4.3, 4.5)
 //! - A Dstore is told to send only what it has listed, to others that have joined, and to remove only what it may have.
 //!   (spec 4.4, 4.6)
 //! - Clients that have finished asking are answered to the end within a bound, whatever Dstores do. (spec 7.28)
@@ -201,7 +201,8 @@ impl Facts {
                 }
                 Some(address) => {
                     facts.joined.insert(address.clone());
-                    for name in acknowledged(&messages) {
+                    // However often a Dstore says so, it counts once. (spec 7.25)
+                    for name in acknowledged(&messages).collect::<BTreeSet<_>>() {
                         *facts.acknowledgements.entry(name.clone()).or_default() += 1;
                     }
                     for order in orders(&player.peer.messages_received()) {
@@ -254,13 +255,13 @@ impl Facts {
             | (Message::Remove { .. }, [] | [Message::RemoveComplete]) => true,
             (Message::Store { .. }, [Message::StoreTo { dstores }]) => self.are_chosen(dstores),
             (Message::Store { name, .. }, [Message::StoreTo { dstores }, Message::StoreComplete]) => {
-                self.are_chosen(dstores) && self.acknowledgements.get(name).is_some_and(|&count| count >= REPLICAS)
+                self.are_chosen(dstores) && self.may_be_complete(name)
             }
             (Message::Load { name } | Message::Reload { name }, [Message::LoadFrom { dstore, size }]) => {
-                self.joined.contains(dstore) && self.sizes.get(name).is_some_and(|sizes| sizes.contains(size))
+                self.may_be_complete(name) && self.joined.contains(dstore) && self.sizes[name].contains(size)
             }
             (Message::List { .. }, [Message::List { names }]) => {
-                names.is_sorted_by(|a, b| a < b) && names.iter().all(|name| self.sizes.contains_key(name))
+                names.is_sorted_by(|a, b| a < b) && names.iter().all(|name| self.may_be_complete(name))
             }
             (
                 Message::Store { .. }
@@ -273,6 +274,12 @@ impl Facts {
             // Not a request. (spec 2.6)
             (_, replies) => replies.is_empty(),
         }
+    }
+
+    /// Whether somebody has stored the file, and enough have acknowledged it.
+    fn may_be_complete(&self, name: &FileName) -> bool {
+        let acknowledgements = self.acknowledgements.get(name).copied().unwrap_or_default();
+        self.sizes.contains_key(name) && acknowledgements >= REPLICAS
     }
 
     fn are_chosen(&self, dstores: &[Address]) -> bool {

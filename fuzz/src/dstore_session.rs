@@ -43,6 +43,7 @@ pub fn check(script: &[u8]) {
         parted: Vec::new(),
         partners: Partners::new(),
     };
+    cast.expect_from_dstore(&Message::Join { address: cast.own.clone() });
     for step in session::steps(script) {
         cast.play(step);
         cast.pump();
