@@ -155,8 +155,8 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// What has been said about connections that cannot be taken: that it is so and that it is over, but not time after time
-/// where it comes and goes.
+/// What has been said about connections that cannot be taken: that it is so and that it is over, but not time after
+/// time where it comes and goes.
 #[derive(Default)]
 struct Trouble {
     told: Option<Instant>,

@@ -203,6 +203,9 @@ fn a_source_that_fails_and_one_that_is_missing_are_errors_of_this_side() {
     assert!(matches!(missing, Err(Error::Local(error)) if error.kind() == io::ErrorKind::NotFound));
     let nowhere = client.load_file("h", &folder.path().join("missing/h"));
     assert!(matches!(nowhere, Err(Error::Local(error)) if error.kind() == io::ErrorKind::NotFound));
+    // spec 7.13
+    let too_large = client.store("i", 1 << 63, &mut io::repeat(0));
+    assert!(matches!(too_large, Err(Error::TooLarge { size }) if size == 1 << 63));
     client.store_bytes("g", b"g").unwrap();
 }
 

@@ -1,14 +1,16 @@
 //! A machine that vanishes without a word is noticed by the other end of its connections. (spec 4.1)
 #![cfg(target_os = "linux")]
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 mod common;
-use common::TempFolder;
 use common::program::Program;
+use common::{TempFolder, eventually};
 
 const CONTROLLER: &str = env!("CARGO_BIN_EXE_controller");
 const DSTORE: &str = env!("CARGO_BIN_EXE_dstore");
+const CLIENT: &str = env!("CARGO_BIN_EXE_client");
 
 /// Lets a byte a second through, which is nothing. (Not every kernel can lose packets at will.)
 const CUT: &str = "tc qdisc add dev lo root handle 1: htb default 1 && \
@@ -64,8 +66,19 @@ fn a_dstore_whose_machine_vanished_has_left_and_so_has_a_controller() {
         let cport = controller.port.to_string();
         let mut dstore = start(DSTORE, &["0", &cport, "500", "files", "--keepalive", "2"]);
         controller.wait_for_log(&format!("[New Dstore {} ", dstore.port));
+        let mut client = network.enter(CLIENT);
+        let mut client = Program::spawn({
+            client.args([&cport, "60000"]).stdin(Stdio::piped());
+            client
+        });
+        client.child.stdin.as_mut().unwrap().write_all(b"list\nhelp\n").unwrap();
+        client.wait_for_log("the names of all files"); // it is connected, and idle
         network.cut();
         controller.wait_for_log(&format!("Dstore {} has left", dstore.port));
+        // Half open connections of clients do not pile up either. (spec 2.7: idle ones may last)
+        eventually("the client's connection has ended like the Dstore's", || {
+            controller.log_so_far().iter().filter(|line| line.contains("closed: Connection timed out")).count() == 2
+        });
         assert_eq!(dstore.wait_for_exit().code(), Some(1));
         dstore.wait_for_log("the Controller has gone");
     }

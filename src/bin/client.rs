@@ -12,7 +12,8 @@ use stevedore::program::{self, Failure, commands, milliseconds, peer_port, promp
 /// takes commands from stdin.
 #[derive(FromArgs)]
 #[argh(
-    note = "SIGINT (Ctrl-C, but at the prompt, where it drops the line) and SIGTERM abandon a transfer and leave no unfinished file; a shell then sees 130 or 143.",
+    note = "SIGTERM and SIGINT (at the prompt Ctrl-C only drops the line) abandon a transfer and leave no unfinished",
+    note = "file; a shell then sees 143 or 130.",
     example = "client 12345 1000\n  a prompt; say help there",
     example = "client 12345 1000 store *.txt\nclient 12345 1000 load notes.txt --to /tmp\nclient 12345 1000 list",
     error_code(1, "it did not work, for a reason below none of these"),

@@ -16,7 +16,8 @@ use stevedore::program::{self, Failure, demo, milliseconds, positive, prompt};
 /// programs controller, dstore and client do the same as processes of their own.
 #[derive(FromArgs)]
 #[argh(
-    note = "Nothing is logged but errors; RUST_LOG=info shows every message. SIGINT (Ctrl-C, but at the prompt, where it drops the line) and SIGTERM end it cleanly, with exit code 0.",
+    note = "Nothing is logged but errors; RUST_LOG=info shows every message.",
+    note = "SIGTERM and SIGINT (at the prompt Ctrl-C only drops the line) end it cleanly, with exit code 0.",
     example = "cluster\n  4 Dstores, 3 copies of each file; say help",
     example = "cluster --demo src README.md\n  stores these, kills a Dstore, and shows that nothing is lost",
     error_code(1, "it cannot start, or the demo has found something wrong"),

@@ -12,7 +12,8 @@ use stevedore::program::{self, Failure, log_2021, milliseconds, positive, second
 /// then at least R Dstores, then clients.
 #[derive(FromArgs)]
 #[argh(
-    note = "Every message is logged on stderr; RUST_LOG=warn switches that off. SIGTERM and SIGINT end it cleanly, with exit code 0; a second one ends it at once.",
+    note = "Every message is logged on stderr; RUST_LOG=warn switches that off.",
+    note = "SIGTERM and SIGINT end it cleanly, with exit code 0; a second one ends it at once.",
     example = "controller 12345 3 1000 60\n  3 copies of each file, 1 s patience, a rebalance every minute",
     example = "dstore 12346 12345 1000 folder_1\n  and two more like it, on ports and with folders of their own",
     example = "client 12345 1000 store notes.txt",

@@ -14,7 +14,8 @@ use stevedore::program::{self, Failure, log_2021, milliseconds, peer_port, posit
 /// is deleted when it starts.
 #[derive(FromArgs)]
 #[argh(
-    note = "Every message is logged on stderr; RUST_LOG=warn switches that off. SIGTERM and SIGINT end it cleanly, with exit code 0 and no unfinished file in the folder; a second one ends it at once.",
+    note = "Every message is logged on stderr; RUST_LOG=warn switches that off.",
+    note = "SIGTERM and SIGINT end it cleanly, with exit code 0; a second one ends it at once.",
     example = "dstore 12346 12345 1000 folder_1\n  listens on 12346 and joins the Controller on port 12345 of this machine",
     error_code(1, "it cannot start, or the Controller has gone"),
     error_code(2, "the command line makes no sense")

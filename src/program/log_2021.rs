@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use env_logger::{Builder, Logger, Target};
 use log::{LevelFilter, Log, Metadata, Record};
 
+use super::patient::Patient;
 use crate::protocol::connection::MESSAGE_LOG;
 
 /// Starts the log in `<name>_<ms>.log`: the messages there and on stdout, everything else on stderr as usual.
@@ -17,7 +18,7 @@ pub fn start(name: &str) -> io::Result<()> {
     let messages = Builder::new()
         .filter_level(LevelFilter::Info)
         .format(|line, record| writeln!(line, "{}", record.args()))
-        .target(Target::Pipe(Box::new(Tee { file, stdout: io::stdout() })))
+        .target(Target::Pipe(Box::new(Tee { file, stdout: Patient::new(io::stdout()) })))
         .build();
     let rest = super::log_builder("info").build();
     log::set_max_level(messages.filter().max(rest.filter()));
@@ -52,7 +53,7 @@ impl Log for Split {
 
 struct Tee {
     file: File,
-    stdout: Stdout,
+    stdout: Patient<Stdout>,
 }
 
 impl Write for Tee {

@@ -6,11 +6,12 @@ pub mod cluster;
 pub mod commands;
 pub mod demo;
 pub mod log_2021;
+mod patient;
 pub mod prompt;
 pub mod signals;
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -111,6 +112,10 @@ pub fn start_log(default: &str) {
 fn log_builder(default: &str) -> Builder {
     let mut builder = Builder::from_env(Env::default().default_filter_or(default));
     builder.format_timestamp_millis();
+    // A terminal has colours and somebody before it.
+    if !io::stderr().is_terminal() {
+        builder.target(env_logger::Target::Pipe(Box::new(patient::Patient::new(io::stderr()))));
+    }
     builder
 }
 

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+/// The log target of every complaint about a peer, at level `warn`.
+pub const PEER_LOG: &str = "stevedore::peers";
+
 /// How many complaints are logged in a [`PERIOD`], whoever causes them.
 const MOST: u32 = 100;
 
@@ -25,9 +28,9 @@ pub fn complain(complaint: fmt::Arguments<'_>) {
     let admitted = LIMIT.lock().admit(Instant::now());
     if let Some(left_out) = admitted {
         if left_out > 0 {
-            log::warn!("{left_out} more warnings about peers were not logged");
+            log::warn!(target: PEER_LOG, "{left_out} more warnings about peers were not logged");
         }
-        log::warn!("{complaint}");
+        log::warn!(target: PEER_LOG, "{complaint}");
     }
 }
 

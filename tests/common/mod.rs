@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod program;
+pub mod system;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

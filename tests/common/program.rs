@@ -58,6 +58,13 @@ impl Program {
         Command::new("sh").args(["-c", &kill]).status().unwrap();
     }
 
+    /// The most memory that it has used so far, in MiB; 0 where the system does not tell.
+    pub fn peak_memory_mib(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse::<usize>().ok()).unwrap_or(0) / 1024
+    }
+
     /// Waits until a line of the log holds `text`.
     pub fn wait_for_log(&mut self, text: &str) {
         assert!(self.comes_to_log(text), "{} does not log {text:?}", self.name);

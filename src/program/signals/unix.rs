@@ -14,8 +14,8 @@ use signal_hook::{flag, low_level};
 use super::{GRACE, Signal};
 use crate::program::Failure;
 
-/// Has `tidy` called, on a thread of its own, when SIGINT or SIGTERM comes for the first time. If the program still runs
-/// [`GRACE`] later, or gets a second one, it dies of it.
+/// Has `tidy` called, on a thread of its own, when SIGINT or SIGTERM comes for the first time. If the program still
+/// runs [`GRACE`] later, or gets a second one, it dies of it.
 pub fn on_first(tidy: impl FnOnce(Signal) + Send + 'static) -> Result<(), Failure> {
     start(tidy).map_err(|error| Failure::new(format!("cannot await signals: {error}")))
 }

@@ -1,0 +1,420 @@
+//! Peers that mean harm: nobody else is served worse, memory stays bounded, and the log says what happened without
+//! being flooded. (spec 2.6, 7.6, 7.12, 7.13)
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use stevedore::controller;
+use stevedore::protocol::connection::copy;
+use stevedore::protocol::{Connection, FileName, Message};
+
+mod common;
+use common::program::Program;
+use common::system::{System, connect};
+use common::{Cluster, PATIENCE, TempFolder, bytes, eventually};
+
+const DSTORE: &str = env!("CARGO_BIN_EXE_dstore");
+const CLIENT: &str = env!("CARGO_BIN_EXE_client");
+
+/// What a program may need in all while it is sent much more. It has threads and buffers of its own, and is not
+/// optimised here.
+const MOST_MIB: usize = 64;
+
+/// Sends the same again and again, until `total` bytes are sent or the peer has had enough.
+fn flood(connection: &Connection, piece: &[u8], total: usize) -> io::Result<()> {
+    (0..total / piece.len()).try_for_each(|_| connection.send_content(piece))
+}
+
+fn receive(connection: &mut Connection) -> Message {
+    connection.receive_within(PATIENCE).unwrap().expect("a message").expect("a well-formed one")
+}
+
+fn is_closed(connection: &mut Connection) -> bool {
+    loop {
+        match connection.receive_within(PATIENCE) {
+            Ok(Some(_)) => {}
+            Ok(None) => return true,
+            Err(error) => return error.kind() != io::ErrorKind::TimedOut,
+        }
+    }
+}
+
+fn count(program: &mut Program, text: &str) -> usize {
+    program.log_so_far().iter().filter(|line| line.contains(text)).count()
+}
+
+#[test]
+fn a_line_without_end_is_cut_off_before_it_costs_memory() {
+    // spec 2.6, 4.1
+    const TOTAL: usize = 1 << 30;
+    let mut system = System::ordinary();
+    let mut member = connect(system.controller.port);
+    member.send(&Message::Join { address: "9".parse().unwrap() }).unwrap();
+    // What a LIST that is owed may be long for is over with the answer.
+    assert_eq!(receive(&mut member), Message::List { names: vec![] });
+    member.send(&Message::List { names: vec![] }).unwrap();
+    let attackers =
+        [connect(system.controller.port), member, connect(system.dstores[0].port), connect(system.dstores[1].port)];
+    for mut attacker in attackers {
+        let begun = [&b"STORE "[..], b"LIST "][usize::from(attacker.peer().port() == system.controller.port)];
+        attacker.send_content(begun).unwrap();
+        let _ = flood(&attacker, &[b'x'; 64 << 10], TOTAL);
+        assert!(is_closed(&mut attacker));
+    }
+    system.serves();
+    for program in system.dstores.iter_mut().chain([&mut system.controller]) {
+        program.wait_for_log("a line longer than 65536 bytes");
+        let peak = program.peak_memory_mib();
+        println!("{peak} MiB at most, sent a line of up to {} MiB", TOTAL >> 20);
+        assert!(peak < MOST_MIB, "{peak} MiB");
+    }
+}
+
+#[test]
+fn a_flood_of_nonsense_is_ignored_and_fills_no_log() {
+    // spec 2.6: malformed and misplaced lines to the Controller and to a Dstore, short and long ones
+    const LINES: usize = 300_000;
+    let mut system = System::ordinary();
+    let long = format!("STORE {} x\n", "y".repeat(60_000));
+    for port in [system.controller.port, system.dstores[0].port] {
+        for (line, lines) in [("NONSENSE\n", LINES), ("ACK\n", 1000), (long.as_str(), 2000)] {
+            let attacker = connect(port);
+            flood(&attacker, line.repeat(1 + 60_000 / line.len()).as_bytes(), line.len() * lines).unwrap();
+            system.serves();
+            attacker.send_content(b"STORE f 0\n").unwrap();
+            attacker.finish_sending().unwrap();
+            drop(attacker);
+        }
+    }
+    for program in [&mut system.controller, &mut system.dstores[0]] {
+        program.wait_for_log("of its lines in all"); // the first of them has been closed
+        let (told, nonsense) = (count(program, "; ignored"), count(program, "] NONSENSE"));
+        let peak = program.peak_memory_mib();
+        println!("{told} warnings and {nonsense} lines shown of {LINES}; {peak} MiB at most");
+        assert!((10..100).contains(&told), "{told} warnings");
+        assert!((10..100).contains(&nonsense), "{nonsense} lines shown");
+        assert!(peak < MOST_MIB, "{peak} MiB");
+    }
+}
+
+#[test]
+fn counts_and_words_without_end_reserve_nothing() {
+    // spec 4.6.4: a Controller that is no friend
+    const TOTAL: usize = 64 << 20;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let folder = TempFolder::new();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let mut dstore = Program::start_with(DSTORE, &["0", &port, "60000", "files"], folder.path(), "warn");
+    let mut controller = Connection::new(Arc::new(listener.accept().unwrap().0)).unwrap();
+    assert!(matches!(receive(&mut controller), Message::Join { .. }));
+    for line in [
+        "REBALANCE 99999999999 f 1 1",
+        "REBALANCE 9223372036854775807 f 9223372036854775807 1",
+        "REBALANCE 1 f 99999999999 1 2 3",
+        "REBALANCE 0 99999999999 f",
+        "REBALANCE -1 0",
+        "REBALANCE 18446744073709551616 0",
+    ] {
+        controller.send_content(format!("{line}\n").as_bytes()).unwrap();
+    }
+    // The most words for their bytes: each would become a value of many.
+    for beginning in ["REBALANCE 99999999999", "LIST", "REBALANCE 0 99999999999", "STORE_TO"] {
+        controller.send_content(beginning.as_bytes()).unwrap();
+        flood(&controller, " 0".repeat(32 << 10).as_bytes(), TOTAL).unwrap();
+        controller.send_content(b"\n").unwrap();
+    }
+    controller.send(&Message::List { names: vec![] }).unwrap();
+    assert_eq!(receive(&mut controller), Message::List { names: vec![] }, "it goes on as if nothing had been");
+    let peak = dstore.peak_memory_mib();
+    println!("{peak} MiB at most for lines of {} MiB", TOTAL >> 20);
+    // A buffer that grows holds twice its line, and once more while it is moved.
+    assert!(peak < 3 * (TOTAL >> 20) + MOST_MIB, "{peak} MiB");
+    assert_eq!(count(&mut dstore, "ignored"), 10);
+}
+
+#[test]
+fn a_list_that_is_owed_costs_no_multiple_of_its_bytes() {
+    // spec 4.6.1: millions of names of one byte each, and the same again and again
+    const TOTAL: usize = 64 << 20;
+    let mut system = System::ordinary();
+    let mut member = connect(system.controller.port);
+    member.send(&Message::Join { address: "9".parse().unwrap() }).unwrap();
+    assert_eq!(receive(&mut member), Message::List { names: vec![] });
+    member.send_content(b"LIST").unwrap();
+    flood(&member, " a".repeat(32 << 10).as_bytes(), TOTAL).unwrap();
+    member.send_content(b"\n").unwrap();
+    member.shut_down();
+    system.controller.wait_for_log("Dstore 9 has left");
+    system.serves();
+    let peak = system.controller.peak_memory_mib();
+    println!("{peak} MiB at most for a list of {} MiB", TOTAL >> 20);
+    assert!(peak < 3 * (TOTAL >> 20) + MOST_MIB, "{peak} MiB");
+}
+
+#[test]
+fn a_client_neither_hangs_nor_swells_whatever_a_controller_or_dstore_says() {
+    // spec 6.3: an error within the timeout, or right after the answer
+    let many_ports = |count| format!("STORE_TO{}\n", " 1".repeat(count)).into_bytes();
+    let endless = || vec![b'x'; 8 << 20];
+    let first_words = |text: &[u8]| [text, &endless()[..]].concat();
+    let table: [(&str, Vec<u8>); 13] = [
+        ("list", Vec::new()),
+        ("list", endless()),
+        ("store", endless()),
+        ("store", first_words(b"STORE_TO ")),
+        ("store", many_ports(10_000)),
+        ("store", many_ports(4_000_000)),
+        ("store", b"STORE_COMPLETE\n".to_vec()),
+        ("store", b"STORE_TO 1\nSTORE_COMPLETE\n".to_vec()),
+        ("load", b"LOAD_FROM 1 9223372036854775808\n".to_vec()),
+        ("load", b"LOAD_FROM 1 9223372036854775807\n".to_vec()),
+        ("load", b"LOAD_FROM 1 5\n".repeat(5000)),
+        ("load", b"ERROR_LOAD\n".repeat(1_000_000)),
+        ("remove", b"\n\n\n\0\xFF\n".to_vec()),
+    ];
+    for (command, answer) in table {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let folder = TempFolder::new();
+        std::fs::write(folder.path().join("f"), "content").unwrap();
+        let mut client = Command::new(CLIENT);
+        client.args([&port, "500", command]).args((command != "list").then_some("f")).current_dir(folder.path());
+        client.stdin(Stdio::null());
+        let mut client = Program::spawn(client);
+        let mut controller = listener.accept().unwrap().0;
+        let _ = controller.write_all(&answer); // it need not read all
+        let status = client.wait_for_exit();
+        let shown = String::from_utf8_lossy(&answer[..answer.len().min(40)]).into_owned();
+        assert_eq!(status.code(), Some(1), "{command}: {shown:?}");
+        assert_eq!(folder.names(), ["f"], "{command}: {shown:?}");
+        drop(controller);
+    }
+}
+
+#[test]
+fn who_says_join_at_the_wrong_time_or_from_nowhere_is_no_member_or_one_that_nobody_needs() {
+    // spec 2.4, 2.6, 4.1, 7.6, 7.7
+    let mut system = System::ordinary();
+    let port = system.controller.port;
+    // A client half way through.
+    let mut client = connect(port);
+    client.send(&Message::List { names: vec![] }).unwrap();
+    assert_eq!(receive(&mut client), Message::List { names: vec![] });
+    client.send_content(b"JOIN 9\nJOIN 0\nJOIN\nJOIN 99999\nLIST\n").unwrap();
+    assert_eq!(receive(&mut client), Message::List { names: vec![] }, "still a client");
+    assert_eq!(count(&mut system.controller, "[New Dstore"), 2);
+    // Port 0 is nobody's.
+    let mut nobody = connect(port);
+    nobody.send_content(b"JOIN 0\nLIST\n").unwrap();
+    assert_eq!(receive(&mut nobody), Message::List { names: vec![] }, "not a Dstore: it gets a client's answer");
+    // Two JOINs, and acknowledgements, lists and reports that nobody asked for.
+    system.client().store_bytes("kept", b"content").unwrap();
+    let member = connect(port);
+    member.send_content(b"JOIN 9\n").unwrap();
+    system.controller.wait_for_log("[New Dstore 9 ");
+    let unasked = "JOIN 10\nSTORE_ACK kept\nSTORE_ACK other\nREMOVE_ACK kept\nERROR_FILE_DOES_NOT_EXIST kept\n\
+                   REBALANCE_COMPLETE\nLIST kept other\nLIST\nREBALANCE_COMPLETE\nREBALANCE_COMPLETE\n";
+    member.send_content(unasked.repeat(100).as_bytes()).unwrap();
+    let mut honest = system.client();
+    assert_eq!(honest.load_bytes("kept").unwrap(), b"content");
+    assert_eq!(honest.list().unwrap().len(), 1);
+    // A member that takes no file: what is to be on it is not stored, and the client is told so.
+    let stored: Vec<_> = (0..4).map(|n| honest.store_bytes(&format!("f{n}"), b"x")).collect();
+    assert!(stored.iter().any(Result::is_err), "the emptiest Dstore is chosen first (spec 7.2)");
+    assert_eq!(honest.load_bytes("kept").unwrap(), b"content");
+    member.shut_down();
+    system.controller.wait_for_log("Dstore 9 has left");
+    assert!(!system.controller.log_so_far().iter().any(|line| line.contains("[New Dstore 10 ")));
+    system.serves();
+}
+
+#[test]
+fn more_content_than_announced_costs_nothing_and_is_in_no_file() {
+    // spec 2.3, 2.6: at once with the line and without waiting for ACK, and then without end
+    let system = System::ordinary();
+    let mut sender = connect(system.dstores[0].port);
+    sender.send_content(b"KEEP_ALIVE\nSTORE f 5\nhello").unwrap();
+    let _ = flood(&sender, &[b'x'; 64 << 10], 1 << 30);
+    assert!(is_closed(&mut sender));
+    assert_eq!(std::fs::read(system.files_of(0).join("f")).unwrap(), b"hello");
+    system.serves();
+    let peak = system.dstores[0].peak_memory_mib();
+    assert!(peak < MOST_MIB, "{peak} MiB");
+}
+
+#[test]
+fn thousands_of_idle_half_open_and_dripping_connections_keep_nobody_else_waiting() {
+    // spec 2.7; half of them say a byte now and then, a quarter have closed their own end after half a request
+    const EACH: usize = 1000;
+    let allow = format!("ulimit -n {};", EACH + 200);
+    let mut system = System::start(&allow, 2, 20_000, 0);
+    system.join(&allow);
+    system.join(&allow);
+    let mut all: Vec<TcpStream> = Vec::new();
+    for port in [system.controller.port, system.dstores[0].port] {
+        for number in 0..EACH {
+            let Ok(stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { break }; // our own limit
+            if number % 4 == 1 {
+                (&stream).write_all(b"STOR").unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+            }
+            all.push(stream);
+        }
+    }
+    let is_over = Arc::new(AtomicBool::new(false));
+    let dripping = thread::spawn({
+        let is_over = Arc::clone(&is_over);
+        move || {
+            while !is_over.load(Ordering::Relaxed) {
+                for stream in all.iter().step_by(2) {
+                    let _ = (&*stream).write_all(b"x");
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+            all.len()
+        }
+    });
+    let longest = (0..20).map(|_| system.serves()).max().unwrap();
+    is_over.store(true, Ordering::Relaxed);
+    let connections = dripping.join().unwrap();
+    for program in [&system.controller, &system.dstores[0]] {
+        let peak = program.peak_memory_mib();
+        println!("{connections} connections: {peak} MiB at most, the longest request of others took {longest:?}");
+        assert!(peak < 100, "{peak} MiB");
+    }
+}
+
+/// A Dstore that answers everything as it should but keeps nothing, and says of its files what it likes.
+struct Liar {
+    link: Connection,
+    serving: thread::JoinHandle<()>,
+}
+
+impl Liar {
+    /// Joins; `lie` is given what a true Dstore would list.
+    fn join(controller: u16, lie: fn(Vec<FileName>) -> Vec<FileName>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap().port().to_string().parse().unwrap();
+        let link = connect(controller);
+        link.send(&Message::Join { address }).unwrap();
+        let outgoing = link.outgoing().clone();
+        let claimed = Arc::new(Mutex::new(BTreeSet::new()));
+        thread::spawn({
+            let (outgoing, claimed) = (outgoing.clone(), Arc::clone(&claimed));
+            move || {
+                for stream in listener.incoming() {
+                    let (outgoing, claimed) = (outgoing.clone(), Arc::clone(&claimed));
+                    thread::spawn(move || {
+                        let mut connection = Connection::new(Arc::new(stream.unwrap())).unwrap();
+                        while let Ok(Some(Ok(message))) = connection.receive_within(PATIENCE) {
+                            let (name, size, is_client) = match message {
+                                Message::Store { name, size } => (name, size, true),
+                                Message::RebalanceStore { name, size } => (name, size, false),
+                                Message::KeepAlive => continue,
+                                _ => return,
+                            };
+                            connection.send(&Message::Ack).unwrap();
+                            if copy(size, &mut connection.content(size, PATIENCE), &mut |_| Ok(())).is_ok() {
+                                claimed.lock().unwrap().insert(name.clone());
+                                if is_client {
+                                    let _ = outgoing.send(&Message::StoreAck { name });
+                                }
+                            }
+                            return;
+                        }
+                    });
+                }
+            }
+        });
+        let serving = thread::spawn({
+            let mut link = Connection::new(Arc::clone(outgoing.socket())).unwrap();
+            move || {
+                while let Ok(Some(Ok(message))) = link.receive() {
+                    let answer = match message {
+                        Message::List { .. } => {
+                            Message::List { names: lie(claimed.lock().unwrap().iter().cloned().collect()) }
+                        }
+                        Message::Rebalance { .. } => Message::RebalanceComplete,
+                        Message::Remove { name } => Message::RemoveAck { name },
+                        other => panic!("{other:?}"),
+                    };
+                    if link.send(&answer).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Self { link, serving }
+    }
+
+    fn leave(self) {
+        self.link.shut_down();
+        self.serving.join().unwrap();
+    }
+}
+
+fn file_names(names: impl IntoIterator<Item = String>) -> Vec<FileName> {
+    names.into_iter().map(|name| name.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_dstore_that_lies_in_its_lists_and_reports_costs_no_file_as_long_as_others_are_honest() {
+    // spec 4.6.2, 4.6.6, 7.16, 7.20: two copies of each file, and one liar
+    type Lie = fn(Vec<FileName>) -> Vec<FileName>;
+    let lies: [(&str, Lie); 6] = [
+        ("keeps nothing and says so", |_| Vec::new()),
+        ("says that it has all it was given", |given| given),
+        ("everything twice", |given| [given.clone(), given].concat()),
+        ("files that nobody has stored", |given| [given, file_names((0..500).map(|n| format!("ghost{n}")))].concat()),
+        ("everybody's files", |_| file_names((0..20).map(|n| format!("f{n}")))),
+        ("half of its files, backwards", |mut given| {
+            given.reverse();
+            given.truncate(given.len() / 2);
+            given
+        }),
+    ];
+    for (what, lie) in lies {
+        let config = controller::Config {
+            timeout: PATIENCE,
+            rebalance_period: Some(Duration::from_millis(20)),
+            ..controller::Config::new(2)
+        };
+        let cluster = Cluster::start_with(config, 2);
+        let mut client = cluster.client();
+        let files: Vec<_> = (0..20).map(|n| (format!("f{n}"), bytes(n, 1000))).collect();
+        let (before, after) = files.split_at(10);
+        before.iter().for_each(|(name, content)| client.store_bytes(name, content).unwrap());
+        let liar = Liar::join(cluster.address().port(), lie);
+        cluster.wait_until(|status| status.members.len() == 3);
+        after.iter().for_each(|(name, content)| client.store_bytes(name, content).unwrap());
+        let mut check = |when: &str| {
+            for (name, content) in &files {
+                assert_eq!(&client.load_bytes(name).expect(what), content, "{what}: {name} {when}");
+            }
+            let mut listed = client.list().unwrap();
+            listed.sort();
+            let mut stored = file_names(files.iter().map(|(name, _)| name.clone()));
+            stored.sort();
+            assert_eq!(listed, stored, "{what}, {when}");
+        };
+        for _ in 0..3 {
+            let seen = cluster.controller.status().rebalances;
+            cluster.wait_until(|status| status.rebalances > seen + 5);
+            check("while it lies");
+        }
+        liar.leave();
+        cluster.wait_until(|status| status.members.len() == 2);
+        let seen = cluster.controller.status().rebalances;
+        cluster.wait_until(|status| status.rebalances > seen + 2);
+        check("when it has left");
+        eventually("two honest copies of each", || {
+            files.iter().all(|(name, content)| cluster.copies(name) == [content.as_slice(), content.as_slice()])
+        });
+    }
+}
