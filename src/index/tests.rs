@@ -55,6 +55,7 @@ fn store(index: &mut Index, file: &str) -> Vec<DstoreId> {
     let completing: Vec<_> = ids.iter().map(|&dstore| index.acknowledge_store(file, dstore)).collect();
     assert_eq!(completing.iter().filter(|&&is_complete| is_complete).count(), 1);
     assert_eq!(completing.last(), Some(&true), "completes on the last acknowledgement, not before");
+    index.assert_consistent();
     ids
 }
 

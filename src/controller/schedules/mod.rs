@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
-use shuttle::{Config as Shuttle, Runner};
+use shuttle::{Config as Shuttle, MaxSteps, Runner};
 
 use super::dstore_link::DstoreLink;
 use super::gate::Request;
@@ -34,7 +34,7 @@ const NEVER: Duration = Duration::MAX;
 const ANY_TIME: Duration = Duration::from_secs(1);
 
 /// How many schedules of each kind a test tries, unless the environment says `SCHEDULES`.
-const SCHEDULES: usize = 5_000;
+const SCHEDULES: usize = 4_000;
 
 /// Where the random schedules begin, unless the environment says `SHUTTLE_RANDOM_SEED`.
 const SEED: u64 = 4;
@@ -59,7 +59,7 @@ fn exhaust(scenario: impl Fn() + Send + Sync + 'static) {
 fn run(kind: &str, scheduler: impl Scheduler + 'static, scenario: &Arc<impl Fn() + Send + Sync + 'static>) {
     let mut config = Shuttle::new();
     config.stack_size = 256 << 10;
-    config.silence_warnings = true;
+    config.max_steps = MaxSteps::FailAfter(100_000); // far more than any needs that ends at all
     let scenario = Arc::clone(scenario);
     let begun = std::time::Instant::now();
     let tried = Runner::new(scheduler, config).run(move || scenario());
@@ -108,7 +108,11 @@ impl Wire {
 impl Stage {
     /// With the coordinator at work.
     fn new(replicas: usize, timeout: Duration) -> Self {
-        Self::with(Running::start(Config { timeout, ..Config::new(replicas) }).unwrap())
+        Self::started(Config { timeout, ..Config::new(replicas) })
+    }
+
+    fn started(config: Config) -> Self {
+        Self::with(Running::start(config).unwrap())
     }
 
     /// Without rebalances.
@@ -149,15 +153,11 @@ impl Stage {
     /// Waits for every client to end, and for the cluster to settle; then nothing must be left over.
     fn end(mut self) {
         self.join_clients();
-        let controller = &self.running.controller;
         if self.running.coordinator.is_some() {
-            let mut ledger = controller.ledger.lock();
-            while ledger.is_unsettled {
-                controller.changed.wait(&mut ledger);
-            }
+            self.cast.settle(0);
         }
-        // Whatever rebalance is still running, the gate opens again.
-        drop(controller.gate.enter(Request::Change, || ()).expect("the Controller runs"));
+        // Even if another rebalance runs, the gate opens again.
+        drop(self.cast.controller.gate.enter(Request::Change, || ()).expect("the Controller runs"));
         self.stop();
     }
 
@@ -207,6 +207,14 @@ impl Cast {
         match self.controller.list().expect("the Controller runs") {
             Message::List { names } => names.iter().map(|name| name.to_string()).collect(),
             other => panic!("{other}"),
+        }
+    }
+
+    /// Waits until at least so many Dstores have joined, and a rebalance has seen them.
+    fn settle(&self, dstores: usize) {
+        let mut ledger = self.controller.ledger.lock();
+        while ledger.index.members().len() < dstores || ledger.is_unsettled {
+            self.controller.changed.wait(&mut ledger);
         }
     }
 

@@ -144,6 +144,7 @@ fn those_in_line_are_served_in_order() {
 fn a_gate_that_is_shut_at_any_moment_keeps_nobody() {
     explore(|| {
         let watched = Arc::new(Watched::default());
+        let (_, pass) = watched.gate.enter(Change, || ()).unwrap();
         let entering = [Change, Look, Change].map(|request| {
             let watched = Arc::clone(&watched);
             thread::spawn(move || watched.enter(request))
@@ -156,7 +157,8 @@ fn a_gate_that_is_shut_at_any_moment_keeps_nobody() {
         for entering in entering {
             let _ = entering.join().unwrap();
         }
-        rebalancing.join().unwrap();
+        rebalancing.join().unwrap(); // not waiting for the pass
+        drop(pass);
         assert!(watched.gate.is_left());
     });
 }

@@ -28,6 +28,41 @@ fn requests_and_rebalances_take_turns_and_none_is_refused() {
 }
 
 #[test]
+fn rebalances_all_the_time_keep_nobody_out() {
+    // spec 4.6: the period may end at any moment
+    explore(|| {
+        let period = Some(ANY_TIME);
+        let mut stage = Stage::started(Config { timeout: NEVER, rebalance_period: period, ..Config::new(1) });
+        stage.dstore(1, Diligent);
+        stage.dstore(2, Diligent);
+        for file in ["f", "g"] {
+            stage.client(move |cast| {
+                assert_eq!(cast.store(file).unwrap(), Some(Message::StoreComplete));
+                assert_eq!(cast.remove(file), Some(Message::RemoveComplete));
+            });
+        }
+        stage.end();
+    });
+}
+
+#[test]
+fn requests_are_served_between_the_rounds_of_a_large_rebalance() {
+    // spec 7.19: so little time that a round is a single step
+    explore(|| {
+        let mut stage = Stage::new(1, Duration::from_millis(1));
+        stage.dstore(1, Diligent);
+        stage.client(|cast| {
+            for file in ["f", "g", "h", "i"] {
+                let _ = cast.store(file).unwrap();
+            }
+        });
+        stage.late_dstore(2, Diligent);
+        stage.late_dstore(3, Diligent);
+        stage.end();
+    });
+}
+
+#[test]
 fn looks_pass_while_a_rebalance_waits_for_a_store() {
     // spec 4.6: the store is acknowledged only once LOAD, RELOAD and LIST have been answered
     explore(|| {
@@ -52,7 +87,7 @@ fn looks_pass_while_a_rebalance_waits_for_a_store() {
 }
 
 #[test]
-fn when_all_have_joined_every_file_is_on_as_many_dstores_as_it_should() {
+fn when_all_have_joined_the_files_are_spread_as_they_should_be() {
     // spec 4.6.3, 7.9, 7.10
     explore(|| {
         let mut stage = Stage::new(2, NEVER);
@@ -65,20 +100,13 @@ fn when_all_have_joined_every_file_is_on_as_many_dstores_as_it_should() {
         });
         stage.late_dstore(3, Diligent);
         stage.late_dstore(4, Diligent);
-        let cast = stage.cast.clone();
-        let joined = stage.cast.clone();
-        stage.client(move |_| {
-            // Settled with all four: the last rebalance has seen everything.
-            let controller = &joined.controller;
-            let mut ledger = controller.ledger.lock();
-            while ledger.index.members().len() < 4 || ledger.is_unsettled {
-                controller.changed.wait(&mut ledger);
-            }
-        });
         stage.join_clients();
+        stage.cast.settle(4);
         for file in ["f", "g"] {
-            assert_eq!(cast.holders(file).len(), 2, "{file}");
+            assert_eq!(stage.cast.holders(file).len(), 2, "{file}");
         }
+        let members = stage.cast.controller.ledger.lock().index.members();
+        assert!(members.iter().all(|member| member.files == 1), "{members:?}");
         stage.end();
     });
 }

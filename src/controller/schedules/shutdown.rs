@@ -5,10 +5,12 @@ use shuttle::rand::{Rng, thread_rng};
 use super::Manner::{Diligent, Mute, QuitsAfter};
 use super::*;
 
-/// Lets others go on for a while, however long.
+/// Lets others go on, as far as the scheduler likes or at least for some steps.
 fn wait_a_while() {
-    for _ in 0..thread_rng().gen_range(0..40) {
-        thread::yield_now();
+    if thread_rng().r#gen() {
+        for _ in 0..thread_rng().gen_range(0..40) {
+            thread::yield_now();
+        }
     }
 }
 
