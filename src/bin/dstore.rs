@@ -43,6 +43,12 @@ struct Arguments {
     /// longest line in bytes that the Controller may send (default 268435456)
     #[argh(option, from_str_fn(positive), default = "stevedore::protocol::connection::DSTORE_LINE_LIMIT")]
     line_limit: usize,
+    /// acknowledge only what is on the disk: safe from a power cut, and slower
+    #[argh(switch)]
+    sync: bool,
+    /// read all copies once in so many seconds, to find and remove those that have gone bad (default 0: never)
+    #[argh(option, default = "0")]
+    scrub: u32,
 }
 
 fn main() -> ExitCode {
@@ -62,6 +68,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         timeout: arguments.timeout,
         force: arguments.force,
         line_limit: arguments.line_limit,
+        sync: arguments.sync,
+        scrub: (arguments.scrub > 0).then(|| Duration::from_secs(arguments.scrub.into())),
         ..Config::new(arguments.cport, arguments.file_folder)
     })
     .map_err(Failure::new)?;

@@ -6,12 +6,16 @@
 //! | one per connection | one transfer after another: a client's, or another Dstore's | the socket ends |
 //! | one for the Controller | reads what it wants; removes at once, leaves the rest to the next | the socket ends |
 //! | one for rebalances | answers LIST and carries out REBALANCE, in the order they came | the one before ends |
+//! | one for removes, with `sync` | acknowledges those that are on the disk | the Controller's reader ends |
+//! | one that scrubs, if asked to | reads all copies to find bad ones | the handle is dropped |
 //! | a few during a rebalance | send copies to other Dstores | there is none left to send |
 
 pub mod checksum;
 mod controller_link;
 pub mod folder;
+pub mod group_commit;
 mod rebalancer;
+mod scrub;
 mod transfers;
 
 use std::fmt;
@@ -21,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::protocol::connection::DSTORE_LINE_LIMIT;
@@ -47,6 +51,11 @@ pub struct Config {
     pub force: bool,
     /// The longest line in bytes taken from the Controller.
     pub line_limit: usize,
+    /// Whether what is acknowledged has to be on the disk, where a power cut does not reach it. Without it, it may still
+    /// be on its way there from the system's memory.
+    pub sync: bool,
+    /// In how much time to read all copies once, again and again, to find those that have gone bad.
+    pub scrub: Option<Duration>,
 }
 
 impl Config {
@@ -60,6 +69,8 @@ impl Config {
             folder: folder.into(),
             force: false,
             line_limit: DSTORE_LINE_LIMIT,
+            sync: false,
+            scrub: None,
         }
     }
 }
@@ -137,6 +148,8 @@ pub struct Handle {
     address: Address,
     /// Gets the reason when the Controller has gone.
     controller_gone: Receiver<io::Error>,
+    /// Dropped, it ends the scrub.
+    scrubbing: Option<Sender<()>>,
 }
 
 /// Starts a Dstore; it listens and has sent its JOIN when this returns.
@@ -150,7 +163,10 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         Connection::connect(config.controller, config.timeout.max(LEAST_PATIENCE)).map_err(unreachable)?;
     controller.limit_lines(config.line_limit);
     // Only now, with the port and a Controller secured, may anything be deleted: a start by mistake must harm nothing.
-    let folder = Folder::open_empty(&config.folder, config.force)?;
+    let mut folder = Folder::open_empty(&config.folder, config.force)?;
+    if config.sync {
+        folder = folder.synced()?;
+    }
     let dstore = Arc::new(Dstore {
         folder,
         timeout: config.timeout,
@@ -165,7 +181,12 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     .map_err(StartError::Thread)?;
     let (going, controller_gone) = bounded(1);
     // From here on, whatever fails, dropping the handle ends what has been started.
-    let handle = Handle { dstore, server, address, controller_gone };
+    let (scrubbing, stop) = bounded(0);
+    let handle = Handle { dstore, server, address, controller_gone, scrubbing: Some(scrubbing) };
+    if let Some(period) = config.scrub {
+        let dstore = Arc::clone(&handle.dstore);
+        handle.dstore.crew.run(move || scrub::run(&dstore, period, &stop)).map_err(StartError::Thread)?;
+    }
     handle.dstore.tell_controller(&Message::Join { address: handle.address.clone() }).map_err(unreachable)?;
     controller_link::start(&handle.dstore, controller, going).map_err(StartError::Thread)?;
     Ok(handle)
@@ -193,6 +214,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        self.scrubbing = None;
         self.server.stop();
         self.dstore.crew.stop();
     }
