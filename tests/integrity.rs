@@ -252,3 +252,74 @@ fn a_file_without_a_checksum_is_served_as_it_is() {
     (&**client.outgoing().socket()).read_to_end(&mut came).unwrap();
     assert_eq!(came, b"as it is");
 }
+
+#[test]
+fn a_scrub_finds_bad_copies_that_nobody_asks_for() {
+    // spec 4.6.1: a bad copy is listed no more, and a good one is
+    if !can_verify() {
+        return;
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let folder = TempFolder::new();
+    let config = dstore::Config {
+        timeout: PATIENCE,
+        scrub: Some(Duration::from_millis(100)),
+        ..dstore::Config::new(listener.local_addr().unwrap().port(), folder.path())
+    };
+    let dstore = dstore::start(config).unwrap();
+    let mut controller = Connection::new(Arc::new(listener.accept().unwrap().0)).unwrap();
+    assert!(matches!(receive(&mut controller), Message::Join { .. }));
+    for (file, size) in [("empty", 0), ("good", 400_000), ("bad", 400_000), ("cut", 10)] {
+        store(&dstore, &mut controller, file, &bytes(1, size));
+    }
+    change(&folder.path().join("bad"), |content| content[0] ^= 1);
+    change(&folder.path().join("cut"), |content| content.truncate(9));
+    eventually("both are gone", || folder.names() == ["empty", "good"]);
+    controller.send(&Message::List { names: vec![] }).unwrap();
+    assert_eq!(receive(&mut controller), Message::List { names: vec![name("empty"), name("good")] });
+}
+
+#[test]
+fn a_scrub_that_has_all_the_time_in_the_world_ends_with_its_dstore() {
+    // design: whatever a thread waits for, dropping its owner ends it
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let folder = TempFolder::new();
+    let port = listener.local_addr().unwrap().port();
+    let scrub = Some(Duration::MAX);
+    drop(dstore::start(dstore::Config { scrub, ..dstore::Config::new(port, folder.path()) }).unwrap());
+}
+
+#[test]
+fn what_a_synced_dstore_does_is_the_same_to_everybody_else() {
+    // spec 4.2, 4.4, 4.6: many at once, who share syncs
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let folder = TempFolder::new();
+    let port = listener.local_addr().unwrap().port();
+    let config = dstore::Config { timeout: PATIENCE, sync: true, ..dstore::Config::new(port, folder.path()) };
+    let dstore = dstore::start(config).unwrap();
+    let mut controller = Connection::new(Arc::new(listener.accept().unwrap().0)).unwrap();
+    assert!(matches!(receive(&mut controller), Message::Join { .. }));
+    let names: Vec<_> = (0..16).map(|number| name(&format!("f{number:02}"))).collect();
+    let clients: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let mut client = connect(&dstore);
+            client.send(&Message::Store { name: name.clone(), size: 5 }).unwrap();
+            assert_eq!(receive(&mut client), Message::Ack);
+            client
+        })
+        .collect();
+    clients.iter().for_each(|client| client.send_content(b"hello").unwrap());
+    let mut acknowledged: Vec<_> = names.iter().map(|_| receive(&mut controller).to_string()).collect();
+    acknowledged.sort();
+    assert_eq!(acknowledged, names.iter().map(|name| format!("STORE_ACK {name}")).collect::<Vec<_>>());
+    controller.send(&Message::List { names: vec![] }).unwrap();
+    assert_eq!(receive(&mut controller), Message::List { names: names.clone() });
+    names.iter().for_each(|name| controller.send(&Message::Remove { name: name.clone() }).unwrap());
+    controller.send(&Message::Remove { name: names[0].clone() }).unwrap();
+    for name in &names {
+        assert_eq!(receive(&mut controller), Message::RemoveAck { name: name.clone() });
+    }
+    assert_eq!(receive(&mut controller), Message::FileDoesNotExist { name: Some(names[0].clone()) });
+    assert_eq!(folder.names(), [""; 0]);
+}

@@ -48,6 +48,12 @@ struct Arguments {
     /// after how many seconds a Controller's machine that answers nothing any more counts as dead (default 20)
     #[argh(option, from_str_fn(seconds), default = "stevedore::protocol::connection::KEEPALIVE")]
     keepalive: Duration,
+    /// acknowledge only what is on the disk: safe from a power cut, and slower
+    #[argh(switch)]
+    sync: bool,
+    /// read all copies once in so many seconds, to find and remove those that have gone bad (default 0: never)
+    #[argh(option, default = "0")]
+    scrub: u32,
 }
 
 fn main() -> ExitCode {
@@ -69,6 +75,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         force: arguments.force,
         line_limit: arguments.line_limit,
         keepalive: arguments.keepalive,
+        sync: arguments.sync,
+        scrub: (arguments.scrub > 0).then(|| Duration::from_secs(arguments.scrub.into())),
         ..Config::new(arguments.cport, arguments.file_folder)
     })
     .map_err(Failure::new)?;

@@ -1,6 +1,7 @@
 //! What the Controller wants of a Dstore. (spec 4.4, 4.6)
 
 use std::io::{self, ErrorKind};
+use std::iter;
 use std::sync::Arc;
 
 use crossbeam_channel::{Sender, unbounded};
@@ -14,6 +15,10 @@ use crate::protocol::{Connection, FileName, Message};
 pub(super) fn start(dstore: &Arc<Dstore>, connection: Connection, going: Sender<io::Error>) -> io::Result<()> {
     let socket = dstore.crew.adopt(connection.outgoing().socket());
     let (tasks, given) = unbounded();
+    let removals = match dstore.folder.is_synced() {
+        true => Some(answer_together(dstore)?),
+        false => None,
+    };
     dstore.crew.run({
         let dstore = Arc::clone(dstore);
         move || rebalancer::run(&dstore, &given)
@@ -22,21 +27,31 @@ pub(super) fn start(dstore: &Arc<Dstore>, connection: Connection, going: Sender<
         let dstore = Arc::clone(dstore);
         move || {
             let ended = || io::Error::new(ErrorKind::UnexpectedEof, "it has closed the connection");
-            let reason = read(&dstore, connection, &tasks).err().unwrap_or_else(ended);
+            let reason = read(&dstore, connection, &tasks, removals.as_ref()).err().unwrap_or_else(ended);
             // Room for one, and this is the only one.
             let _ = going.send(reason);
-            drop((socket, tasks));
+            drop((socket, tasks, removals));
         }
     })
 }
 
 /// Reads until the Controller closes. Removes are carried out at once; whatever else is asked, in order by another
 /// thread, so that a long rebalance does not hold up a REMOVE.
-fn read(dstore: &Dstore, mut connection: Connection, tasks: &Sender<Task>) -> io::Result<()> {
+fn read(
+    dstore: &Dstore,
+    mut connection: Connection,
+    tasks: &Sender<Task>,
+    removals: Option<&Sender<Message>>,
+) -> io::Result<()> {
     while let Some(line) = connection.receive()? {
         let task = match line {
             Ok(Message::Remove { name }) => {
-                remove(dstore, name)?;
+                match (remove(dstore, name), removals) {
+                    (Some(answer), None) => dstore.tell_controller(&answer)?,
+                    // The other thread ends after this one, or when the Controller cannot be told.
+                    (Some(answer), Some(removals)) => drop(removals.send(answer)),
+                    (None, _) => {} // the Controller sees to it at the next rebalance
+                }
                 continue;
             }
             Ok(Message::List { names }) if names.is_empty() => Task::List,
@@ -59,13 +74,38 @@ fn read(dstore: &Dstore, mut connection: Connection, tasks: &Sender<Task>) -> io
     Ok(())
 }
 
-fn remove(dstore: &Dstore, name: FileName) -> io::Result<()> {
+/// What to tell the Controller.
+fn remove(dstore: &Dstore, name: FileName) -> Option<Message> {
     match dstore.folder.remove(&name) {
-        Ok(true) => dstore.tell_controller(&Message::RemoveAck { name }),
-        Ok(false) => dstore.tell_controller(&Message::FileDoesNotExist { name: Some(name) }),
+        Ok(true) => Some(Message::RemoveAck { name }),
+        Ok(false) => Some(Message::FileDoesNotExist { name: Some(name) }),
         Err(error) => {
             log::error!("cannot remove {name}: {error}");
-            Ok(()) // the Controller sees to it at the next rebalance
+            None
         }
     }
+}
+
+/// Starts a thread that tells the Controller of removes once they are on the disk: those that come during a sync share
+/// the next one, and nothing else waits for it. It ends when the channel does.
+fn answer_together(dstore: &Arc<Dstore>) -> io::Result<Sender<Message>> {
+    let (removals, answers) = unbounded();
+    let dstore_of_thread = Arc::clone(dstore);
+    dstore.crew.run(move || {
+        let dstore = dstore_of_thread;
+        for first in &answers {
+            let waiting: Vec<_> = iter::once(first).chain(answers.try_iter()).collect();
+            let told = match dstore.folder.sync() {
+                Ok(()) => waiting.iter().try_for_each(|answer| dstore.tell_controller(answer)),
+                Err(error) => {
+                    log::error!("{} removes are not acknowledged: {error}", waiting.len());
+                    Ok(())
+                }
+            };
+            if told.is_err() {
+                return; // the reader sees the end, and says so
+            }
+        }
+    })?;
+    Ok(removals)
 }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::StartError;
 use super::checksum::{self, Summing};
+use super::group_commit::GroupCommit;
 use crate::protocol::FileName;
 use stored::{Identity, identity};
 
@@ -24,9 +25,11 @@ pub use stored::StoredFile;
 pub struct Folder {
     path: PathBuf,
     /// Locked as long as this exists: two Dstores in one folder would delete each other's files.
-    _lock: File,
+    lock: File,
     /// Whether files here can carry checksums.
     has_checksums: bool,
+    /// For changes of names, if they are to be on the disk before anybody is told of them.
+    commits: Option<GroupCommit>,
     state: Mutex<State>,
 }
 
@@ -74,7 +77,39 @@ impl Folder {
         if let Err(error) = &checksums {
             log::warn!("{}: copies will not be verified, as files can carry no checksums: {error}", path.display());
         }
-        Ok(Self { path: path.to_owned(), _lock: lock, has_checksums: checksums.is_ok(), state: Mutex::default() })
+        Ok(Self {
+            path: path.to_owned(),
+            lock,
+            has_checksums: checksums.is_ok(),
+            commits: None,
+            state: Mutex::default(),
+        })
+    }
+
+    /// From now on a file that is [kept](Incoming::keep) is on the disk, and so is all that [`sync`](Self::sync) is
+    /// called for: no power cut takes it back.
+    pub fn synced(mut self) -> Result<Self, StartError> {
+        // The folder's own name, too, and that of every folder above it that may have been made for it.
+        let sync = |folder: &Path| match File::open(folder) {
+            Ok(folder) => folder.sync_all(),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()), // not made by us
+            Err(error) => Err(error),
+        };
+        let synced = self.path.canonicalize().and_then(|path| path.ancestors().try_for_each(sync));
+        synced.map_err(|source| StartError::Folder { path: self.path.clone(), source })?;
+        self.commits = Some(GroupCommit::default());
+        Ok(self)
+    }
+
+    /// Whether [`sync`](Self::sync) does anything.
+    pub fn is_synced(&self) -> bool {
+        self.commits.is_some()
+    }
+
+    /// Returns once all files that have been given a name or lost it are so on the disk; at once if the folder is not
+    /// [synced](Self::synced). Who calls at the same time shares the cost.
+    pub fn sync(&self) -> io::Result<()> {
+        self.commits.as_ref().map_or(Ok(()), |commits| commits.commit(|| self.lock.sync_all()))
     }
 
     /// Begins to take in a file; an older arrival of the same name is given up.
@@ -106,6 +141,11 @@ impl Folder {
             return Err(error);
         }
         Ok(file)
+    }
+
+    /// A file's size in bytes.
+    pub fn size(&self, name: &FileName) -> io::Result<u64> {
+        Ok(fs::metadata(self.path.join(name))?.len())
     }
 
     /// Looks again at a file that could not be read, or not as what was stored. If that is so it is from now on as good
@@ -217,22 +257,36 @@ pub struct Incoming<'a> {
 
 impl Incoming<'_> {
     /// All of the content is there: the file appears under its own name, in place of any older one. False if a newer
-    /// arrival or a REMOVE has overtaken it: nothing is kept.
+    /// arrival or a REMOVE has overtaken it: then it is not to be acknowledged.
+    ///
+    /// Where the folder is [synced](Folder::synced), content and checksum are on the disk before the file has its name,
+    /// and the name is before this returns.
     pub fn keep(mut self) -> io::Result<bool> {
         let file = self.file.as_ref().ok_or(ErrorKind::NotFound)?;
         if let Some(summing) = &self.summing {
             // Without its checksum, be it for want of room, a file is not kept: nobody could tell it from a bad one.
             summing.sum().attach(file)?;
         }
-        // Let go of before `self`, whose drop takes it again.
-        let mut state = self.folder.state.lock();
-        if state.newest.get(&self.name) != Some(&self.arrival) {
-            return Ok(false);
+        if self.folder.is_synced() {
+            file.sync_all()?;
         }
-        fs::rename(&self.path, self.folder.path.join(&self.name))?;
+        {
+            let mut state = self.folder.state.lock();
+            if !self.is_newest(&state) {
+                return Ok(false);
+            }
+            fs::rename(&self.path, self.folder.path.join(&self.name))?;
+            state.withheld.remove(&self.name);
+        }
         self.file = None;
-        state.withheld.remove(&self.name);
-        Ok(true)
+        self.folder.sync()?;
+        // That takes its time: who is told of this file must find it, and not what came after it.
+        let is_newest = self.is_newest(&self.folder.state.lock());
+        Ok(is_newest)
+    }
+
+    fn is_newest(&self, state: &State) -> bool {
+        state.newest.get(&self.name) == Some(&self.arrival)
     }
 }
 
@@ -257,7 +311,7 @@ impl Drop for Incoming<'_> {
             let _ = fs::remove_file(&self.path);
         }
         let mut state = self.folder.state.lock();
-        if state.newest.get(&self.name) == Some(&self.arrival) {
+        if self.is_newest(&state) {
             state.newest.remove(&self.name);
         }
     }

@@ -6,12 +6,16 @@
 //! | one per connection | one transfer after another: a client's, or another Dstore's | the socket ends |
 //! | one for the Controller | reads what it wants; removes at once, leaves the rest to the next | the socket ends |
 //! | one for rebalances | answers LIST and carries out REBALANCE, in the order they came | the one before ends |
+//! | one for removes, with `sync` | acknowledges those that are on the disk | the Controller's reader ends |
+//! | one that scrubs, if asked to | reads all copies to find bad ones | the handle is dropped |
 //! | a few during a rebalance | send copies to other Dstores | there is none left to send |
 
 pub mod checksum;
 mod controller_link;
 pub mod folder;
+pub mod group_commit;
 mod rebalancer;
+mod scrub;
 mod transfers;
 
 use std::fmt;
@@ -21,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::protocol::connection::{DSTORE_LINE_LIMIT, KEEPALIVE};
@@ -50,6 +54,11 @@ pub struct Config {
     /// After how long a Controller's machine that answers nothing any more counts as dead; see
     /// [`Outgoing::notice_death`]. A Controller that takes nothing it is sent for as long counts as dead, too.
     pub keepalive: Duration,
+    /// Whether what is acknowledged has to be on the disk, where a power cut does not reach it. Without it, it may still
+    /// be on its way there from the system's memory.
+    pub sync: bool,
+    /// In how much time to read all copies once, again and again, to find those that have gone bad.
+    pub scrub: Option<Duration>,
 }
 
 impl Config {
@@ -64,6 +73,8 @@ impl Config {
             force: false,
             line_limit: DSTORE_LINE_LIMIT,
             keepalive: KEEPALIVE,
+            sync: false,
+            scrub: None,
         }
     }
 }
@@ -144,6 +155,8 @@ pub struct Handle {
     address: Address,
     /// Gets the reason when the Controller has gone.
     controller_gone: Receiver<io::Error>,
+    /// Dropped, it ends the scrub.
+    scrubbing: Option<Sender<()>>,
 }
 
 /// Starts a Dstore; it listens and has sent its JOIN when this returns.
@@ -162,7 +175,10 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     controller.outgoing().notice_death(config.keepalive);
     controller.outgoing().limit_stalls(config.keepalive.max(LEAST_PATIENCE)).map_err(unreachable)?;
     // Only now, with the port and a Controller secured, may anything be deleted: a start by mistake must harm nothing.
-    let folder = Folder::open_empty(&config.folder, config.force)?;
+    let mut folder = Folder::open_empty(&config.folder, config.force)?;
+    if config.sync {
+        folder = folder.synced()?;
+    }
     let dstore = Arc::new(Dstore {
         folder,
         timeout: config.timeout,
@@ -177,7 +193,12 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     .map_err(StartError::Thread)?;
     let (going, controller_gone) = bounded(1);
     // From here on, whatever fails, dropping the handle ends what has been started.
-    let handle = Handle { dstore, server, address, controller_gone };
+    let (scrubbing, stop) = bounded(0);
+    let handle = Handle { dstore, server, address, controller_gone, scrubbing: Some(scrubbing) };
+    if let Some(period) = config.scrub {
+        let dstore = Arc::clone(&handle.dstore);
+        handle.dstore.crew.run(move || scrub::run(&dstore, period, &stop)).map_err(StartError::Thread)?;
+    }
     handle.dstore.tell_controller(&Message::Join { address: handle.address.clone() }).map_err(unreachable)?;
     controller_link::start(&handle.dstore, controller, going).map_err(StartError::Thread)?;
     Ok(handle)
@@ -210,6 +231,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        self.scrubbing = None;
         self.server.stop();
         self.dstore.crew.stop();
     }

@@ -29,7 +29,11 @@ pub(super) enum Task {
 pub(super) fn run(dstore: &Dstore, tasks: &Receiver<Task>) {
     for task in tasks {
         let answer = match task {
-            Task::List => dstore.folder.list().map(|names| Message::List { names }),
+            // What is listed is counted on.
+            Task::List => {
+                let synced = dstore.folder.sync();
+                synced.and_then(|()| dstore.folder.list()).map(|names| Message::List { names })
+            }
             Task::CarryOut(order) => carry_out(dstore, &order).map(|()| Message::RebalanceComplete),
         };
         match answer {
@@ -57,6 +61,7 @@ fn carry_out(dstore: &Dstore, order: &Order) -> io::Result<()> {
             undone += 1;
         }
     }
+    dstore.folder.sync()?;
     if undone == 0 { Ok(()) } else { Err(io::Error::other(format!("{undone} parts of the order could not be done"))) }
 }
 

@@ -83,7 +83,7 @@ impl StoredFile {
     }
 
     /// Has the next reads come from the disk, not from memory, as far as the system goes along with that.
-    pub(super) fn forget_cached(&self) {
+    pub fn forget_cached(&self) {
         #[cfg(target_os = "linux")]
         let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
     }

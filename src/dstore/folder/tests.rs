@@ -490,3 +490,55 @@ fn many_who_read_bad_and_new_copies_at_once_read_only_what_was_stored() {
     store(&folder, "f", "the last");
     assert_eq!(read(&mut folder.open(&name("f")).unwrap()).unwrap(), "the last");
 }
+
+/// Has a file arrive that gets its name while another sync holds up its own; does something meanwhile.
+fn while_syncing<T>(folder: &Folder, name: &str, meanwhile: impl FnOnce() -> T) -> (io::Result<bool>, T) {
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    let is_named = || fs::read_to_string(folder.path.join(name)).is_ok_and(|content| content == "older");
+    thread::scope(|scope| {
+        let occupied = scope.spawn(move || {
+            folder.commits.as_ref().unwrap().commit(|| {
+                begun.send(()).unwrap();
+                let _ = may_go_on.recv();
+                Ok(())
+            })
+        });
+        has_begun.recv().unwrap();
+        let keeping = scope.spawn(|| arrive(folder, name, "older").keep());
+        while !is_named() && !keeping.is_finished() {
+            thread::yield_now();
+        }
+        let outcome = meanwhile();
+        assert!(!keeping.is_finished(), "it waits for a sync that began after it had its name");
+        drop(go_on);
+        occupied.join().unwrap().unwrap();
+        (keeping.join().unwrap(), outcome)
+    })
+}
+
+#[test]
+fn what_is_overtaken_while_it_is_synced_is_not_acknowledged() {
+    // spec 4.2, 4.4, 7.5: who is told of a file must find it, and not what came after it
+    let fixture = Fixture::new();
+    let folder = fixture.open().synced().unwrap();
+    assert!(while_syncing(&folder, "f", || ()).0.unwrap());
+    assert!(!while_syncing(&folder, "g", || folder.remove(&name("g")).unwrap()).0.unwrap());
+    let (kept, newer) = while_syncing(&folder, "h", || arrive(&folder, "h", "newer"));
+    assert!(!kept.unwrap());
+    assert!(newer.keep().unwrap());
+    assert_eq!(fixture.names(), ["f", "h"]);
+    assert_eq!(fixture.content("h"), "newer");
+    assert!(folder.state.lock().newest.is_empty());
+}
+
+#[test]
+fn nothing_is_acknowledged_after_a_sync_has_failed() {
+    let fixture = Fixture::new();
+    let folder = fixture.open().synced().unwrap();
+    store(&folder, "f", "before");
+    folder.commits.as_ref().unwrap().commit(|| Err(io::Error::other("broken"))).unwrap_err();
+    assert!(arrive(&folder, "g", "after").keep().is_err());
+    assert!(folder.sync().is_err());
+    assert_eq!(read(&mut folder.open(&name("f")).unwrap()).unwrap(), "before", "what is there is served");
+}
