@@ -16,7 +16,7 @@ use crate::proxy::Weather;
 use crate::rng::Rng;
 
 /// How long a storm lasts.
-const STORM: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(12));
+const STORM: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(10));
 
 /// How long from one fault to the next.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(700));

@@ -83,7 +83,7 @@ fn run(stage: &Stage, seat: Seat, mut rng: Rng) {
         if let Kind::Ours(client @ None) = &mut kind {
             match Client::connect(address, seat.timeout) {
                 Ok(mut connected) => {
-                    connected.keep_connections(seat.client % 4 != 0);
+                    connected.keep_connections(seat.client % 16 < 8);
                     *client = Some(connected);
                 }
                 Err(_) => continue, // cut at once, perhaps
