@@ -1,0 +1,294 @@
+//! A network that fails: passes connections on, and cuts some of them in the middle of a message or of content.
+//!
+//! A reset of one end is passed on as a reset, and an orderly end as an orderly end, as the protocol tells them apart
+//! (spec 7.18). Where a cut may fall into a line it is a reset: at an orderly end an unfinished line counts as one
+//! (spec 2.1), so that half of `LOAD_FROM 4001 1234` would be a lie told by the network, not by Stevedore.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::SockRef;
+
+use crate::rng::Rng;
+
+/// How often a proxy looks whether it is to stop.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How long a link that is to be cut in the middle of a message is waited for to carry one.
+const CUT_PATIENCE: Duration = Duration::from_millis(300);
+
+/// How bad the network is; shared by all proxies, and changed while they run.
+pub struct Weather {
+    /// How many connections of a hundred are cut.
+    percent: AtomicUsize,
+    rng: Mutex<Rng>,
+    /// Connections cut so far.
+    pub cuts: AtomicU64,
+}
+
+impl Weather {
+    /// Fair at first.
+    pub fn new(rng: Rng) -> Arc<Self> {
+        Arc::new(Self { percent: AtomicUsize::new(0), rng: Mutex::new(rng), cuts: AtomicU64::new(0) })
+    }
+
+    /// From now on so many connections of a hundred are cut. In fair weather, none: not even those that were to be.
+    pub fn set(&self, percent: usize) {
+        self.percent.store(percent, Ordering::Relaxed);
+    }
+
+    fn plan(&self, kind: Kind) -> Option<Cut> {
+        let mut rng = self.rng.lock();
+        if !rng.percent(self.percent.load(Ordering::Relaxed)) {
+            return None;
+        }
+        // Most lines are shorter than 64 bytes; most content is longer.
+        let bytes = match rng.below(3) {
+            0 => 1 + rng.below(60),
+            1 => 1 + rng.below(5_000),
+            _ => 1 + rng.below(300_000),
+        } as u64;
+        let is_orderly = kind == Kind::Dstore && bytes > 100 && rng.percent(50);
+        Some(Cut { to_server: rng.percent(60), bytes, is_orderly })
+    }
+}
+
+/// Who listens behind a proxy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The Controller, for clients.
+    Controller,
+    /// A Dstore, for clients and other Dstores.
+    Dstore,
+}
+
+struct Cut {
+    to_server: bool,
+    bytes: u64,
+    is_orderly: bool,
+}
+
+/// A proxy for any number of connections. Those that there are outlive it.
+pub struct Proxy {
+    /// Where it listens.
+    pub port: u16,
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Proxy {
+    /// Passes connections on to `target`. While the port there is 0 nobody listens yet, and they are closed.
+    pub fn start(target: Arc<AtomicUsize>, kind: Kind, weather: &Arc<Weather>) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, weather) = (Arc::clone(&stop), Arc::clone(weather));
+        thread::Builder::new().name("proxy".into()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok((client, _)) = listener.accept() else {
+                    let _ = poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&timespec(TICK)));
+                    continue;
+                };
+                let (target, weather) = (loopback(target.load(Ordering::Relaxed) as u16), Arc::clone(&weather));
+                let _ = thread::Builder::new().name("relay".into()).spawn(move || {
+                    let plan = weather.plan(kind);
+                    let Ok(server) = TcpStream::connect(target) else { return reset(&client) };
+                    if client.set_nonblocking(false).is_ok() && Relay::new(client, server).run(plan, &weather) {
+                        weather.cuts.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        })?;
+        Ok(Self { port, stop })
+    }
+}
+
+/// The one connection from a Dstore to the Controller, which can be cut.
+pub struct Link {
+    /// Where the Dstore finds its Controller.
+    pub port: u16,
+    cut: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// Waits for the Dstore, and tells the Controller that it listens on `front`; where it really does goes to `target`.
+    pub fn start(controller: u16, front: u16, target: Arc<AtomicUsize>) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        let cut = Arc::new(AtomicBool::new(false));
+        let is_cut = Arc::clone(&cut);
+        thread::Builder::new().name("link".into()).spawn(move || {
+            let join = || -> io::Result<(TcpStream, TcpStream)> {
+                let (mut dstore, _) = listener.accept()?;
+                let mut controller = TcpStream::connect(loopback(controller))?;
+                let mut line = Vec::new();
+                while line.last() != Some(&b'\n') {
+                    let mut byte = [0];
+                    dstore.read_exact(&mut byte)?;
+                    line.push(byte[0]);
+                }
+                let real =
+                    String::from_utf8_lossy(&line).trim().strip_prefix("JOIN ").and_then(|port| port.parse().ok());
+                target.store(real.ok_or(ErrorKind::InvalidData)?, Ordering::Relaxed);
+                controller.write_all(format!("JOIN {front}\n").as_bytes())?;
+                Ok((dstore, controller))
+            };
+            if let Ok((dstore, controller)) = join() {
+                Relay::new(dstore, controller).run_until(&is_cut);
+            }
+        })?;
+        Ok(Self { port, cut })
+    }
+
+    /// Cuts it in the middle of the next message, whoever sends it.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Both ends of a connection, of which one thread takes care.
+struct Relay {
+    client: TcpStream,
+    server: TcpStream,
+    client_ended: bool,
+    server_ended: bool,
+}
+
+enum Passed {
+    /// This much has come; it is not passed on yet.
+    Bytes(usize),
+    Nothing,
+    /// Both ends have ended in order.
+    Ended,
+}
+
+impl Relay {
+    fn new(client: TcpStream, server: TcpStream) -> Self {
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        Self { client, server, client_ended: false, server_ended: false }
+    }
+
+    /// Passes on until the end, or the cut; true for the latter.
+    fn run(mut self, mut cut: Option<Cut>, weather: &Weather) -> bool {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            for to_server in [true, false] {
+                let received = match self.receive(to_server, &mut buffer, to_server) {
+                    Ok(Passed::Bytes(received)) => received as u64,
+                    Ok(Passed::Nothing) => continue,
+                    Ok(Passed::Ended) => return false,
+                    Err(_) => return self.reset(false),
+                };
+                if weather.percent.load(Ordering::Relaxed) == 0 {
+                    cut = None;
+                }
+                let due = cut.as_mut().filter(|cut| cut.to_server == to_server);
+                if let Some(Cut { bytes, is_orderly, .. }) = due {
+                    if *bytes <= received {
+                        let sent = self.other(to_server).write_all(&buffer[..*bytes as usize]);
+                        // Closed with bytes unread, the other end sees a reset in any case.
+                        return if *is_orderly && sent.is_ok() { true } else { self.reset(true) };
+                    }
+                    *bytes -= received;
+                }
+                if self.other(to_server).write_all(&buffer[..received as usize]).is_err() {
+                    return self.reset(false);
+                }
+            }
+        }
+    }
+
+    /// Passes on until the end, or until it is to be cut: then in the middle of what comes next.
+    fn run_until(mut self, is_cut: &AtomicBool) {
+        let mut buffer = vec![0; 64 << 10];
+        let mut deadline = None;
+        loop {
+            for to_server in [true, false] {
+                let is_due = is_cut.load(Ordering::Relaxed);
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + CUT_PATIENCE);
+                match self.receive(to_server, &mut buffer, to_server) {
+                    Ok(Passed::Bytes(received)) => {
+                        let passed = if is_due { received / 2 } else { received };
+                        if self.other(to_server).write_all(&buffer[..passed]).is_err() || is_due {
+                            self.reset(true);
+                            return;
+                        }
+                    }
+                    Ok(Passed::Nothing) if is_due && Instant::now() > deadline => {
+                        self.reset(true);
+                        return;
+                    }
+                    Ok(Passed::Nothing) => {}
+                    Ok(Passed::Ended) => return,
+                    Err(_) => {
+                        self.reset(false);
+                        return;
+                    }
+                }
+            }
+            if !is_cut.load(Ordering::Relaxed) {
+                deadline = None;
+            }
+        }
+    }
+
+    /// Takes what there is for one direction; waits for either, for a tick, if `waits`.
+    fn receive(&mut self, to_server: bool, buffer: &mut [u8], waits: bool) -> io::Result<Passed> {
+        let flags = |ended| if ended { PollFlags::empty() } else { PollFlags::IN };
+        let mut fds =
+            [PollFd::new(&self.client, flags(self.client_ended)), PollFd::new(&self.server, flags(self.server_ended))];
+        poll(&mut fds, Some(&timespec(if waits { TICK } else { Duration::ZERO })))?;
+        let seen = fds[usize::from(!to_server)].revents();
+        let ended = if to_server { self.client_ended } else { self.server_ended };
+        if seen.contains(PollFlags::ERR) {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
+        if ended || !seen.intersects(PollFlags::IN | PollFlags::HUP) {
+            return Ok(Passed::Nothing);
+        }
+        let mut from = if to_server { &self.client } else { &self.server };
+        match from.read(buffer)? {
+            0 => {
+                let _ = self.other(to_server).shutdown(Shutdown::Write);
+                *(if to_server { &mut self.client_ended } else { &mut self.server_ended }) = true;
+                Ok(if self.client_ended && self.server_ended { Passed::Ended } else { Passed::Nothing })
+            }
+            received => Ok(Passed::Bytes(received)),
+        }
+    }
+
+    fn other(&self, to_server: bool) -> &TcpStream {
+        if to_server { &self.server } else { &self.client }
+    }
+
+    fn reset(&self, was_cut: bool) -> bool {
+        reset(&self.client);
+        reset(&self.server);
+        was_cut
+    }
+}
+
+/// Makes it end in a reset once it is dropped.
+fn reset(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: duration.subsec_nanos().into() }
+}
