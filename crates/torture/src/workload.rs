@@ -165,7 +165,9 @@ fn refused(error: Error) -> Outcome {
         Error::NoReply { .. } | Error::Controller { .. } | Error::Dstore { .. } => {
             Outcome::Unknown { reason: error.to_string() }
         }
-        Error::Name(_) | Error::Unexpected { .. } | Error::Local(_) => Outcome::Wrong { reason: error.to_string() },
+        Error::Name(_) | Error::TooLarge { .. } | Error::Unexpected { .. } | Error::Local(_) => {
+            Outcome::Wrong { reason: error.to_string() }
+        }
     }
 }
 
