@@ -202,6 +202,54 @@ fn a_client_neither_hangs_nor_swells_whatever_a_controller_or_dstore_says() {
 }
 
 #[test]
+fn a_client_neither_hangs_nor_swells_whatever_a_dstore_says_instead_of_ack_or_content() {
+    // spec 2.3, 4.2, 4.3
+    let endless = vec![b'x'; 8 << 20];
+    let table: [(&str, &[u8]); 8] = [
+        ("store", b""),
+        ("store", b"ACK ACK\n"),
+        ("store", b"NAK\n\0\xFF\n"),
+        ("store", &endless),
+        ("load", b""),
+        ("load", b"half"),
+        ("load", b"more than what was announced"),
+        ("load", &endless),
+    ];
+    for (command, answer) in table {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let folder = TempFolder::new();
+        std::fs::write(folder.path().join("f"), "content").unwrap();
+        let mut client = Command::new(CLIENT);
+        client.args([&port.to_string(), "500", command, "f"]).current_dir(folder.path()).stdin(Stdio::null());
+        let mut client = Program::spawn(client);
+        let mut controller = Connection::new(Arc::new(listener.accept().unwrap().0)).unwrap();
+        let answer = answer.to_vec();
+        // Whoever connects from now on wants a Dstore, as often as it likes.
+        thread::spawn(move || {
+            for mut dstore in listener.incoming().map_while(Result::ok) {
+                let answer = answer.clone();
+                thread::spawn(move || {
+                    let _ = dstore.write_all(&answer);
+                    thread::sleep(PATIENCE);
+                });
+            }
+        });
+        while let Ok(Some(Ok(message))) = controller.receive_within(PATIENCE) {
+            let offer = match message {
+                Message::Store { .. } => format!("STORE_TO {port}\n"),
+                Message::Load { .. } => format!("LOAD_FROM {port} 10\n"),
+                _ => "ERROR_LOAD\n".to_owned(),
+            };
+            controller.send_content(offer.as_bytes()).unwrap();
+        }
+        assert_eq!(client.wait_for_exit().code(), Some(1), "{command}");
+        assert_eq!(std::fs::read(folder.path().join("f")).unwrap(), b"content", "{command}");
+        assert_eq!(folder.names(), ["f"], "{command}");
+    }
+}
+
+#[test]
 fn who_says_join_at_the_wrong_time_or_from_nowhere_is_no_member_or_one_that_nobody_needs() {
     // spec 2.4, 2.6, 4.1, 7.6, 7.7
     let mut system = System::ordinary();
