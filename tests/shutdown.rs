@@ -1,5 +1,7 @@
 //! SIGINT and SIGTERM end every program cleanly, and soon. (spec 5.1, 7.11)
 
+#![cfg(unix)]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

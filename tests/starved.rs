@@ -181,7 +181,7 @@ fn a_folder_that_is_read_only_for_a_while_is_read_from_and_loses_later_what_was_
 fn remount(dstore: &Program, folder: &Path, how: &str) {
     let mut command = Command::new("nsenter");
     command.args(["--preserve-credentials", "--user", "--mount", "--target", &dstore.child.id().to_string()]);
-    let done = command.args(["--", "mount", "-o", &format!("remount,{how}")]).arg(folder).output().unwrap();
+    let done = command.args(["--", "mount", "-o", &format!("remount,bind,{how}")]).arg(folder).output().unwrap();
     assert!(done.status.success(), "{done:?}");
 }
 

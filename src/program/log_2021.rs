@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::{self, Stdout, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use env_logger::{Builder, Logger, Target};
+use env_logger::{Builder, Target};
 use log::{LevelFilter, Log, Metadata, Record};
 
+use super::InTurn;
 use super::patient::Patient;
 use crate::protocol::connection::MESSAGE_LOG;
 
@@ -22,16 +23,17 @@ pub fn start(name: &str) -> io::Result<()> {
         .build();
     let rest = super::log_builder("info").build();
     log::set_max_level(messages.filter().max(rest.filter()));
-    log::set_boxed_logger(Box::new(Split { messages, rest })).map_err(io::Error::other)
+    let split = Split { messages: InTurn::new(messages), rest: InTurn::new(rest) };
+    log::set_boxed_logger(Box::new(split)).map_err(io::Error::other)
 }
 
 struct Split {
-    messages: Logger,
-    rest: Logger,
+    messages: InTurn,
+    rest: InTurn,
 }
 
 impl Split {
-    fn of(&self, metadata: &Metadata) -> &Logger {
+    fn of(&self, metadata: &Metadata) -> &InTurn {
         if metadata.target() == MESSAGE_LOG { &self.messages } else { &self.rest }
     }
 }

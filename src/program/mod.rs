@@ -17,7 +17,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use argh::{EarlyExit, FromArgs};
-use env_logger::{Builder, Env};
+use env_logger::{Builder, Env, Logger};
+use log::{Log, Metadata, Record};
+use parking_lot::Mutex;
 
 use crate::client;
 
@@ -106,7 +108,38 @@ fn complain(program: &str, failure: &Failure) {
 /// Logs to stderr what `RUST_LOG` asks for, and `default` where it does not say. Messages of the protocol are logged
 /// at level `info` with target `stevedore::messages`. (spec 5.2)
 pub fn start_log(default: &str) {
-    log_builder(default).init();
+    let logger = log_builder(default).build();
+    log::set_max_level(logger.filter());
+    log::set_boxed_logger(Box::new(InTurn::new(logger))).expect("a program starts one log");
+}
+
+/// Lets threads log in turn. The lock within would go to whoever logs most, and keep the others from their work.
+struct InTurn {
+    logger: Logger,
+    turn: Mutex<()>,
+}
+
+impl InTurn {
+    fn new(logger: Logger) -> Self {
+        Self { logger, turn: Mutex::default() }
+    }
+}
+
+impl Log for InTurn {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        self.logger.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record) {
+        if self.logger.matches(record) {
+            let _turn = self.turn.lock();
+            self.logger.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.logger.flush();
+    }
 }
 
 fn log_builder(default: &str) -> Builder {

@@ -34,8 +34,11 @@ const BYTES_TO_A_WORD: usize = 64;
 /// A line of up to this many words costs little whatever its limit.
 const LEAST_WORDS: usize = 64 << 10;
 
-/// A line longer than this is cut in the log.
+/// A message longer than this is cut in the log.
 const LOGGED_BYTES: usize = 64 << 10;
+
+/// Of a line that is no message this much shows what it was.
+const LOGGED_NONSENSE: usize = 256;
 
 /// How much is read ahead of the line in hand; larger reads of content go around it.
 const READ_AHEAD: usize = 8 << 10;
@@ -233,9 +236,11 @@ impl Connection {
             } else {
                 Message::parse(line)
             };
-            // Every message is logged (spec 5.2); of what is none, as much as is told.
-            if message.is_ok() || self.mistakes.next_is_told() {
-                self.outgoing.log("<-", line);
+            // Every message is logged (spec 5.2); of what is none, the beginnings of some.
+            match message {
+                Ok(_) => self.outgoing.log("<-", line, LOGGED_BYTES),
+                Err(_) if self.mistakes.next_is_told() => self.outgoing.log("<-", line, LOGGED_NONSENSE),
+                Err(_) => {}
             }
             message
         });
@@ -315,7 +320,7 @@ impl Outgoing {
         for message in messages {
             let start = text.len();
             write!(text, "{message}").expect("a String takes all");
-            self.log("->", &text[start..]);
+            self.log("->", &text[start..], LOGGED_BYTES);
             text.push('\n');
         }
         self.write(text.as_bytes())
@@ -377,12 +382,12 @@ impl Outgoing {
     }
 
     /// `[local->remote] message`, the 2021 edition's form. (spec 5.2, 5.4)
-    fn log(&self, arrow: &str, line: &str) {
+    fn log(&self, arrow: &str, line: &str, most: usize) {
         let (local, remote) = (self.local, self.remote.port());
-        if line.len() <= LOGGED_BYTES {
+        if line.len() <= most {
             log::info!(target: MESSAGE_LOG, "[{local}{arrow}{remote}] {}", Printable(line));
         } else {
-            let shown = &line[..line.floor_char_boundary(LOGGED_BYTES)];
+            let shown = &line[..line.floor_char_boundary(most)];
             log::info!(target: MESSAGE_LOG, "[{local}{arrow}{remote}] {}... ({} bytes)", Printable(shown), line.len());
         }
     }
