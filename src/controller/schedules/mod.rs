@@ -163,11 +163,15 @@ impl Stage {
     /// Ends the Controller as its handle does; then everybody must end, and nothing be left over.
     fn stop(mut self) {
         drop(self.running);
+        // Whatever the Dstores do: no request needs them to end.
+        for client in self.clients.drain(..) {
+            client.join().unwrap();
+        }
         // Here the crew would end the sockets.
         let wires = std::mem::take(&mut *self.cast.wires.lock().unwrap());
         wires.iter().for_each(|wire| wire.cut());
-        for thread in self.clients.drain(..).chain(self.dstores.drain(..)) {
-            thread.join().unwrap();
+        for dstore in self.dstores.drain(..) {
+            dstore.join().unwrap();
         }
         self.cast.assert_nobody_waits();
         assert!(self.cast.controller.links.all().is_empty());
