@@ -227,17 +227,18 @@ impl Controller {
 
     fn join(&self, address: &Address, link: &Arc<DstoreLink>) -> DstoreId {
         let mut ledger = self.ledger.lock();
-        if let Some(older) = ledger.index.member_at(address) {
+        let older = ledger.index.member_at(address).and_then(|older| {
             ledger.leave(older);
-            if let Some(link) = self.links.remove(older) {
-                (link.hang_up)(&format!("another Dstore joins with port {address}"));
-            }
-        }
+            self.links.remove(older)
+        });
         let dstore = ledger.index.join(address.clone());
         ledger.is_unsettled = true;
         self.links.insert(dstore, Arc::clone(link));
         self.changed.notify_all();
         drop(ledger);
+        if let Some(older) = older {
+            (older.hang_up)(&format!("another Dstore joins with port {address}"));
+        }
         self.tell_coordinator(Event::Joined);
         dstore
     }
