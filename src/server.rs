@@ -248,7 +248,7 @@ impl Crew {
         self.sockets.lock().insert(key, Arc::clone(socket));
         // Looked at after the insertion, so that either `stop` finds the socket or this finds that it was missed.
         if self.jobs.lock().is_none() {
-            let _ = socket.shutdown(Shutdown::Both);
+            end(socket);
         }
         Adopted { crew: Arc::clone(self), key }
     }
@@ -260,14 +260,20 @@ impl Crew {
         for thread in std::mem::take(&mut *self.threads.lock()) {
             // Again and again: a socket that was just about to connect does not feel the first time.
             while !thread.is_finished() {
-                for socket in self.sockets.lock().values() {
-                    let _ = socket.shutdown(Shutdown::Both);
-                }
+                self.sockets.lock().values().for_each(|socket| end(socket));
                 thread::sleep(Duration::from_millis(1));
             }
             let _ = thread.join();
         }
     }
+}
+
+/// Ends whoever waits on a socket. One that is to be closed by a reset is not ended in order before that: whoever owns it
+/// has seen to it that the peer cannot take the end for a good one, and waits for what the peer sends only.
+fn end(socket: &TcpStream) {
+    let resets = SockRef::from(socket).linger().is_ok_and(|linger| linger == Some(Duration::ZERO));
+    // An error means that it has ended already.
+    let _ = socket.shutdown(if resets { Shutdown::Read } else { Shutdown::Both });
 }
 
 /// A socket that its crew would end; see [`Crew::adopt`].

@@ -107,7 +107,7 @@ fn send_copies<'a>(dstore: &Dstore, order: &'a Order) -> BTreeSet<&'a FileName> 
 fn send_copy(dstore: &Dstore, name: &FileName, address: &Address) -> io::Result<()> {
     let mut file = dstore.folder.open(name)?;
     let adopt = |socket: &_| dstore.crew.adopt(socket);
-    let (mut connection, _adopted) = Connection::connect_announced(address.socket(), dstore.timeout, adopt)?;
+    let (mut connection, adopted) = Connection::connect_announced(address.socket(), dstore.timeout, adopt)?;
     connection.outgoing().limit_stalls(dstore.timeout)?;
     connection.send(&Message::RebalanceStore { name: name.clone(), size: file.size() })?;
     match connection.receive_within(dstore.timeout)? {
@@ -119,8 +119,9 @@ fn send_copy(dstore: &Dstore, name: &FileName, address: &Address) -> io::Result<
         Ok(()) => {}
         Err(CopyError::Sink(error)) => return Err(error),
         Err(CopyError::Source(error)) => {
-            // Not all of it was sent, and the receiver is not to take that for an end.
+            // Not all of it was sent, and the receiver is not to take that for an end, nor to wait for one.
             connection.reset();
+            drop(adopted);
             dstore.folder.examine(&file);
             return Err(error);
         }

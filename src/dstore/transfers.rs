@@ -21,28 +21,20 @@ pub(super) fn serve(dstore: &Dstore, stream: Arc<TcpStream>) {
     let Ok(mut connection) = Connection::new(stream) else { return }; // gone before it was looked at
     let peer = connection.peer();
     match serve_transfers(dstore, &mut connection) {
-        Ok(End::Orderly) => {}
-        Ok(End::Reset) => connection.reset(),
+        Ok(()) => {}
         Err(error) => complain(format_args!("{peer}: connection closed: {error}")),
     }
 }
 
-/// How a connection is to be closed.
-enum End {
-    Orderly,
-    /// So that a sending Dstore knows that its copy was not stored. (spec 7.18)
-    Reset,
-}
-
-fn serve_transfers(dstore: &Dstore, connection: &mut Connection) -> io::Result<End> {
+fn serve_transfers(dstore: &Dstore, connection: &mut Connection) -> io::Result<()> {
     connection.outgoing().limit_stalls(IDLE_LIMIT)?;
     let mut is_first = true;
     let mut keeps_alive = false;
     loop {
         let line = match connection.receive_within(IDLE_LIMIT) {
             Ok(Some(line)) => line,
-            Ok(None) => return Ok(End::Orderly),
-            Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(End::Orderly),
+            Ok(None) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(()),
             Err(error) => return Err(error),
         };
         match line {
@@ -54,14 +46,17 @@ fn serve_transfers(dstore: &Dstore, connection: &mut Connection) -> io::Result<E
             Ok(Message::Store { name, size }) => store(dstore, connection, &name, size)?,
             Ok(Message::LoadData { name }) => {
                 if !load(dstore, connection, &name)? {
-                    return Ok(End::Orderly); // spec 4.3
+                    return Ok(()); // spec 4.3
                 }
             }
             Ok(Message::RebalanceStore { name, size }) => {
+                // Any orderly end would say that the copy is stored. (spec 7.18)
+                connection.end_in_reset(true)?;
                 if let Err(error) = rebalance_store(dstore, connection, &name, size) {
                     complain(format_args!("{}: REBALANCE_STORE {name}: not stored: {error}", connection.peer()));
-                    return Ok(End::Reset);
+                    return Ok(());
                 }
+                connection.end_in_reset(false)?;
             }
             unknown => {
                 match unknown {
@@ -73,7 +68,7 @@ fn serve_transfers(dstore: &Dstore, connection: &mut Connection) -> io::Result<E
             }
         }
         if !keeps_alive {
-            return Ok(End::Orderly);
+            return Ok(());
         }
         is_first = false;
     }

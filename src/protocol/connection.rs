@@ -217,7 +217,13 @@ impl Connection {
     /// Closes so that the peer sees a reset, not an orderly end: the transfer has failed. (spec 7.18)
     pub fn reset(self) {
         // Where this fails, the socket is gone already.
-        let _ = SockRef::from(&*self.outgoing.stream).set_linger(Some(Duration::ZERO));
+        let _ = self.end_in_reset(true);
+    }
+
+    /// Whether closing is to look like that from now on, whoever does it: when a process is killed, the system closes
+    /// its connections, and would do so in order.
+    pub fn end_in_reset(&self, reset: bool) -> io::Result<()> {
+        SockRef::from(&*self.outgoing.stream).set_linger(reset.then_some(Duration::ZERO))
     }
 
     /// Ends both directions, from any thread: whoever waits on the connection wakes up.
