@@ -157,6 +157,9 @@ impl Index {
         situation.condemned.extend(listed.map(|(orphan, dstore)| (*dstore, orphan.clone())));
         for (dstore, member) in &mut self.members {
             member.load = loads[dstore.place()];
+            if !is_silent(dstore) {
+                member.doomed.clear(); // it has come to all earlier orders: lists are made between them
+            }
         }
         situation
     }
