@@ -4,7 +4,7 @@
 //! acknowledged and carries out its orders. Its script adds lies, acknowledgements never asked for, and nonsense.
 //!
 //! - Nothing panics, in any thread.
-//! - Each request gets what spec 4 and 7 allow for it, in order, and nothing else gets an answer: see [`is_allowed`].
+//! - Each request gets what spec 4 and 7 allow for it, in order, and nothing else gets an answer.
 //! - Only what R Dstores have acknowledged is said to be complete, listed, or offered; the latter with a size that a client
 //!   has announced, and from a Dstore that has joined. (spec 4.2, 4.3, 4.5)
 //! - A Dstore is told to send only what it has listed, to others that have joined, and to remove only what it may have.

@@ -7,6 +7,7 @@
 pub mod connection;
 pub mod controller_session;
 pub mod dstore_session;
+pub mod index;
 pub mod java;
 pub mod message;
 mod session;

@@ -3,14 +3,18 @@
 use std::fs;
 use std::path::Path;
 
-use stevedore_fuzz::{abort_on_panic, connection, controller_session, dstore_session, message};
+use stevedore_fuzz::{abort_on_panic, connection, controller_session, dstore_session, index, message};
+
+/// A target's property.
+type Check = fn(&[u8]);
 
 /// One test: sessions tell apart their threads by name, and connections share a listener.
 #[test]
 fn every_input_of_the_corpus_holds() {
     // spec 2.1 to 2.7, 3, 4, 7
     abort_on_panic();
-    let targets: [(&str, fn(&[u8])); _] = [
+    let targets: [(&str, Check); _] = [
+        ("index", index::check),
         ("message", message::check),
         ("connection", connection::check),
         ("controller_session", controller_session::check),

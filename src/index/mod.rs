@@ -90,6 +90,9 @@ struct Member {
     /// seen to store anything since. Were it chosen as before, a Dstore that hangs, or has no room, would be the least
     /// loaded for ever: every store would fail, and no rebalance would give files the copies that they lack.
     is_suspect: bool,
+    /// Files that an order which was not reported has it remove, though the index does not say that it has them. It may
+    /// come to the order late: then a new file of such a name goes, too. Known to be over when it answers a LIST.
+    doomed: BTreeSet<FileName>,
 }
 
 #[derive(Debug)]
@@ -161,7 +164,7 @@ impl Index {
     pub fn join(&mut self, address: Address) -> DstoreId {
         let dstore = DstoreId(self.joins);
         self.joins += 1;
-        self.members.insert(dstore, Member { address, load: 0, is_suspect: false });
+        self.members.insert(dstore, Member { address, load: 0, is_suspect: false, doomed: BTreeSet::new() });
         dstore
     }
 
@@ -230,7 +233,7 @@ impl Index {
         if self.files.contains_key(name) {
             return Err(Refusal::FileAlreadyExists);
         }
-        let chosen = self.least_loaded();
+        let chosen = self.least_loaded(name);
         let mut addresses = Vec::with_capacity(chosen.len());
         for dstore in &chosen {
             let member = self.members.get_mut(dstore).expect("chosen from the members");
@@ -245,10 +248,14 @@ impl Index {
 
     /// Records that `dstore` has stored the file; true for the acknowledgement that completes the store.
     ///
-    /// Late, repeated and unexpected ones change nothing and return false. (spec 4.2, 7.5, 7.6, 7.25)
+    /// Late, repeated and unexpected ones change nothing and return false (spec 4.2, 7.5, 7.6, 7.25); so do those of a
+    /// Dstore that may yet come to an old order to remove a file of this name. (spec 7.20)
     pub fn acknowledge_store(&mut self, name: &str, dstore: DstoreId) -> bool {
         if let Some(member) = self.members.get_mut(&dstore) {
             member.is_suspect = false;
+            if member.doomed.contains(name) {
+                return false;
+            }
         }
         let Some(file) = self.files.get_mut(name) else { return false };
         let State::Storing(storing) = &mut file.state else { return false };
@@ -349,9 +356,12 @@ impl Index {
         if self.has_enough_dstores() { Ok(()) } else { Err(Refusal::NotEnoughDstores) }
     }
 
-    /// The R least loaded members, suspects last; among equals, those that joined first.
-    fn least_loaded(&self) -> Vec<DstoreId> {
-        let rank = |(&dstore, member): (&DstoreId, &Member)| (member.is_suspect, member.load, dstore);
+    /// The R least loaded members for a file of this name, those that may fail it last; among equals, those that joined
+    /// first.
+    fn least_loaded(&self, name: &str) -> Vec<DstoreId> {
+        let rank = |(&dstore, member): (&DstoreId, &Member)| {
+            (member.is_suspect || member.doomed.contains(name), member.load, dstore)
+        };
         let mut members: Vec<_> = self.members.iter().map(rank).collect();
         if self.replicas < members.len() {
             members.select_nth_unstable(self.replicas);

@@ -215,6 +215,13 @@ impl Index {
     }
 
     fn confirm_remove(&mut self, name: &FileName, from: DstoreId, is_done: bool) {
+        let is_expected = match self.files.get(name).map(|file| &file.state) {
+            Some(State::Stored { copies }) => copies.iter().any(|copy| copy.dstore == from),
+            _ => false,
+        };
+        if let (false, false, Some(member)) = (is_done, is_expected, self.members.get_mut(&from)) {
+            member.doomed.insert(name.clone());
+        }
         let Some(file) = self.files.get_mut(name) else { return };
         match &mut file.state {
             State::Storing(_) => {}

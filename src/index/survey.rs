@@ -176,6 +176,9 @@ impl Index {
                 Some(false) if is_evident => member.is_suspect = true,
                 _ => {}
             }
+            if !is_silent(dstore) {
+                member.doomed.clear(); // it has come to all earlier orders: lists are made between them
+            }
         }
         let places = (0..).zip(&situation.dstores);
         situation.suspects =

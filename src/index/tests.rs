@@ -591,3 +591,26 @@ fn a_dstore_that_lacks_what_it_was_sent_is_a_suspect_only_once_everybody_was_hea
     index.confirm(&Orders::from([(sender, order)]), &BTreeSet::new());
     assert_eq!(index.reconcile(&survey([(sender, &["f"][..]), (receiver, &[][..])])).suspects.len(), 1);
 }
+
+#[test]
+fn a_new_file_is_not_trusted_to_a_dstore_that_may_yet_carry_out_an_old_order_to_remove_one_of_that_name() {
+    // spec 4.6.6, 7.20: found by fuzzing; all R copies of a file that was said to be complete could go like this
+    let (mut index, ids) = index(2, 3);
+    // A store of f fails after a copy has arrived on the first: it is told to remove it, and does not report.
+    let lists = |file: &'static [&str]| survey([(ids[0], file), (ids[1], &[][..]), (ids[2], &[][..])]);
+    let orders = index.reconcile(&lists(&["f"])).orders(2);
+    assert_eq!(orders[&ids[0]].removes, [name("f")]);
+    index.confirm(&orders, &BTreeSet::new());
+    // With others to choose from it is not chosen,
+    assert_eq!(ports(&index.begin_store(&name("f"), 1).unwrap()), ["2", "3"]);
+    assert!(index.abandon_store("f"));
+    // and with none its acknowledgement does not count,
+    index.leave(ids[1]);
+    assert_eq!(ports(&index.begin_store(&name("f"), 1).unwrap()), ["3", "1"]);
+    assert!(!index.acknowledge_store("f", ids[0]) && !index.acknowledge_store("f", ids[2]));
+    assert!(index.abandon_store("f"));
+    // until it answers a LIST, which it does after the order.
+    index.reconcile(&lists(&[]));
+    let chosen = store(&mut index, "f");
+    assert!(chosen.contains(&ids[0]));
+}
