@@ -14,6 +14,7 @@ use crate::cluster::Cluster;
 use crate::history::Recorder;
 use crate::proxy::Weather;
 use crate::rng::Rng;
+use crate::workload::Stage;
 
 /// How long a storm lasts.
 const STORM: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(10));
@@ -77,13 +78,8 @@ impl Faults {
     }
 
     /// Lets faults happen for a while, or until `end`.
-    pub fn storm(
-        &mut self,
-        cluster: &mut Cluster,
-        weather: &Weather,
-        recorder: &Recorder,
-        end: Instant,
-    ) -> io::Result<()> {
+    pub fn storm(&mut self, cluster: &mut Cluster, weather: &Weather, stage: &Stage, end: Instant) -> io::Result<()> {
+        let recorder = &stage.recorder;
         let end = end.min(Instant::now() + self.rng.duration(STORM.0, STORM.1));
         weather.set(*self.rng.pick(&[0, 2, 10, 30]));
         let mut victims = BTreeSet::new();
@@ -137,6 +133,7 @@ impl Faults {
                 }
                 66..90 if self.flips_bits && may_lose => {
                     victims.insert(number);
+                    stage.watcher.excuse(&cluster.dstores[at].folder);
                     for _ in 0..=flips {
                         self.damage_a_file(cluster, at);
                     }
