@@ -242,13 +242,27 @@ impl Index {
 
     /// Records that `dstore` has stored the file; true for the acknowledgement that completes the store.
     ///
-    /// Late, repeated and unexpected ones change nothing and return false. (spec 4.2, 7.5, 7.6, 7.25)
+    /// Late, repeated and unexpected ones complete nothing and return false. (spec 4.2, 7.5, 7.6, 7.25) One from a holder
+    /// of a complete file says that something else has been stored there under this name, by a client whose store was
+    /// given up long ago: unless it is the only one, that copy no longer counts, and the next rebalance replaces it.
     pub fn acknowledge_store(&mut self, name: &str, dstore: DstoreId) -> bool {
         if let Some(member) = self.members.get_mut(&dstore) {
             member.is_suspect = false;
         }
         let Some(file) = self.files.get_mut(name) else { return false };
-        let State::Storing(storing) = &mut file.state else { return false };
+        let storing = match &mut file.state {
+            State::Storing(storing) => storing,
+            State::Stored { copies } => {
+                let is_other = |copy: &Copy| copy.dstore != dstore && copy.is_certain();
+                let has_other = copies.iter().any(|copy| is_other(copy) && self.members.contains_key(&copy.dstore));
+                if let (Some(at), true) = (copies.iter().position(|copy| copy.dstore == dstore), has_other) {
+                    copies.remove(at);
+                    self.lighten(dstore);
+                }
+                return false;
+            }
+            State::Removing(_) => return false,
+        };
         if !take(&mut storing.awaited, dstore) {
             return false;
         }

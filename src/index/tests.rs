@@ -154,6 +154,20 @@ fn only_different_dstores_that_were_asked_complete_a_store() {
 }
 
 #[test]
+fn a_copy_that_a_late_store_has_overwritten_no_longer_counts_and_is_replaced() {
+    // spec 7.5, 7.6: an acknowledgement does not say of which store; a complete file's holder owes none
+    let (mut index, ids) = index(2, 3);
+    assert_eq!(store(&mut index, "f"), ids[..2]);
+    assert!(!index.acknowledge_store("f", ids[0]));
+    assert_eq!(offers(&mut index, "f"), [ids[1]], "the other copy is the file");
+    assert!(!index.acknowledge_store("f", ids[1]));
+    assert_eq!(offers(&mut index, "f"), [ids[1]], "the last copy is kept, whatever it is");
+    let situation = index.reconcile(&survey([(ids[0], &["f"][..]), (ids[1], &["f"]), (ids[2], &[])]));
+    assert_eq!(condemned(&situation), [(ids[0], "f".to_owned())]);
+    assert_eq!(situation.orders(2)[&ids[0]].removes, [name("f")]);
+}
+
+#[test]
 fn a_departure_ends_the_stores_that_wait_for_it() {
     // spec 7.3
     let (mut index, ids) = index(2, 3);

@@ -105,7 +105,7 @@ fn operate(stage: &Stage, seat: Seat, kind: &mut Kind, rng: &mut Rng) {
     let draw = rng.below(100);
     let manner = match rng.below(100) {
         0..2 => Manner::Trap,
-        2..5 => Manner::Quits(rng.below(4)),
+        2..10 => Manner::Quits(rng.below(4)),
         _ => Manner::Honest,
     };
     let content = match draw {
