@@ -74,14 +74,15 @@ struct Arguments {
     /// milliseconds from one rebalance to the next (default 300)
     #[argh(option, from_str_fn(milliseconds), default = "Duration::from_millis(300)")]
     period_ms: Duration,
-    /// damage stored copies as well: overwrite bytes in place, cut files short
-    #[argh(switch)]
+    /// whether to damage stored copies as well: overwrite bytes in place, cut files short (default false)
+    #[argh(option, default = "false")]
     bit_flips: bool,
     /// let clients send content long after the Controller has given up their store: shows a limit of the protocol, in which
     /// an acknowledgement does not say which store it belongs to
     #[argh(switch)]
     stalled_clients: bool,
-    /// where to make a folder for everything; the system's place for temporary files unless given
+    /// where to make a folder for everything, the system's place for temporary files unless given; of mutants it is the
+    /// folder itself, and stays
     #[argh(option)]
     folder: Option<PathBuf>,
     /// leave that folder behind, with all logs
@@ -110,7 +111,13 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command.split_first() {
         None => {}
-        Some((command, chosen)) if command == "mutants" => return mutants::hunt(chosen, arguments.seconds),
+        Some((command, chosen)) if command == "mutants" => {
+            let work = match arguments.folder {
+                Some(path) => Folder { path, is_kept: true },
+                None => Folder::make(None, 0, arguments.keep_folders)?,
+            };
+            return mutants::hunt(chosen, arguments.seconds, &work.path);
+        }
         Some((word, _)) => return Err(Failure::usage(format!("no command is called {word:?} (see torture --help)"))),
     }
     if arguments.dstores < arguments.replicas || arguments.names > 1000 {
