@@ -93,7 +93,13 @@ struct Member {
     /// Files that an order which was not reported has it remove, though the index does not say that it has them. It may
     /// come to the order late: then a new file of such a name goes, too. Known to be over when it answers a LIST.
     doomed: BTreeSet<FileName>,
+    /// Stores that were given up before it had acknowledged them: their content may still come, from a client that hung,
+    /// and replace what was stored under the name in the meantime. At most [`MOST_OVERDUE`].
+    overdue: BTreeSet<FileName>,
 }
+
+/// Any client can make as many as it likes.
+const MOST_OVERDUE: usize = 10_000;
 
 #[derive(Debug)]
 struct File {
@@ -145,6 +151,12 @@ enum Certainty {
     Settling,
 }
 
+impl State {
+    fn is_store_waiting_for(&self, dstore: DstoreId) -> bool {
+        matches!(self, Self::Storing(storing) if storing.awaited.contains(&dstore))
+    }
+}
+
 impl Copy {
     fn is_certain(&self) -> bool {
         self.certainty == Certainty::Certain
@@ -164,7 +176,10 @@ impl Index {
     pub fn join(&mut self, address: Address) -> DstoreId {
         let dstore = DstoreId(self.joins);
         self.joins += 1;
-        self.members.insert(dstore, Member { address, load: 0, is_suspect: false, doomed: BTreeSet::new() });
+        self.members.insert(
+            dstore,
+            Member { address, load: 0, is_suspect: false, doomed: BTreeSet::new(), overdue: BTreeSet::new() },
+        );
         dstore
     }
 
@@ -248,20 +263,25 @@ impl Index {
 
     /// Records that `dstore` has stored the file; true for the acknowledgement that completes the store.
     ///
-    /// Late, repeated and unexpected ones change nothing and return false (spec 4.2, 7.5, 7.6, 7.25); so do those of a
-    /// Dstore that may yet come to an old order to remove a file of this name. (spec 7.20)
+    /// Late, repeated and unexpected ones complete nothing and return false (spec 4.2, 7.5, 7.6, 7.25); so do those of a
+    /// Dstore that may yet come to an old order to remove a file of this name (spec 7.20).
     pub fn acknowledge_store(&mut self, name: &str, dstore: DstoreId) -> bool {
-        if let Some(member) = self.members.get_mut(&dstore) {
-            member.is_suspect = false;
-            if member.doomed.contains(name) {
-                return false;
-            }
-        }
-        let Some(file) = self.files.get_mut(name) else { return false };
-        let State::Storing(storing) = &mut file.state else { return false };
-        if !take(&mut storing.awaited, dstore) {
+        let Some(member) = self.members.get_mut(&dstore) else { return false };
+        member.is_suspect = false;
+        if member.doomed.contains(name) {
             return false;
         }
+        let file = match self.files.get_mut(name) {
+            Some(file) if file.state.is_store_waiting_for(dstore) => file,
+            _ => {
+                if member.overdue.remove(name) {
+                    self.distrust(name, dstore);
+                }
+                return false;
+            }
+        };
+        let State::Storing(storing) = &mut file.state else { unreachable!("it waits for an acknowledgement") };
+        take(&mut storing.awaited, dstore);
         storing.acknowledged.push(dstore);
         if !storing.awaited.is_empty() {
             return false;
@@ -271,6 +291,18 @@ impl Index {
         file.state = State::Stored { copies };
         self.in_progress.remove(name);
         true
+    }
+
+    /// A store that was given up has put its content in place of a complete file's copy. That no longer counts, unless
+    /// it is the only one; the next rebalance replaces it.
+    fn distrust(&mut self, name: &str, dstore: DstoreId) {
+        let Some(State::Stored { copies }) = self.files.get_mut(name).map(|file| &mut file.state) else { return };
+        let is_other = |copy: &Copy| copy.dstore != dstore && copy.is_certain();
+        let has_other = copies.iter().any(|copy| is_other(copy) && self.members.contains_key(&copy.dstore));
+        if let (Some(at), true) = (copies.iter().position(|copy| copy.dstore == dstore), has_other) {
+            copies.remove(at);
+            self.lighten(dstore);
+        }
     }
 
     /// The acknowledgements did not all come in time: the entry goes. False if the store had ended before. (spec 4.2)
@@ -374,11 +406,18 @@ impl Index {
     /// Takes a store that is in progress out of the index.
     fn end_store(&mut self, name: &str) -> Option<Box<Storing>> {
         let Some(File { state: State::Storing(_), .. }) = self.files.get(name) else { return None };
-        let Some(File { state: State::Storing(storing), .. }) = self.files.remove(name) else { return None };
+        let (name, File { state: State::Storing(storing), .. }) = self.files.remove_entry(name)? else { return None };
         for dstore in storing.acknowledged.iter().chain(&storing.awaited) {
             self.lighten(*dstore);
         }
-        self.in_progress.remove(name);
+        for dstore in &storing.awaited {
+            let Some(member) = self.members.get_mut(dstore) else { continue };
+            if member.overdue.len() == MOST_OVERDUE {
+                member.overdue.pop_first();
+            }
+            member.overdue.insert(name.clone());
+        }
+        self.in_progress.remove(&name);
         Some(storing)
     }
 

@@ -179,6 +179,34 @@ fn only_different_dstores_that_were_asked_complete_a_store() {
 }
 
 #[test]
+fn a_copy_that_a_late_store_has_overwritten_no_longer_counts_and_is_replaced() {
+    // spec 7.5, 7.6: a client hangs until its store has been given up, and sends its content after another's
+    let (mut index, ids) = index(2, 3);
+    index.begin_store(&name("f"), 1).unwrap(); // on 1 and 2
+    index.abandon_store("f");
+    assert_eq!(store(&mut index, "f"), ids[..2]);
+    assert!(!index.acknowledge_store("f", ids[0]));
+    assert_eq!(offers(&mut index, "f"), [ids[1]], "the other copy is the file");
+    assert!(!index.acknowledge_store("f", ids[1]));
+    assert_eq!(offers(&mut index, "f"), [ids[1]], "the last copy is kept, whatever it is");
+    index.assert_consistent();
+    let situation = index.reconcile(&survey([(ids[0], &["f"][..]), (ids[1], &["f"]), (ids[2], &[])]));
+    assert_eq!(condemned(&situation), [(ids[0], "f".to_owned())]);
+    assert_eq!(situation.orders(2)[&ids[0]].removes, [name("f")]);
+}
+
+#[test]
+fn an_acknowledgement_that_is_said_twice_takes_nothing_back() {
+    // spec 7.6, 7.25, 6.6
+    let (mut index, ids) = index(2, 2);
+    store(&mut index, "f");
+    for &dstore in &ids {
+        assert!(!index.acknowledge_store("f", dstore));
+    }
+    assert_eq!(offers(&mut index, "f").len(), 2);
+}
+
+#[test]
 fn a_departure_ends_the_stores_that_wait_for_it() {
     // spec 7.3
     let (mut index, ids) = index(2, 3);

@@ -169,6 +169,20 @@ impl Cluster {
         Ok(())
     }
 
+    /// Removes the folders of those that are dead.
+    pub fn bury(&self) -> io::Result<()> {
+        for number in 0..self.started {
+            if self.dstores.iter().all(|dstore| dstore.number != number) {
+                let folder = self.settings.folder.join(format!("dstore-{number}"));
+                match fs::remove_dir_all(folder) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A process that has ended although nobody ended it.
     pub fn casualty(&mut self) -> Option<String> {
         if let Ok(Some(status)) = self.controller.try_wait() {

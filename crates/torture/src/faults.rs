@@ -14,6 +14,7 @@ use crate::cluster::Cluster;
 use crate::history::Recorder;
 use crate::proxy::Weather;
 use crate::rng::Rng;
+use crate::workload::Stage;
 
 /// How long a storm lasts.
 const STORM: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(10));
@@ -77,13 +78,8 @@ impl Faults {
     }
 
     /// Lets faults happen for a while, or until `end`.
-    pub fn storm(
-        &mut self,
-        cluster: &mut Cluster,
-        weather: &Weather,
-        recorder: &Recorder,
-        end: Instant,
-    ) -> io::Result<()> {
+    pub fn storm(&mut self, cluster: &mut Cluster, weather: &Weather, stage: &Stage, end: Instant) -> io::Result<()> {
+        let recorder = &stage.recorder;
         let end = end.min(Instant::now() + self.rng.duration(STORM.0, STORM.1));
         weather.set(*self.rng.pick(&[0, 2, 10, 30]));
         let mut victims = BTreeSet::new();
@@ -135,8 +131,12 @@ impl Faults {
                     self.join(cluster)?;
                     self.count("Dstores joined");
                 }
-                66..90 if self.flips_bits && may_lose => {
-                    victims.insert(number);
+                66..90 if self.flips_bits => {
+                    // Whoever is a victim already can bear more.
+                    let victim = cluster.dstores.iter().position(|dstore| victims.contains(&dstore.number));
+                    let Some(at) = victim.or(may_lose.then_some(at)) else { continue };
+                    victims.insert(cluster.dstores[at].number);
+                    stage.watcher.excuse(&cluster.dstores[at].folder);
                     for _ in 0..=flips {
                         self.damage_a_file(cluster, at);
                     }
@@ -211,5 +211,31 @@ impl Faults {
 
     fn count(&mut self, kind: &'static str) {
         *self.tally.entry(kind).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_may_be_too_few_dstores_from_a_departure_until_a_join_is_seen() {
+        // spec 3.3
+        let mut faults = Faults::new(Rng::new(1, 1), 3, 3, Duration::from_secs(1), false);
+        let at = Duration::from_secs;
+        faults.membership = vec![(at(0), 3), (at(10), 2), (at(20), 3)];
+        for (begin, end, may_lack) in [
+            (1, 2, false),
+            (1, 9, false),
+            (1, 10, true),
+            (12, 13, true),
+            (19, 30, true),
+            (20, 30, false),
+            (21, 22, false),
+        ] {
+            assert_eq!(faults.may_lack_dstores(at(begin), at(end)), may_lack, "{begin} to {end}");
+        }
+        faults.forget_membership();
+        assert!(!faults.may_lack_dstores(at(31), at(32)));
     }
 }

@@ -6,6 +6,7 @@
 //! | [`proxy`], [`faults`] | what is done to them |
 //! | [`workload`], [`official`] | the clients |
 //! | [`history`], [`checker`] | what they saw, and whether anything explains it |
+//! | [`watcher`] | what lies in the folders meanwhile |
 //! | [`run`] | storms of faults, and what has to be true after each |
 //! | [`mutants`] | bugs that all this has to find |
 
@@ -19,6 +20,7 @@ mod proxy;
 mod rng;
 mod role;
 mod run;
+mod watcher;
 mod workload;
 
 use std::fs;
@@ -72,10 +74,15 @@ struct Arguments {
     /// milliseconds from one rebalance to the next (default 300)
     #[argh(option, from_str_fn(milliseconds), default = "Duration::from_millis(300)")]
     period_ms: Duration,
-    /// damage stored copies as well: overwrite bytes in place, cut files short
-    #[argh(switch)]
+    /// whether to damage stored copies as well: overwrite bytes in place, cut files short (default false)
+    #[argh(option, default = "false")]
     bit_flips: bool,
-    /// where to make a folder for everything; the system's place for temporary files unless given
+    /// let clients send content long after the Controller has given up their store: shows a limit of the protocol, in which
+    /// an acknowledgement does not say which store it belongs to
+    #[argh(switch)]
+    stalled_clients: bool,
+    /// where to make a folder for everything, the system's place for temporary files unless given; of mutants it is the
+    /// folder itself, and stays
     #[argh(option)]
     folder: Option<PathBuf>,
     /// leave that folder behind, with all logs
@@ -104,7 +111,13 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command.split_first() {
         None => {}
-        Some((command, chosen)) if command == "mutants" => return mutants::hunt(chosen, arguments.seconds),
+        Some((command, chosen)) if command == "mutants" => {
+            let work = match arguments.folder {
+                Some(path) => Folder { path, is_kept: true },
+                None => Folder::make(None, 0, arguments.keep_folders)?,
+            };
+            return mutants::hunt(chosen, arguments.seconds, &work.path);
+        }
         Some((word, _)) => return Err(Failure::usage(format!("no command is called {word:?} (see torture --help)"))),
     }
     if arguments.dstores < arguments.replicas || arguments.names > 1000 {
@@ -122,6 +135,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         names: arguments.names,
         dstores: arguments.dstores,
         flips_bits: arguments.bit_flips,
+        stalls_clients: arguments.stalled_clients,
         settings: Settings {
             replicas: arguments.replicas,
             timeout: arguments.timeout_ms,
@@ -168,6 +182,7 @@ fn print(plan: &Plan, report: &Report) -> io::Result<()> {
     writeln!(out, "checked")?;
     writeln!(out, "  {:>9}  observations of one name's state, in the order of time", report.checked)?;
     writeln!(out, "  {:>9}  copies loaded and compared, after {} storms", report.copies, report.storms)?;
+    writeln!(out, "  {:>9}  looks at a file in a folder, to find it whole", report.looks)?;
     writeln!(out, "  {:>9}  rounds of rebalances", report.rebalances)?;
     writeln!(out, "  {:>9.1?}  the longest operation of a client", report.longest)?;
     writeln!(out, "  {:>9.1?}  the longest time to heal after a storm", report.longest_healing)?;
@@ -187,7 +202,7 @@ fn print_json(plan: &Plan, report: &Report) -> io::Result<()> {
     let faults: Vec<_> = report.faults.iter().map(|(kind, count)| format!("\"{kind}\":{count}")).collect();
     writeln!(
         io::stdout(),
-        "{{\"seed\":{},\"seconds\":{:.1},\"storms\":{},\"rebalances\":{},\"checked\":{},\"copies\":{},\"longest_ms\":{},\
+        "{{\"seed\":{},\"seconds\":{:.1},\"storms\":{},\"rebalances\":{},\"checked\":{},\"copies\":{},\"looks\":{},\"longest_ms\":{},\
          \"is_right\":{},\"operations\":{{{}}},\"faults\":{{{}}}}}",
         plan.seed,
         report.took.as_secs_f64(),
@@ -195,6 +210,7 @@ fn print_json(plan: &Plan, report: &Report) -> io::Result<()> {
         report.rebalances,
         report.checked,
         report.copies,
+        report.looks,
         report.longest.as_millis(),
         report.wrong.is_none(),
         operations.join(","),

@@ -142,8 +142,9 @@ const MUTANTS: &[Mutant] = &[
     },
 ];
 
-/// Tries the mutants, or some of them, with `seconds` for each seed; fails if one survives.
-pub fn hunt(chosen: &[String], seconds: u64) -> Result<(), Failure> {
+/// Tries the mutants, or some of them, with `seconds` for each seed; fails if one survives. Works in `work`, which need not
+/// be there; left there, it makes the next hunt faster.
+pub fn hunt(chosen: &[String], seconds: u64, work: &Path) -> Result<(), Failure> {
     let root = workspace()?;
     let is_chosen = |mutant: &&Mutant| chosen.is_empty() || chosen.iter().any(|name| name == mutant.name);
     let mutants: Vec<_> = MUTANTS.iter().filter(is_chosen).collect();
@@ -151,18 +152,11 @@ pub fn hunt(chosen: &[String], seconds: u64) -> Result<(), Failure> {
         let names: Vec<_> = MUTANTS.iter().map(|mutant| mutant.name).collect();
         return Err(Failure::usage(format!("the mutants are: {}", names.join(" "))));
     }
-    let work = env::temp_dir().join(format!("stevedore-mutants-{}", std::process::id()));
-    let outcome = hunt_all(&root, &work, &mutants, seconds);
-    let _ = fs::remove_dir_all(&work);
-    outcome
-}
-
-fn hunt_all(root: &Path, work: &Path, mutants: &[&Mutant], seconds: u64) -> Result<(), Failure> {
     let mut survivors = Vec::new();
-    for mutant in mutants {
+    for mutant in &mutants {
         say(format_args!("{}: {}", mutant.name, mutant.breaks))?;
         let failed = |error: io::Error| Failure::new(format!("{}: {error}", mutant.name));
-        let program = build(root, work, mutant).map_err(failed)?;
+        let program = build(&root, work, mutant).map_err(failed)?;
         match torture(&program, mutant, seconds).map_err(failed)? {
             Some((seed, took, found)) => say(format_args!("  found after {took:.0?} (seed {seed}): {found}\n"))?,
             None => {
@@ -202,10 +196,13 @@ fn build(root: &Path, work: &Path, mutant: &Mutant) -> io::Result<PathBuf> {
     let built = Command::new("cargo")
         .args(["build", "--release", "--quiet", "-p", "torture"])
         .env("CARGO_TARGET_DIR", &target)
-        .env("RUSTFLAGS", "-Awarnings")
         .current_dir(&copy)
-        .status()?;
-    if built.success() { Ok(target.join("release/torture")) } else { Err(io::Error::other("it does not build")) }
+        .output()?;
+    if built.status.success() {
+        Ok(target.join("release/torture"))
+    } else {
+        Err(io::Error::other(String::from_utf8_lossy(&built.stderr)))
+    }
 }
 
 /// The seed that finds something wrong, after how long, and what.

@@ -7,7 +7,7 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stevedore::protocol::{Address, Connection, FileName, Message};
 
@@ -20,6 +20,8 @@ const MOST_OFFERS: usize = 10;
 pub struct Official {
     controller: SocketAddr,
     timeout: Duration,
+    /// After an offer to store, no Dstore is sent anything later than this. See [`Self::store`].
+    promptness: Duration,
     connection: Option<Connection>,
 }
 
@@ -36,11 +38,14 @@ pub enum Manner {
 
 impl Official {
     /// Does not connect yet.
-    pub fn new(controller: SocketAddr, timeout: Duration) -> Self {
-        Self { controller, timeout, connection: None }
+    pub fn new(controller: SocketAddr, timeout: Duration, promptness: Duration) -> Self {
+        Self { controller, timeout, promptness, connection: None }
     }
 
     /// STORE. (spec 4.2, 6.4)
+    ///
+    /// What a client sends after the Controller has given up its store can take the place of what another has stored in
+    /// the meantime: an acknowledgement carries no more than a name. So a prompt client stops in time.
     pub fn store(&mut self, name: &FileName, content: &[u8], manner: Manner) -> Outcome {
         let size = content.len() as u64;
         let dstores = match self.ask(&Message::Store { name: name.clone(), size }) {
@@ -52,10 +57,12 @@ impl Official {
             Manner::Trap => 0,
             Manner::Quits(most) => most,
         };
+        let deadline = Instant::now() + self.promptness;
         // How many may have all that they need to acknowledge.
         let mut supplied = 0;
         for dstore in dstores.iter().take(most) {
-            supplied += usize::from(self.send(dstore, name, content).unwrap_or_else(|may_have_all| may_have_all));
+            supplied +=
+                usize::from(self.send(dstore, name, content, deadline).unwrap_or_else(|may_have_all| may_have_all));
         }
         let is_doomed = supplied < dstores.len();
         if let Manner::Quits(_) = manner {
@@ -76,14 +83,18 @@ impl Official {
     }
 
     /// One copy. Fails with whether the Dstore may have all of it nevertheless.
-    fn send(&self, dstore: &Address, name: &FileName, content: &[u8]) -> Result<bool, bool> {
+    fn send(&self, dstore: &Address, name: &FileName, content: &[u8], deadline: Instant) -> Result<bool, bool> {
         let is_empty = content.is_empty();
-        let mut connection = Connection::connect(dstore.socket(), self.timeout).map_err(|_| false)?;
+        let left = || Some(deadline.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
+        let patience = left().ok_or(false)?;
+        let mut connection = Connection::connect(dstore.socket(), patience).map_err(|_| false)?;
         connection.outgoing().limit_stalls(self.timeout).map_err(|_| false)?;
         let store = Message::Store { name: name.clone(), size: content.len() as u64 };
         connection.send(&store).map_err(|_| is_empty)?;
-        match connection.receive_within(self.timeout) {
-            Ok(Some(Ok(Message::Ack))) => connection.send_content(content).map(|()| true).map_err(|_| true),
+        match connection.receive_within(left().ok_or(is_empty)?) {
+            Ok(Some(Ok(Message::Ack))) if left().is_some() => {
+                connection.send_content(content).map(|()| true).map_err(|_| true)
+            }
             _ => Err(is_empty),
         }
     }

@@ -292,3 +292,67 @@ fn loopback(port: u16) -> SocketAddr {
 fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: duration.subsec_nanos().into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A proxy in such weather, and a connection through it: the client's end and the server's.
+    fn connection(percent: usize, seed: u64) -> (Proxy, Arc<Weather>, TcpStream, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let target = Arc::new(AtomicUsize::new(listener.local_addr().unwrap().port().into()));
+        let weather = Weather::new(Rng::new(seed, 0));
+        weather.set(percent);
+        let proxy = Proxy::start(target, Kind::Dstore, &weather).unwrap();
+        let client = TcpStream::connect(loopback(proxy.port)).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        (proxy, weather, client, server)
+    }
+
+    #[test]
+    fn an_orderly_end_is_passed_on_as_one_and_the_other_direction_stays_open() {
+        // spec 7.18
+        let (_proxy, _, mut client, mut server) = connection(0, 1);
+        client.write_all(b"hello").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut received = String::new();
+        server.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "hello");
+        server.write_all(b"stored").unwrap();
+        drop(server);
+        received.clear();
+        client.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "stored");
+    }
+
+    #[test]
+    fn a_reset_is_passed_on_as_a_reset_and_never_as_an_orderly_end() {
+        // spec 7.18: else a sender would take for stored what was not
+        for seed in 0..20 {
+            let (_proxy, _, mut client, server) = connection(0, seed);
+            client.write_all(b"hello").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            reset(&server);
+            drop(server);
+            let ended = client.read(&mut [0]);
+            assert_eq!(ended.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn bad_weather_cuts_connections() {
+        // spec 7.11
+        let cut = |seed| {
+            let (_proxy, weather, mut client, mut server) = connection(100, seed);
+            let sender = thread::spawn(move || {
+                let _ = (client.write_all(&vec![7; 1 << 20]), client.read(&mut [0]));
+            });
+            let mut received = Vec::new();
+            let _ = (server.write_all(&vec![7; 1 << 20]), server.read_to_end(&mut received));
+            drop(server);
+            sender.join().unwrap();
+            received.len() < 1 << 20 || weather.cuts.load(Ordering::Relaxed) > 0
+        };
+        assert!((0..5).all(cut));
+    }
+}

@@ -15,7 +15,7 @@ use stevedore::program::Failure;
 use crate::checker::Checker;
 use crate::cluster::{Cluster, PATIENCE, Settings};
 use crate::faults::{Faults, Tally};
-use crate::history::{Content, Operation, Outcome, Recorder, Request};
+use crate::history::{Content, Name, Operation, Outcome, Recorder, Request};
 use crate::official::Official;
 use crate::proxy::{Kind, Proxy, Weather};
 use crate::rng::Rng;
@@ -36,6 +36,8 @@ pub struct Plan {
     pub dstores: usize,
     /// Whether stored copies are damaged.
     pub flips_bits: bool,
+    /// Whether clients may send content after the Controller has given up their store.
+    pub stalls_clients: bool,
     /// The cluster.
     pub settings: Settings,
 }
@@ -74,6 +76,8 @@ pub struct Report {
     pub checked: u64,
     /// Copies compared with what was stored.
     pub copies: u64,
+    /// Files looked at in folders while all this went on.
+    pub looks: u64,
     /// The longest that a client has had to wait for the end of an operation.
     pub longest: Duration,
     /// From the end of the faults to R copies of everything, at most.
@@ -108,6 +112,7 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&Report)) -> Result<Report, Fai
     let begun = Instant::now();
     let stage = Arc::new(Stage {
         recorder: Recorder::new(),
+        watcher: Arc::default(),
         names: plan.names,
         turn: RwLock::new(()),
         is_over: AtomicBool::new(false),
@@ -145,6 +150,7 @@ impl<'a> Run<'a> {
     /// Starts the cluster, and then the clients.
     fn start(plan: &'a Plan, stage: &'a Arc<Stage>) -> Result<Self, Stop> {
         let Settings { replicas, timeout, .. } = plan.settings;
+        stage.watcher.start(&plan.settings.folder)?;
         let weather = Weather::new(Rng::new(plan.seed, 1));
         let mut cluster = Cluster::start(plan.settings.clone(), &weather)?;
         let mut faults = Faults::new(Rng::new(plan.seed, 2), replicas, plan.dstores, timeout, plan.flips_bits);
@@ -159,13 +165,20 @@ impl<'a> Run<'a> {
         let proxy = Proxy::start(target, Kind::Controller, &weather)?;
         for client in 0..plan.clients {
             let is_direct = client % 4 < 2;
-            let is_patient = client % 8 < 4;
+            let is_official = client % 2 == 0;
+            // Our own client has one timeout for the Controller and for Dstores.
+            let is_patient = client % 8 < 4 && (is_official || plan.stalls_clients);
             let seat = Seat {
                 client,
-                is_official: client % 2 == 0,
+                is_official,
                 controller: if is_direct { cluster.port } else { proxy.port },
                 is_direct,
-                timeout: if is_patient { plan.patient() } else { timeout * 3 / 2 },
+                timeout: match (is_patient, is_official || plan.stalls_clients) {
+                    (true, _) => plan.patient(),
+                    (false, true) => timeout * 3 / 2,
+                    (false, false) => timeout * 2 / 5,
+                },
+                promptness: if plan.stalls_clients { PATIENCE } else { timeout * 4 / 5 },
                 is_patient,
             };
             workload::start(stage, seat, Rng::new(plan.seed, 10 + client as u64))?;
@@ -178,7 +191,7 @@ impl<'a> Run<'a> {
             cluster,
             faults,
             checker: Checker::new(plan.names, plan.settle()),
-            inspector: Official::new(address, PATIENCE),
+            inspector: Official::new(address, PATIENCE, PATIENCE),
             _proxy: proxy,
         })
     }
@@ -186,13 +199,14 @@ impl<'a> Run<'a> {
     fn storms(&mut self, end: Instant, report: &mut Report, progress: &mut impl FnMut(&Report)) -> Result<(), Stop> {
         let begun = Instant::now();
         while report.storms == 0 || Instant::now() < end {
-            self.faults.storm(&mut self.cluster, &self.weather, &self.stage.recorder, end)?;
+            self.faults.storm(&mut self.cluster, &self.weather, self.stage, end)?;
             let outcome = self.calm(report);
             report.storms += 1;
             report.faults = self.faults.tally.clone();
             report.faults.insert("connections cut in the middle", self.weather.cuts.load(Ordering::Relaxed));
             report.rebalances = self.cluster.status().rebalances;
             report.checked = self.checker.checked;
+            report.looks = self.stage.watcher.looks.load(Ordering::Relaxed);
             report.took = begun.elapsed();
             outcome?;
             progress(report);
@@ -213,14 +227,20 @@ impl<'a> Run<'a> {
         let operations = self.stage.recorder.take();
         self.account(&operations, report)?;
         self.check(&operations)?;
+        if let Some(found) = self.stage.watcher.found() {
+            return wrong(found);
+        }
         healed?;
+        self.stage.watcher.excuse_nobody();
         self.faults.notice_joins(&self.cluster, &self.stage.recorder);
         thread::sleep((stopped + self.plan.settle()).saturating_duration_since(Instant::now()));
-        self.inspect(report)?;
+        let files = self.inspect(report)?;
         let operations = self.stage.recorder.take();
         self.account(&operations, report)?;
         self.check(&operations)?;
         self.faults.forget_membership();
+        self.stage.watcher.forget_all_but(&files);
+        self.cluster.bury()?;
         Ok(())
     }
 
@@ -272,7 +292,7 @@ impl<'a> Run<'a> {
     }
 
     /// Lists, loads every file from every holder, and compares with the folders. (spec 4.3, 4.5)
-    fn inspect(&mut self, report: &mut Report) -> Result<(), Stop> {
+    fn inspect(&mut self, report: &mut Report) -> Result<BTreeMap<Name, Content>, Stop> {
         let contents = self.cluster.contents()?;
         let files = match examine(&contents, self.plan.settings.replicas) {
             Ok(files) => files,
@@ -315,7 +335,7 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        Ok(())
+        Ok(files)
     }
 
     fn record(&self, begin: Duration, request: Request, outcome: Outcome) {

@@ -13,6 +13,7 @@ use stevedore::protocol::FileName;
 use crate::history::{Content, Name, Operation, Outcome, Recorder, Request, fresh_bytes};
 use crate::official::{Manner, Official};
 use crate::rng::Rng;
+use crate::watcher::Watcher;
 
 /// Sizes that clients store: few, so that the files of one name are often as long as each other, and around the sizes of
 /// buffers. Now and then there is a larger one.
@@ -33,6 +34,8 @@ pub fn name_of(file: &str) -> Option<Name> {
 pub struct Stage {
     /// Where they write down what happens.
     pub recorder: Recorder,
+    /// Who is told what is about to be stored.
+    pub watcher: Arc<Watcher>,
     /// How many names there are.
     pub names: usize,
     /// Held for reading during each operation: who holds it for writing has the cluster for himself.
@@ -54,6 +57,8 @@ pub struct Seat {
     pub is_direct: bool,
     /// Its timeout.
     pub timeout: Duration,
+    /// How long after an offer to store it may still begin to send; our own client has its timeout for that.
+    pub promptness: Duration,
     /// Whether that is so long that the Controller must have answered by then.
     pub is_patient: bool,
 }
@@ -74,7 +79,7 @@ enum Kind {
 fn run(stage: &Stage, seat: Seat, mut rng: Rng) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, seat.controller));
     let mut kind = match seat.is_official {
-        true => Kind::Official(Official::new(address, seat.timeout)),
+        true => Kind::Official(Official::new(address, seat.timeout, seat.promptness)),
         false => Kind::Ours(None),
     };
     while !stage.is_over.load(Ordering::Relaxed) {
@@ -100,7 +105,7 @@ fn operate(stage: &Stage, seat: Seat, kind: &mut Kind, rng: &mut Rng) {
     let draw = rng.below(100);
     let manner = match rng.below(100) {
         0..2 => Manner::Trap,
-        2..5 => Manner::Quits(rng.below(4)),
+        2..10 => Manner::Quits(rng.below(4)),
         _ => Manner::Honest,
     };
     let content = match draw {
@@ -116,6 +121,9 @@ fn operate(stage: &Stage, seat: Seat, kind: &mut Kind, rng: &mut Rng) {
         (None, ..93) => Request::Remove(name),
         (None, _) => Request::List,
     };
+    if let Request::Store(_, content) = request {
+        stage.watcher.expect(name, content);
+    }
     let begin = stage.recorder.now();
     let outcome = match (kind, &request) {
         (Kind::Official(client), Request::Store(..)) => {
