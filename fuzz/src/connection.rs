@@ -125,8 +125,9 @@ impl Session<'_> {
             return true;
         }
         let is_too_long = self.model.rest(arrived).len() > LINE_LIMIT;
-        let expected = if is_too_long { ErrorKind::InvalidData } else { ErrorKind::TimedOut };
-        assert_eq!(self.connection.receive_within(IN_VAIN).expect_err("no whole line").kind(), expected);
+        let (expected, timeout) =
+            if is_too_long { (ErrorKind::InvalidData, PATIENCE) } else { (ErrorKind::TimedOut, IN_VAIN) };
+        assert_eq!(self.connection.receive_within(timeout).expect_err("no whole line").kind(), expected);
         !is_too_long
     }
 }
