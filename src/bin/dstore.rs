@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use argh::FromArgs;
-use crossbeam_channel::select;
+use crossbeam_channel::select_biased;
 use stevedore::dstore::{self, Config};
 use stevedore::program::{self, Failure, log_2021, milliseconds, peer_port, positive, seconds, signals};
 
@@ -82,7 +82,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     .map_err(Failure::new)?;
     // In 2021 stdout is for messages only. (spec 5.4)
     program::say_listening(dstore.listening_on(), arguments.log_2021)?;
-    select! {
+    // Ctrl-C ends a Controller on the same terminal as well: that is no reason to complain.
+    select_biased! {
         recv(asked_to_end) -> _ => {
             log::info!("asked to end");
             Ok(())

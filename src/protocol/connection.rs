@@ -344,8 +344,8 @@ impl Outgoing {
         self.stream.set_write_timeout(Some(stall))
     }
 
-    /// Ends the connection when the other end's machine has answered nothing for `within` (to whole seconds, and a
-    /// quarter more at most): neither to what it was sent, nor to the kernel's question whether it is still there.
+    /// Ends the connection when the other end's machine has answered nothing for `within` (in whole seconds; it may take
+    /// an eighth, or a second, longer): neither to what it was sent, nor to the kernel's question whether it is still there.
     /// Asks nothing of a peer's program, which may be idle as long as it likes. (spec 2.7)
     ///
     /// On Linux a peer that takes nothing it is sent for as long counts as dead, too.
