@@ -132,6 +132,8 @@ fn who_joins_with_a_port_that_is_taken_ends_what_waited_for_the_other() {
             }
         });
         stage.late_dstore(2, Diligent);
+        let older = stage.dstores.remove(1);
+        older.join().unwrap(); // its connection is closed
         stage.end();
     });
 }

@@ -56,6 +56,28 @@ fn a_rebalance_in_progress_and_whoever_waits_for_it_end_when_the_controller_stop
 }
 
 #[test]
+fn a_client_that_takes_nothing_holds_up_no_stop() {
+    // STORE_TO cannot be sent, and a rebalance waits for that store: only the end of the client's socket ends the store,
+    // and sockets end last.
+    explore(|| {
+        let mut stage = Stage::new(1, NEVER);
+        stage.dstore(1, Diligent);
+        stage.late_dstore(2, Diligent);
+        let (_nothing, stop, socket) = inbox::<()>();
+        stage.cast.wires.lock().unwrap().push(Arc::new(Wire(Mutex::new(Some(stop)))));
+        let cast = stage.cast.clone();
+        stage.dstores.push(thread::spawn(move || {
+            let _ = cast.controller.store(&name("f"), 1, |_| match socket.next(None) {
+                Next::Message(()) | Next::TimedOut => Ok(()),
+                Next::Stopped => Err(io::ErrorKind::BrokenPipe.into()),
+            });
+        }));
+        wait_a_while();
+        stage.stop();
+    });
+}
+
+#[test]
 fn a_controller_with_nothing_to_do_stops() {
     explore(|| {
         let mut stage = Stage::new(1, NEVER);
