@@ -7,7 +7,7 @@
 //! | [`workload`], [`official`] | the clients |
 //! | [`history`], [`checker`] | what they saw, and whether anything explains it |
 //! | [`watcher`] | what lies in the folders meanwhile |
-//! | [`run`] | storms of faults, and what has to be true after each |
+//! | [`run`](mod@run) | storms of faults, and what has to be true after each |
 //! | [`mutants`] | bugs that all this has to find |
 
 mod checker;

@@ -239,8 +239,8 @@ impl<'a> Run<'a> {
         self.account(&operations, report)?;
         self.check(&operations)?;
         self.faults.forget_membership();
-        self.stage.watcher.forget_all_but(&files);
         self.cluster.bury()?;
+        self.stage.watcher.forget_all_but(&files);
         Ok(())
     }
 

@@ -22,6 +22,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What the watcher knows and finds.
 #[derive(Default)]
 pub struct Watcher {
+    /// Held for one look into all folders: what is forgotten meanwhile might just have been read.
+    looking: Mutex<()>,
     /// What clients have stored, or tried to.
     stored: Mutex<HashMap<Name, HashSet<Content>>>,
     /// Folders in which copies were damaged on purpose.
@@ -37,8 +39,9 @@ impl Watcher {
         self.stored.lock().entry(name).or_default().insert(content);
     }
 
-    /// Nothing but these can come from now on, and what clients are about to store.
+    /// Nothing else lies in any folder now; nothing can come from now on but what clients are about to store.
     pub fn forget_all_but(&self, files: &BTreeMap<Name, Content>) {
+        let _looking = self.looking.lock();
         *self.stored.lock() = files.iter().map(|(&name, &content)| (name, HashSet::from([content]))).collect();
     }
 
@@ -73,6 +76,7 @@ impl Watcher {
 
     /// What comes and goes meanwhile is nobody's fault.
     fn look(&self, root: &Path) -> Option<String> {
+        let _looking = self.looking.lock();
         let folders = fs::read_dir(root).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
         for folder in folders.filter(|folder| folder.is_dir()) {
             for entry in fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok) {

@@ -118,6 +118,8 @@ fn operate(stage: &Stage, seat: Seat, kind: &mut Kind, rng: &mut Rng) {
     let request = match (&content, draw) {
         (Some(bytes), _) => Request::Store(name, Content::of(bytes)),
         (None, ..75) => Request::Load(name),
+        // A file that is removed soon is not there to be lost: half of them live long.
+        (None, ..93) if name % 2 == 1 && !rng.percent(4) => Request::Load(name),
         (None, ..93) => Request::Remove(name),
         (None, _) => Request::List,
     };
