@@ -86,8 +86,9 @@ struct Member {
     address: Address,
     /// Copies it holds or is about to hold: what even placement goes by. (spec 7.2)
     load: usize,
-    /// It did not acknowledge a store in time when others did, and has not been seen to store anything since. Were it
-    /// chosen as before, a Dstore that hangs, or has no room, would be the least loaded for ever and fail every store.
+    /// It did not acknowledge a store in time when others did, or does not have what a rebalance sent it, and has not been
+    /// seen to store anything since. Were it chosen as before, a Dstore that hangs, or has no room, would be the least
+    /// loaded for ever: every store would fail, and no rebalance would give files the copies that they lack.
     is_suspect: bool,
 }
 
@@ -131,9 +132,11 @@ struct Copy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Certainty {
     Certain,
-    /// An order that would make or remove this copy was given and not reported: it may still be carried out, and a
-    /// list that does not show the copy may be older than that.
-    Doubtful,
+    /// An order that would make this copy was given and not reported: it may still be carried out, and a list that does
+    /// not show the copy may be older than that.
+    Coming,
+    /// Likewise for an order that would remove it.
+    Going,
     /// A list has not shown it, but may have been made before a late order was carried out. Lists are not made at the
     /// same instant, while a Dstore makes its own between orders: so the next one decides.
     Settling,

@@ -49,7 +49,9 @@ impl Situation {
         if self.dstores.len() < replicas {
             return Orders::new();
         }
-        let Plan { sends, removes } = rebalance::plan(&self.holdings, replicas);
+        let mut plan = rebalance::plan(&self.holdings, replicas);
+        let waiting = self.spare_suspects(&mut plan);
+        let Plan { sends, removes } = plan;
         let condemned: BTreeSet<(DstoreId, &FileName)> =
             self.condemned.iter().map(|(dstore, name)| (*dstore, name)).collect();
         let mut orders = Orders::new();
@@ -78,7 +80,58 @@ impl Situation {
         for (dstore, name) in &self.condemned {
             orders.entry(*dstore).or_default().removes.push(name.clone());
         }
+        for place in waiting {
+            orders.entry(self.dstores[place as usize].0).or_default().is_partial = true;
+        }
         orders
+    }
+
+    /// Replication comes before balance, and does not depend on a suspect: a copy that a file lacks is sent to somebody
+    /// else where anybody is left. Of the copies that only balance asks for, a suspect gets one to prove itself by, and
+    /// nothing is removed for that; returns who has more to do once it has.
+    fn spare_suspects(&self, plan: &mut Plan) -> BTreeSet<u32> {
+        let mut waiting = BTreeSet::new();
+        if self.suspects.is_empty() {
+            return waiting;
+        }
+        let mut loads = vec![0_usize; self.dstores.len()];
+        let held = (0..self.holdings.files()).flat_map(|file| self.holdings.holders(file));
+        held.copied().chain(plan.sends.iter().map(|send| send.to)).for_each(|place| loads[place as usize] += 1);
+        plan.removes.iter().for_each(|remove| loads[remove.from as usize] -= 1);
+
+        let (mut sends, mut stay, mut proving) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        for of_file in plan.sends.chunk_by(|one, next| one.file == next.file) {
+            let file = of_file[0].file;
+            let removes = &plan.removes[plan.removes.partition_point(|remove| remove.file < file)..];
+            let mut kept: Vec<rebalance::Send> = Vec::new();
+            for (at, send) in of_file.iter().enumerate() {
+                // The planner pairs each copy that goes with one that comes; the sends beyond those make up for a lack.
+                let is_move = removes.get(at).is_some_and(|remove| (remove.file, remove.from) == (file, send.from));
+                if !self.suspects.contains(&send.to) {
+                    kept.push(*send);
+                } else if is_move {
+                    stay.insert((file, send.from));
+                    waiting.insert(send.from);
+                    if proving.insert(send.to) {
+                        kept.push(*send);
+                    }
+                } else {
+                    let has_or_gets = |place: &u32| {
+                        let mut receivers = of_file.iter().chain(&kept).map(|send| send.to);
+                        self.holdings.holders(file as usize).contains(place) || receivers.any(|to| to == *place)
+                    };
+                    let others = (0..self.dstores.len() as u32).filter(|place| !self.suspects.contains(place));
+                    let idlest = others.filter(|place| !has_or_gets(place)).min_by_key(|place| loads[*place as usize]);
+                    let to = idlest.unwrap_or(send.to);
+                    loads[to as usize] += 1;
+                    kept.push(rebalance::Send { to, ..*send });
+                }
+            }
+            sends.extend(kept);
+        }
+        plan.sends = sends;
+        plan.removes.retain(|remove| !stay.contains(&(remove.file, remove.from)));
+        waiting
     }
 
     /// The order as the protocol words it.
@@ -151,9 +204,10 @@ impl Index {
         let Some(State::Stored { copies }) = self.files.get_mut(name).map(|file| &mut file.state) else { return };
         match copies.iter_mut().find(|copy| copy.dstore == to) {
             Some(copy) if is_done => copy.certainty = Certainty::Certain,
-            Some(_) => {}
+            Some(copy) if copy.is_certain() => {}
+            Some(copy) => copy.certainty = Certainty::Coming,
             None => {
-                let certainty = if is_done { Certainty::Certain } else { Certainty::Doubtful };
+                let certainty = if is_done { Certainty::Certain } else { Certainty::Coming };
                 copies.push(Copy { dstore: to, certainty });
                 member.load += 1;
             }
@@ -170,7 +224,7 @@ impl Index {
                     copies.remove(at);
                     self.lighten(from);
                 } else {
-                    copies[at].certainty = Certainty::Doubtful;
+                    copies[at].certainty = Certainty::Going;
                 }
             }
             State::Removing(removing) => {

@@ -2,7 +2,7 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::binary_heap::PeekMut;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::rebalance::Holdings;
 use super::{Certainty, Copy, DstoreId, Index, State};
@@ -78,6 +78,8 @@ pub struct Situation {
     pub files: Vec<(FileName, u64)>,
     /// Who certainly holds each of them; both sides numbered by their place above.
     pub holdings: Holdings,
+    /// Those of `dstores`, by place, that seem unable to store anything.
+    pub suspects: BTreeSet<u32>,
     /// Copies that are to go: of files that the index does not have or is removing, and copies nobody ordered.
     pub condemned: Vec<(DstoreId, FileName)>,
 }
@@ -108,8 +110,15 @@ impl Index {
             };
         }
         let mut loads = vec![0; standings.len()];
-        let mut situation =
-            Situation { holdings: Holdings::new(dstores.len()), dstores, files: Vec::new(), condemned: Vec::new() };
+        let mut situation = Situation {
+            holdings: Holdings::new(dstores.len()),
+            dstores,
+            files: Vec::new(),
+            suspects: BTreeSet::new(),
+            condemned: Vec::new(),
+        };
+        // By membership: whether copies were coming, and whether any of them has come.
+        let mut arrivals = vec![None; standings.len()];
         let is_silent = |dstore: &DstoreId| standings[dstore.place()] == Standing::Silent;
 
         let is_member = |dstore: DstoreId| standings[dstore.place()] != Standing::Left;
@@ -132,6 +141,9 @@ impl Index {
                 State::Storing(_) | State::Removing(_) => {}
                 State::Stored { copies } => {
                     copies.retain(|copy| is_member(copy.dstore));
+                    for copy in copies.iter().filter(|copy| copy.certainty == Certainty::Coming) {
+                        *arrivals[copy.dstore.place()].get_or_insert(false) |= listers.contains(&copy.dstore);
+                    }
                     let unexpected = correct(copies, &listers, is_silent);
                     situation.condemned.extend(unexpected.into_iter().map(|dstore| (dstore, name.clone())));
                     let certain = copies.iter().filter(|copy| copy.is_certain());
@@ -155,9 +167,19 @@ impl Index {
             holders > 0
         });
         situation.condemned.extend(listed.map(|(orphan, dstore)| (*dstore, orphan.clone())));
+        // Once everybody has answered, nobody is still carrying out an order.
+        let is_evident = situation.dstores.len() == self.members.len();
         for (dstore, member) in &mut self.members {
             member.load = loads[dstore.place()];
+            match arrivals[dstore.place()] {
+                Some(true) => member.is_suspect = false,
+                Some(false) if is_evident => member.is_suspect = true,
+                _ => {}
+            }
         }
+        let places = (0..).zip(&situation.dstores);
+        situation.suspects =
+            places.filter(|(_, (dstore, _))| self.members[dstore].is_suspect).map(|(place, _)| place).collect();
         situation
     }
 }
@@ -191,7 +213,7 @@ fn correct(copies: &mut Vec<Copy>, listers: &[DstoreId], is_silent: impl Fn(&Dst
         }
         match copy.certainty {
             Certainty::Certain => false,
-            Certainty::Doubtful => {
+            Certainty::Coming | Certainty::Going => {
                 if is_heard {
                     copy.certainty = Certainty::Settling;
                 }

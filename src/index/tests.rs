@@ -475,3 +475,93 @@ fn a_departure_casts_no_suspicion_on_those_that_stay() {
     index.leave(ids[1]);
     assert_eq!(ports(&index.begin_store(&name("g"), 1).unwrap()), ["1", "3", "4"]);
 }
+
+/// What the Dstores really hold, beside what the index believes.
+struct Folders(BTreeMap<DstoreId, BTreeSet<FileName>>);
+
+impl Folders {
+    /// One round; sends to `refuses` fail, and whoever made one does not report. (spec 4.6, 7.17)
+    fn rebalance(&mut self, index: &mut Index, replicas: usize, refuses: Option<DstoreId>) {
+        let lists = self.0.iter().map(|(&dstore, files)| (dstore, files.iter().cloned().collect())).collect();
+        let orders = index.reconcile(&Survey::new(lists)).orders(replicas);
+        let mut reported = BTreeSet::new();
+        for (&dstore, order) in &orders {
+            let mut unsent = BTreeSet::new();
+            for transfer in &order.sends {
+                assert!(self.0[&dstore].contains(&transfer.name), "{dstore:?} must send what it lacks");
+                for &to in &transfer.to {
+                    if Some(to) == refuses {
+                        unsent.insert(&transfer.name);
+                    } else {
+                        self.0.get_mut(&to).unwrap().insert(transfer.name.clone());
+                    }
+                }
+            }
+            let removed: BTreeSet<_> = order.removes.iter().filter(|name| !unsent.contains(name)).collect();
+            self.0.get_mut(&dstore).unwrap().retain(|name| !removed.contains(name));
+            if unsent.is_empty() {
+                reported.insert(dstore);
+            }
+        }
+        index.confirm(&orders, &reported);
+    }
+
+    fn copies(&self, file: &str) -> usize {
+        self.0.values().filter(|files| files.contains(file)).count()
+    }
+
+    fn spread(&self) -> usize {
+        let counts = self.0.values().map(BTreeSet::len);
+        counts.clone().max().unwrap() - counts.min().unwrap()
+    }
+}
+
+#[test]
+fn a_dstore_that_takes_no_copies_does_not_keep_files_from_having_all_of_theirs() {
+    // spec 4.6.3, 7.17: its disk is full, say, or read-only
+    for (replicas, dstores) in [(1, 2), (2, 3), (2, 4), (3, 4), (3, 6)] {
+        let (mut index, ids) = index(replicas, dstores);
+        let mut folders = Folders(ids.iter().map(|&dstore| (dstore, BTreeSet::new())).collect());
+        let files: Vec<_> = (0..30).map(|number| format!("f{number}")).collect();
+        for file in &files {
+            for dstore in store(&mut index, file) {
+                folders.0.get_mut(&dstore).unwrap().insert(name(file));
+            }
+        }
+        let full = index.join(address(100));
+        folders.0.insert(full, BTreeSet::new());
+        if replicas > 1 {
+            index.leave(ids[0]);
+            folders.0.remove(&ids[0]);
+        }
+        let refuses = (usize::from(dstores) > replicas).then_some(full);
+        for _ in 0..4 {
+            folders.rebalance(&mut index, replicas, refuses);
+        }
+        for file in &files {
+            assert_eq!(folders.copies(file), replicas, "R={replicas} N={dstores} {file}: {:?}", folders.0);
+            assert!(!offers(&mut index, file).is_empty());
+        }
+        // There is room again.
+        for _ in 0..4 {
+            folders.rebalance(&mut index, replicas, None);
+        }
+        assert!(
+            files.iter().all(|file| folders.copies(file) == replicas && offers(&mut index, file).len() == replicas)
+        );
+        assert!(folders.spread() <= 1, "R={replicas} N={dstores}: {:?}", folders.0);
+    }
+}
+
+#[test]
+fn a_dstore_that_lacks_what_it_was_sent_is_a_suspect_only_once_everybody_was_heard() {
+    // spec 7.16: the sender may still be at it
+    let (mut index, ids) = index(1, 2);
+    let sender = store(&mut index, "f")[0];
+    let receiver = ids.iter().copied().find(|&dstore| dstore != sender).unwrap();
+    let order = DstoreOrder { sends: vec![transfer("f", &[receiver])], removes: vec![], is_partial: false };
+    index.confirm(&Orders::from([(sender, order.clone())]), &BTreeSet::new());
+    assert!(index.reconcile(&survey([(receiver, &[][..])])).suspects.is_empty());
+    index.confirm(&Orders::from([(sender, order)]), &BTreeSet::new());
+    assert_eq!(index.reconcile(&survey([(sender, &["f"][..]), (receiver, &[][..])])).suspects.len(), 1);
+}
