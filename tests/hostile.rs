@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use stevedore::protocol::connection::copy;
 use stevedore::protocol::{Connection, FileName, Message};
 use stevedore::{controller, dstore};
@@ -303,9 +303,10 @@ fn more_content_than_announced_costs_nothing_and_is_in_no_file() {
 #[test]
 fn thousands_of_idle_half_open_and_dripping_connections_keep_nobody_else_waiting() {
     // spec 2.7; half of them say a byte now and then, a quarter have closed their own end after half a request
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    let most = most.min(4096);
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let mut limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX).min(4096);
+    limit.current = Some(most);
+    setrlimit(Resource::Nofile, limit).unwrap();
     let each = (most as usize - 500).min(2000) / 2; // the other tests of this process want some, too
     let allow = format!("ulimit -n {};", each + 200);
     let mut system = System::start(&allow, 2, 20_000, 0);

@@ -3,14 +3,15 @@
 use std::io::{self, Write};
 #[cfg(unix)]
 use std::os::fd::AsFd as Waitable;
+use std::time::Duration;
 
-/// How long one who reads slowly is waited for, in milliseconds.
-const PATIENCE_MS: u16 = 1000;
+/// How long one who reads slowly is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a pipe that is ready takes without making anybody wait: on Linux a page is free then, on every system this.
 const READY_BYTES: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
 
-/// Writes all of it as long as somebody reads, however slowly. Once a pipe has been full for [`PATIENCE_MS`], what does
+/// Writes all of it as long as somebody reads, however slowly. Once a pipe has been full for [`PATIENCE`], what does
 /// not fit is lost, until somebody reads on and is told so.
 pub(super) struct Patient<W> {
     inner: W,
@@ -25,7 +26,7 @@ impl<W> Patient<W> {
 
 impl<W: Write + Waitable> Write for Patient<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if !is_ready(&self.inner, if self.is_stuck { 0 } else { PATIENCE_MS }) {
+        if !is_ready(&self.inner, if self.is_stuck { Duration::ZERO } else { PATIENCE }) {
             self.is_stuck = true;
             return Ok(bytes.len());
         }
@@ -42,15 +43,16 @@ impl<W: Write + Waitable> Write for Patient<W> {
 }
 
 #[cfg(unix)]
-fn is_ready(output: &impl Waitable, patience_ms: u16) -> bool {
-    use nix::poll::{PollFd, PollFlags, poll};
+fn is_ready(output: &impl Waitable, patience: Duration) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let patience = Timespec::try_from(patience).expect("it is a second at most");
     // Whatever is wrong with it the write will tell.
-    poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLOUT)], patience_ms) != Ok(0)
+    poll(&mut [PollFd::new(output, PollFlags::OUT)], Some(&patience)) != Ok(0)
 }
 
 /// Where readiness cannot be asked for, a write waits.
 #[cfg(not(unix))]
-fn is_ready(_output: &impl Waitable, _patience_ms: u16) -> bool {
+fn is_ready(_output: &impl Waitable, _patience: Duration) -> bool {
     true
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use parking_lot::Mutex;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
@@ -66,7 +66,7 @@ impl Terminal {
     /// Sets it back to what was remembered, if anything was.
     pub fn restore() {
         if let Some(settings) = &*BEFORE_EDITING.lock() {
-            let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, settings);
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, settings);
         }
     }
 }
