@@ -45,15 +45,20 @@ static TRIED: AtomicUsize = AtomicUsize::new(0);
 /// Plays `scenario` under random schedules of two kinds: each thread is as likely as any other to take the next step; or
 /// one goes on as long as it can, and is interrupted at few points (PCT), which leaves others behind much farther.
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
-    let schedules = std::env::var("SCHEDULES").map_or(SCHEDULES, |text| text.parse().expect("SCHEDULES is a number"));
+    let schedules = number("SCHEDULES").map_or(SCHEDULES, |schedules| schedules as usize);
+    let seed = number("SHUTTLE_RANDOM_SEED").unwrap_or(SEED);
     let scenario = Arc::new(scenario);
-    run("random", RandomScheduler::new_from_seed(SEED, schedules), &scenario);
-    run("PCT", PctScheduler::new_from_seed(SEED, 3, schedules), &scenario);
+    run(&format!("random, seed {seed}"), RandomScheduler::new_from_seed(seed, schedules), &scenario);
+    run(&format!("PCT, seed {seed}"), PctScheduler::new_from_seed(seed, 3, schedules), &scenario);
 }
 
 /// Plays `scenario` under every schedule there is.
 fn exhaust(scenario: impl Fn() + Send + Sync + 'static) {
-    run("all", DfsScheduler::new(None, false), &Arc::new(scenario));
+    run("all there are", DfsScheduler::new(None, false), &Arc::new(scenario));
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
 }
 
 fn run(kind: &str, scheduler: impl Scheduler + 'static, scenario: &Arc<impl Fn() + Send + Sync + 'static>) {
@@ -64,7 +69,7 @@ fn run(kind: &str, scheduler: impl Scheduler + 'static, scenario: &Arc<impl Fn()
     let begun = std::time::Instant::now();
     let tried = Runner::new(scheduler, config).run(move || scenario());
     let (took, total) = (begun.elapsed().as_secs_f32(), TRIED.fetch_add(tried, Ordering::Relaxed) + tried);
-    println!("{tried} schedules ({kind}, seed {SEED}) in {took:.1} s; {total} so far");
+    println!("{tried} schedules ({kind}) in {took:.1} s; {total} so far");
 }
 
 /// A Controller, and who is connected to it.
