@@ -35,7 +35,9 @@ fn start_controller(replicas: usize) -> (controller::Handle, u16) {
 }
 
 fn start_dstore(cport: u16, folder: &TempFolder) -> dstore::Handle {
-    let config = dstore::Config { timeout: TIMEOUT, ..dstore::Config::new(cport, folder.path()) };
+    // With all the threads that a Dstore can have.
+    let (sync, scrub) = (true, Some(TIMEOUT));
+    let config = dstore::Config { timeout: TIMEOUT, sync, scrub, ..dstore::Config::new(cport, folder.path()) };
     dstore::start(config).unwrap()
 }
 
@@ -89,7 +91,7 @@ fn idle_connections() {
     let mut peers: Vec<Peer> = (0..20).map(|at| Peer::connect(if at % 2 == 0 { cport } else { port })).collect();
     peers[0].say("LIST");
     assert_eq!(peers[0].hear(), "LIST");
-    assert!(census().0 > 20 && census().1 > 40, "a thread and two descriptors for each: {:?}", census());
+    eventually("a thread and two descriptors for each", || census().0 > 20 && census().1 > 40);
     drop(dstore);
     drop(controller);
     peers.into_iter().for_each(Peer::expect_end);
