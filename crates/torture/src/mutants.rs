@@ -52,13 +52,13 @@ const MUTANTS: &[Mutant] = &[
         name: "unsent-is-removed",
         breaks: "spec 7.17: a rebalance removes a copy that it could not send",
         edits: &[("src/dstore/rebalancer.rs", "if unsent.contains(name) {", "if unsent.len() > usize::MAX / 2 {")],
-        options: &["--replicas", "1", "--dstores", "4"],
+        options: &["--replicas", "1", "--dstores", "4", "--names", "60", "--clients", "20", "--period-ms", "100"],
     },
     Mutant {
         name: "receiver-is-not-awaited",
         breaks: "spec 7.18: a sender does not wait until the receiver has stored the copy",
         edits: &[("src/dstore/rebalancer.rs", "connection.wait_for_end(dstore.timeout)", "Ok(())")],
-        options: &["--replicas", "1", "--dstores", "4"],
+        options: &["--replicas", "1", "--dstores", "4", "--names", "60", "--clients", "20", "--period-ms", "100"],
     },
     Mutant {
         name: "half-is-listed",
