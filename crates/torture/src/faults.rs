@@ -81,7 +81,7 @@ impl Faults {
     pub fn storm(&mut self, cluster: &mut Cluster, weather: &Weather, stage: &Stage, end: Instant) -> io::Result<()> {
         let recorder = &stage.recorder;
         let end = end.min(Instant::now() + self.rng.duration(STORM.0, STORM.1));
-        weather.set(*self.rng.pick(&[0, 2, 10, 30]));
+        weather.set(*self.rng.pick(&[0, 5, 20, 40]));
         let mut victims = BTreeSet::new();
         let mut thaws: Vec<(Instant, usize)> = Vec::new();
         while Instant::now() < end {

@@ -52,7 +52,7 @@ impl Weather {
         let bytes = match rng.below(3) {
             0 => 1 + rng.below(60),
             1 => 1 + rng.below(5_000),
-            _ => 1 + rng.below(300_000),
+            _ => 1 + rng.below(100_000),
         } as u64;
         let is_orderly = kind == Kind::Dstore && bytes > 100 && rng.percent(50);
         Some(Cut { to_server: rng.percent(60), bytes, is_orderly })
