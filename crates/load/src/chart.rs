@@ -13,6 +13,8 @@ const RIGHT: f64 = 24.0;
 const PANEL: f64 = 230.0;
 const FIRST_TOP: f64 = 116.0;
 const SECOND_TOP: f64 = FIRST_TOP + PANEL + 64.0;
+/// The room for the name of a kind.
+const LEGEND: f64 = 84.0;
 const HEIGHT: f64 = SECOND_TOP + PANEL + 52.0;
 
 /// A colour for each kind that can be told apart in print and by those who see colours differently (Okabe and Ito).
@@ -23,13 +25,10 @@ pub fn draw(report: &Report) -> String {
     let kinds: Vec<Kind> = report.kinds().map(|(kind, _)| kind).collect();
     let seconds = report.window.length.as_secs_f64();
     let mut svg = Svg::begin(seconds);
-    svg.text(
-        LEFT,
-        30.0,
-        "start",
-        "title",
-        &format!("{} operations per second", grouped(report.operations() as f64 / seconds)),
-    );
+    let rate = grouped(report.operations() as f64 / seconds);
+    let bytes: u64 = report.kinds().map(|(_, measures)| measures.bytes).sum();
+    let megabytes = digits(bytes as f64 / 1e6 / seconds);
+    svg.text(LEFT, 30.0, "start", "title", &format!("{rate} operations and {megabytes} MB a second"));
     let mut setup = String::new();
     let mut line = 52.0;
     for (name, value) in &report.setup {
@@ -75,7 +74,8 @@ impl Scale {
 impl Svg {
     fn begin(seconds: f64) -> Self {
         let text = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\">\n\
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+             width=\"{WIDTH}\" height=\"{HEIGHT}\">\n\
              <style>\n\
              text {{ font: 12px system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif; fill: #444 }}\n\
              .title {{ font-size: 18px; font-weight: 600; fill: #111 }}\n\
@@ -138,18 +138,12 @@ impl Svg {
     /// A title, and what the colours mean.
     fn panel_head(&mut self, top: f64, title: &str, kinds: &[Kind]) {
         self.text(LEFT, top - 14.0, "start", "head", title);
-        let mut x = WIDTH - RIGHT;
-        for kind in kinds.iter().rev() {
-            let name = kind.to_string();
-            self.text(x, top - 14.0, "end", "", &name);
-            x -= name.len() as f64 * 7.0 + 8.0;
-            let colour = COLOURS[kind.index()];
-            self.add(&format!(
-                "<rect x=\"{}\" y=\"{}\" width=\"18\" height=\"4\" rx=\"2\" fill=\"{colour}\"/>",
-                x - 18.0,
-                top - 20.0
-            ));
-            x -= 36.0;
+        let begin = WIDTH - RIGHT - LEGEND * kinds.len() as f64;
+        for (number, kind) in kinds.iter().enumerate() {
+            let x = begin + LEGEND * number as f64;
+            let (y, colour) = (top - 20.0, COLOURS[kind.index()]);
+            self.add(&format!("<rect x=\"{x}\" y=\"{y}\" width=\"18\" height=\"4\" rx=\"2\" fill=\"{colour}\"/>"));
+            self.text(x + 24.0, top - 14.0, "start", "", &kind.to_string());
         }
     }
 

@@ -3,6 +3,7 @@
 mod chart;
 mod content;
 mod inventory;
+mod json;
 mod mix;
 mod official;
 mod processes;
@@ -34,8 +35,8 @@ use style::Style;
 use worker::Task;
 
 /// A load generator for distributed file stores: has clients store, load, remove and list files, and says how many
-/// operations a second there were, how many megabytes, and how long they took. It says nothing to Controller and Dstores
-/// but the coursework protocol, so that anybody's can be measured.
+/// operations a second there were, how many megabytes, and how long they took. It says nothing to Controller and
+/// Dstores but the coursework protocol, so that anybody's can be measured.
 #[derive(FromArgs)]
 #[argh(
     note = "Each client has names of its own, and does one operation after another. Half of the names have files
@@ -100,7 +101,7 @@ struct Arguments {
     /// leave the files in the store at the end
     #[argh(switch)]
     keep: bool,
-    /// processes to tell the CPU time and memory of: their numbers, with commas
+    /// processes to tell the CPU time and memory of, besides this one: their numbers, with commas
     #[argh(option, default = "Pids(Vec::new())")]
     pids: Pids,
     /// print the result as JSON
@@ -180,7 +181,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         fs::write(path, chart::draw(&report)).map_err(cannot_write)?;
     }
     if arguments.json {
-        say(format_args!("{:#}", report.json()))?;
+        say(format_args!("{:#}", json::json(&report)))?;
     } else {
         say(format_args!("{}", report.to_string().trim_end()))?;
     }

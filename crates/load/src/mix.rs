@@ -61,8 +61,8 @@ impl Mix {
         unreachable!("the shares sum to 100")
     }
 
-    /// How much of its names, in per cent, a client stores before the clock starts: loads and removes must find something
-    /// from the first on, and stores must find room.
+    /// How much of its names, in per cent, a client stores before the clock starts: loads and removes must find
+    /// something from the first on, and stores must find room.
     pub fn fill(&self) -> usize {
         let stores = self.percent(Kind::Store) > 0;
         let needs_files = self.percent(Kind::Load) > 0 || self.percent(Kind::Remove) > 0 || !stores;

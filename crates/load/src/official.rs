@@ -1,4 +1,5 @@
-//! A client that goes about its work as the official one does (spec 6), but for giving up a connection whose reply is late.
+//! A client that goes about its work as the official one does (spec 6), but for giving up a connection whose reply
+//! is late.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -165,5 +166,124 @@ impl Operations for Official {
                 Err(Error::Unexpected { reply: reply.to_string() })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::thread::{self, JoinHandle};
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// One connection: what the client has to say, and the answer to it, in turns; after that it has to close.
+    type Script = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn text(turns: &[(&str, &str)]) -> Script {
+        turns.iter().map(|(said, answer)| (said.as_bytes().to_vec(), answer.as_bytes().to_vec())).collect()
+    }
+
+    /// Plays a script; fails when joined if the client does not keep to it.
+    fn peer(listener: TcpListener, script: Script) -> JoinHandle<()> {
+        thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+            for (expected, answer) in script {
+                let mut said = vec![0; expected.len()];
+                stream.read_exact(&mut said).unwrap();
+                assert_eq!(said, expected, "{}", String::from_utf8_lossy(&said));
+                stream.write_all(&answer).unwrap();
+            }
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the client closes");
+        })
+    }
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// Where nobody listens, and nobody else can, as long as what is returned first lives.
+    fn dead() -> (Socket, SocketAddr) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        (socket, address)
+    }
+
+    fn content(size: u64) -> (Content, Vec<u8>) {
+        let content = Content::new(5, size);
+        let mut bytes = Vec::new();
+        content.clone().read_to_end(&mut bytes).unwrap();
+        (content, bytes)
+    }
+
+    /// spec 6.4
+    #[test]
+    fn a_store_skips_a_dstore_that_fails_and_goes_on_with_the_next() {
+        let (mut content, bytes) = content(1000);
+        let ((dstore, alive), (_dead, dead)) = (listener(), dead());
+        let (controller, address) = listener();
+        let offer = format!("STORE_TO {} {}\n", dead.port(), alive.port());
+        let mut script = text(&[("STORE a 1000\n", &offer)]);
+        let mut dstore_script = text(&[("STORE a 1000\n", "ACK\n")]);
+        dstore_script.push((bytes, Vec::new()));
+        let dstore = peer(dstore, dstore_script);
+        script.extend(text(&[("REMOVE a\n", "REMOVE_COMPLETE\n")]));
+        // What a Controller says only once all Dstores have acknowledged.
+        script[0].1.extend(b"STORE_COMPLETE\n");
+        let controller = peer(controller, script);
+        let mut client = Official::connect(address, TIMEOUT).unwrap();
+        client.store("a", &mut content).unwrap();
+        dstore.join().unwrap();
+        client.remove("a").unwrap();
+        drop(client);
+        controller.join().unwrap();
+    }
+
+    /// spec 4.3, 6.5
+    #[test]
+    fn a_load_asks_again_until_a_dstore_delivers() {
+        let (content, bytes) = content(1000);
+        let ((cut, short), (dstore, alive), (_dead, dead)) = (listener(), listener(), dead());
+        let (controller, address) = listener();
+        let offer = |dstore: SocketAddr| format!("LOAD_FROM {} 1000\n", dstore.port());
+        let turns = [("LOAD a\n", offer(dead)), ("RELOAD a\n", offer(short)), ("RELOAD a\n", offer(alive))];
+        let turns = turns.each_ref().map(|(said, answer)| (*said, answer.as_str()));
+        let controller = peer(controller, text(&turns));
+        let cut = thread::spawn(move || {
+            let mut stream = cut.accept().unwrap().0;
+            stream.read_exact(&mut [0; "LOAD_DATA a\n".len()]).unwrap();
+            stream.write_all(b"garbage").unwrap();
+        });
+        let dstore = peer(dstore, vec![(b"LOAD_DATA a\n".to_vec(), bytes)]);
+        let mut client = Official::connect(address, TIMEOUT).unwrap();
+        let mut check = Check::against(Some(content));
+        assert_eq!(client.load("a", &mut check).unwrap(), 1000);
+        assert!(check.is_passed(), "the garbage of the one that failed is forgotten");
+        drop(client);
+        [controller, cut, dstore].into_iter().for_each(|peer| peer.join().unwrap());
+    }
+
+    /// spec 6.5
+    #[test]
+    fn a_load_gives_up_after_ten_offers() {
+        let (_dead, dead) = dead();
+        let (controller, address) = listener();
+        let offer = format!("LOAD_FROM {} 1\n", dead.port());
+        let mut turns = vec![("RELOAD a\n", offer.as_str()); MOST_OFFERS];
+        turns[0].0 = "LOAD a\n";
+        let controller = peer(controller, text(&turns));
+        let mut client = Official::connect(address, TIMEOUT).unwrap();
+        let outcome = client.load("a", &mut Check::against(None));
+        assert!(matches!(outcome, Err(Error::LoadFailed { last_failure: Some(_), .. })), "{outcome:?}");
+        drop(client);
+        controller.join().unwrap();
     }
 }

@@ -95,6 +95,20 @@ impl Measures {
         Duration::from_secs_f64(self.busy.as_secs_f64() / self.count().max(1) as f64)
     }
 
+    /// How many latencies lie in each of the ranges from the shortest to the longest, five to a power of ten.
+    pub fn histogram(&self) -> Vec<(Duration, Duration, u64)> {
+        const PER_DECADE: f64 = 5.0;
+        let range_of = |nanos: u64| ((nanos.max(1) as f64).log10() * PER_DECADE).floor() as i32;
+        let begin = |range: i32| Duration::from_nanos(10_f64.powf(f64::from(range) / PER_DECADE) as u64);
+        let mut counts = BTreeMap::<i32, u64>::new();
+        for value in self.latencies.iter_recorded() {
+            *counts.entry(range_of(value.value_iterated_to())).or_default() += value.count_at_value();
+        }
+        let Some((&first, &last)) = counts.keys().next().zip(counts.keys().next_back()) else { return Vec::new() };
+        let count = |range| counts.get(&range).copied().unwrap_or(0);
+        (first..=last).map(|range| (begin(range), begin(range + 1), count(range))).collect()
+    }
+
     fn record(&mut self, latency: Duration, bytes: u64) {
         let nanos = u64::try_from(latency.as_nanos()).expect("less than centuries");
         self.latencies.record(nanos).expect("grows as needed");
@@ -278,6 +292,12 @@ mod tests {
             assert!((micros / expected - 1.0).abs() < 0.002, "{fraction}: {micros}");
         }
         assert!(measures.max() >= Duration::from_micros(10_000));
+        let bars = measures.histogram();
+        assert!(bars.is_sorted_by(|(_, to, _), (from, _, _)| to == from), "{bars:?}");
+        assert_eq!(bars.iter().map(|(_, _, count)| count).sum::<u64>(), 10_000);
+        let from_1_ms: Vec<_> = bars.iter().filter(|(from, ..)| *from >= MS).collect();
+        assert!(from_1_ms.iter().map(|(_, _, count)| count).sum::<u64>().abs_diff(9_000) < 10, "{bars:?}");
+        assert!(Measures::new(3).histogram().is_empty());
         assert_eq!(Measures::new(3).quantile(0.5), Duration::ZERO);
         assert_eq!(Measures::new(3).mean(), Duration::ZERO);
     }

@@ -1,9 +1,7 @@
-//! What a run has shown, for people and for programs.
+//! What a run has shown, in words and figures.
 
 use std::fmt;
 use std::time::Duration;
-
-use serde_json::{Value, json};
 
 use crate::mix::Kind;
 use crate::processes::Usage;
@@ -11,10 +9,7 @@ use crate::record::{Errors, Measures, Totals, Window};
 use crate::worker::wrong;
 
 /// The quantiles that are shown, with their names.
-const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
-
-/// How many bars the histogram has for a tenfold latency.
-const BARS_PER_DECADE: i32 = 5;
+pub const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
 
 /// A finished run.
 pub struct Report {
@@ -26,7 +21,7 @@ pub struct Report {
     pub window: Window,
     /// What was measured.
     pub totals: Totals,
-    /// What the processes of interest cost.
+    /// What the processes of interest cost; the first is this one.
     pub processes: Vec<Process>,
     /// Files that could not be removed at the end; `None` if they were to be kept.
     pub left: Option<usize>,
@@ -68,75 +63,29 @@ impl Report {
     }
 
     /// How many clients were in the middle of an operation on average, by Little's law: throughput times mean latency.
-    /// What is missing to all of them is the time that they spent on themselves.
+    /// What is missing to all of them is the time that they spent on themselves. Operations that began before the
+    /// window count whole, so that a few long ones may make it more.
     pub fn busy_clients(&self) -> f64 {
         self.kinds().map(|(_, measures)| measures.busy.as_secs_f64()).sum::<f64>() / self.seconds()
     }
 
-    /// All of it, for programs. Times are in milliseconds unless their names say otherwise.
-    pub fn json(&self) -> Value {
-        let setup: serde_json::Map<_, _> =
-            self.setup.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-        let kinds: serde_json::Map<_, _> =
-            self.kinds().map(|(kind, measures)| (kind.to_string(), self.kind_json(measures))).collect();
-        let errors = self.totals.errors.iter().map(
-            |((kind, trouble), Errors { count, first })| json!({"kind": kind.to_string(), "error": trouble, "count": count, "first": first}),
-        );
-        let timeline = self.window.intervals().zip(&self.totals.intervals).map(|((begin, length), measures)| {
-            let kinds = Kind::ALL.into_iter().map(|kind| (kind, &measures[kind.index()]));
-            let kinds = kinds.filter(|(_, measures)| measures.count() > 0).map(|(kind, measures)| {
-                let value = json!({
-                    "operations": measures.count(), "bytes": measures.bytes,
-                    "p50": ms(measures.quantile(0.5)), "p99": ms(measures.quantile(0.99)),
-                });
-                (kind.to_string(), value)
-            });
-            let kinds: serde_json::Map<_, _> = kinds.collect();
-            json!({"begin_s": begin.as_secs_f64(), "length_s": length.as_secs_f64(), "kinds": kinds})
-        });
-        let processes = self.processes.iter().map(|process| {
-            json!({
-                "pid": process.pid, "name": process.before.name, "cpu_s": process.cpu().map(|cpu| cpu.as_secs_f64()),
-                "cpu_us_per_operation": self.micros_per_operation(process),
-                "resident_bytes_before": process.before.resident,
-                "resident_bytes_after": process.after.as_ref().map(|usage| usage.resident),
-            })
-        });
-        json!({
-            "setup": setup, "seconds": self.seconds(), "clients": self.clients, "busy_clients": self.busy_clients(),
-            "operations": self.operations(), "operations_per_s": self.operations() as f64 / self.seconds(),
-            "kinds": kinds, "errors": errors.collect::<Vec<_>>(), "processes": processes.collect::<Vec<_>>(),
-            "files_left": self.left, "timeline": timeline.collect::<Vec<_>>(), "failure": self.failure(),
-        })
-    }
-
-    fn kind_json(&self, measures: &Measures) -> Value {
-        let bars =
-            bars(measures).into_iter().map(|(from, to, count)| json!({"from": ms(from), "to": ms(to), "count": count}));
-        let mut value = json!({
-            "operations": measures.count(), "operations_per_s": self.rate(measures), "bytes": measures.bytes,
-            "mb_per_s": self.megabytes(measures), "mean": ms(measures.mean()), "max": ms(measures.max()),
-            "histogram": bars.collect::<Vec<_>>(),
-        });
-        for (name, fraction) in QUANTILES {
-            value[name] = json!(ms(measures.quantile(fraction)));
-        }
-        value
-    }
-
-    fn seconds(&self) -> f64 {
+    /// How long was measured.
+    pub fn seconds(&self) -> f64 {
         self.window.length.as_secs_f64()
     }
 
-    fn rate(&self, measures: &Measures) -> f64 {
+    /// How many of them there were a second.
+    pub fn rate(&self, measures: &Measures) -> f64 {
         measures.count() as f64 / self.seconds()
     }
 
-    fn megabytes(&self, measures: &Measures) -> f64 {
+    /// How many millions of bytes they moved a second.
+    pub fn megabytes(&self, measures: &Measures) -> f64 {
         measures.bytes as f64 / 1e6 / self.seconds()
     }
 
-    fn micros_per_operation(&self, process: &Process) -> Option<f64> {
+    /// A process's CPU time for each operation of all clients, in microseconds.
+    pub fn micros_per_operation(&self, process: &Process) -> Option<f64> {
         let operations = self.operations();
         process.cpu().filter(|_| operations > 0).map(|cpu| cpu.as_secs_f64() * 1e6 / operations as f64)
     }
@@ -144,7 +93,7 @@ impl Report {
 
 impl Process {
     /// What it has used in between.
-    fn cpu(&self) -> Option<Duration> {
+    pub fn cpu(&self) -> Option<Duration> {
         self.after.as_ref().map(|after| after.cpu.saturating_sub(self.before.cpu))
     }
 }
@@ -208,7 +157,7 @@ impl fmt::Display for Report {
 fn write_histogram(f: &mut fmt::Formatter<'_>, kind: Kind, measures: &Measures) -> fmt::Result {
     const WIDTH: f64 = 50.0;
     writeln!(f, "\n{kind}, ms")?;
-    let bars = bars(measures);
+    let bars = measures.histogram();
     let most = bars.iter().map(|(_, _, count)| *count).max().unwrap_or(1) as f64;
     for (from, to, count) in bars {
         let share = count as f64 / measures.count() as f64 * 100.0;
@@ -216,20 +165,6 @@ fn write_histogram(f: &mut fmt::Formatter<'_>, kind: Kind, measures: &Measures) 
         writeln!(f, "{:>8} to {:<8}{count:>9}  {share:>6.2} %  {bar}", digits(ms(from)), digits(ms(to)))?;
     }
     Ok(())
-}
-
-/// How many latencies lie in each of the ranges from the shortest to the longest.
-fn bars(measures: &Measures) -> Vec<(Duration, Duration, u64)> {
-    let bound = |number: i32| 10_f64.powf(f64::from(number) / f64::from(BARS_PER_DECADE));
-    let number = |nanos: u64| (nanos.max(1) as f64).log10() * f64::from(BARS_PER_DECADE);
-    let latencies = &measures.latencies;
-    let mut counts = std::collections::BTreeMap::<i32, u64>::new();
-    for value in latencies.iter_recorded() {
-        *counts.entry(number(value.value_iterated_to()).floor() as i32).or_default() += value.count_at_value();
-    }
-    let Some((&first, &last)) = counts.keys().next().zip(counts.keys().next_back()) else { return Vec::new() };
-    let nanos = |number| Duration::from_nanos(bound(number) as u64);
-    (first..=last).map(|at| (nanos(at), nanos(at + 1), counts.get(&at).copied().unwrap_or(0))).collect()
 }
 
 /// A duration in milliseconds.

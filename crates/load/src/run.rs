@@ -1,6 +1,8 @@
 //! A whole run: connect, fill, warm up, measure, clear.
 
+use std::iter;
 use std::net::SocketAddr;
+use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -70,8 +72,9 @@ fn measure(
     progress: &ProgressBar,
 ) -> Result<(Record, Vec<Process>), Failure> {
     let record = Record::new(Window::new(Instant::now() + plan.warm_up, plan.duration));
-    let watch_all = || plan.pids.iter().map(|&pid| watch(pid)).collect::<Result<Vec<_>, _>>();
-    let mut processes = Ok(Vec::new());
+    // What the clients themselves cost is part of the picture.
+    let watch_all = || iter::once(process::id()).chain(plan.pids.iter().copied()).map(watch).collect::<Result<_, _>>();
+    let mut processes: Result<Vec<Process>, _> = Ok(Vec::new());
     each(
         workers,
         |(_, worker)| worker.work(&record),
@@ -81,7 +84,7 @@ fn measure(
             processes = watch_all();
             show_until(window.end(), &record, "measuring", progress);
             if let Ok(processes) = &mut processes {
-                processes.iter_mut().for_each(|process: &mut Process| process.after = usage(process.pid).ok());
+                processes.iter_mut().for_each(|process| process.after = usage(process.pid).ok());
             }
         },
     );

@@ -14,15 +14,16 @@ use crate::official::Official;
 /// How the clients go about their transfers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// As the official client does: a new connection for each transfer, the Dstores of a store one after another. (spec 6)
+    /// As the official client does: a new connection for each transfer, the Dstores of a store one after another.
+    /// (spec 6)
     Official,
     /// As our own client does: the Dstores of a store at the same time.
     Pipelined,
 }
 
 impl Style {
-    /// A client of this style, connected to the Controller at `address`. `keeps_connections`, for a pipelined one, makes it
-    /// say KEEP_ALIVE to Dstores. (spec 8.2)
+    /// A client of this style, connected to the Controller at `address`. `keeps_connections`, for a pipelined one,
+    /// makes it say KEEP_ALIVE to Dstores. (spec 8.2)
     pub fn connect(
         self,
         address: SocketAddr,

@@ -49,7 +49,7 @@ fn each_style_works_is_verified_and_leaves_nothing_behind() {
         assert!(json["operations"].as_u64().unwrap() > 0, "{json:#}");
         assert_eq!(json["errors"], Value::Array(Vec::new()), "{json:#}");
         assert_eq!(json["files_left"], 0, "{json:#}");
-        assert_eq!(json["processes"][0]["pid"].to_string(), pid, "{json:#}");
+        assert_eq!(json["processes"][1]["pid"].to_string(), pid, "{json:#}");
         assert_consistent(&json);
         let drawn = fs::read_to_string(&svg).unwrap();
         assert!(drawn.starts_with("<svg ") && drawn.ends_with("</svg>\n"), "{drawn}");
