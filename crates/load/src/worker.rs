@@ -230,6 +230,16 @@ mod tests {
         operations: u32,
     }
 
+    impl Fake {
+        /// Counts, and loses the file of every tenth operation if that is the fault.
+        fn lose(&mut self, name: &str) {
+            self.operations += 1;
+            if self.fault == Some(wrong::LOST) && self.operations.is_multiple_of(10) {
+                self.files.remove(name);
+            }
+        }
+    }
+
     impl Operations for Fake {
         fn store(&mut self, name: &str, content: &mut Content) -> Result<(), Error> {
             let mut bytes = Vec::new();
@@ -241,10 +251,7 @@ mod tests {
         }
 
         fn load(&mut self, name: &str, check: &mut Check) -> Result<u64, Error> {
-            self.operations += 1;
-            if self.fault == Some(wrong::LOST) && self.operations.is_multiple_of(10) {
-                self.files.remove(name);
-            }
+            self.lose(name);
             let bytes = self.files.get_mut(name).ok_or_else(|| Error::DoesNotExist(name.parse().unwrap()))?;
             if self.fault == Some(wrong::CONTENT) && self.operations.is_multiple_of(10) {
                 bytes[17] ^= 1;
@@ -254,6 +261,7 @@ mod tests {
         }
 
         fn remove(&mut self, name: &str) -> Result<(), Error> {
+            self.lose(name);
             self.files.remove(name).map(drop).ok_or_else(|| Error::DoesNotExist(name.parse().unwrap()))
         }
 
@@ -297,6 +305,8 @@ mod tests {
             assert!(troubles.iter().all(|trouble| *trouble == fault || fault == wrong::LOST), "{fault}: {troubles:?}");
             assert_eq!(left, 0, "{fault}");
         }
+        let (totals, _) = run(Some(wrong::LOST), true);
+        assert!([Kind::Load, Kind::Remove].iter().all(|kind| totals.errors.contains_key(&(*kind, wrong::LOST))));
         let (totals, _) = run(Some(wrong::CONTENT), false);
         assert!(totals.errors.is_empty(), "nobody has asked");
     }

@@ -1,11 +1,13 @@
 //! The built program against a cluster in this process.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use stevedore::client::Client;
 use stevedore::controller;
 use stevedore::program::cluster::{Cluster, Config};
@@ -112,9 +114,14 @@ fn where_nothing_works_it_says_so_and_fails() {
     let err = String::from_utf8(output.stderr).unwrap();
     assert!(err.starts_with("load: nothing has worked: store: not enough Dstores"), "{err}");
 
-    drop(controller);
+    // Nobody listens here, and nobody else can.
+    let taken = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    taken.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let port = taken.local_addr().unwrap().as_socket().unwrap().port().to_string();
     let output = load(&["--controller", &port, "--duration", "0.2"]);
-    assert_eq!(output.status.code(), Some(1), "nobody listens");
+    assert_eq!(output.status.code(), Some(1));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(err.starts_with(&format!("load: the Controller at 127.0.0.1:{port}: Connection refused")), "{err}");
     assert_eq!(load(&["--cluster", "2,3"]).status.code(), Some(2));
     let folder = PathBuf::from("/no such folder/x.svg");
     let words = ["--cluster", "1,1", "--duration", "0.1", "--warm-up", "0", "--svg", folder.to_str().unwrap()];
