@@ -249,7 +249,8 @@ fn setup(arguments: &Arguments, plan: &Plan) -> Vec<(&'static str, String)> {
 fn start_cluster(size: ClusterSize, timeout: Duration) -> Result<Cluster, Failure> {
     let mut controller = controller::Config::new(size.replicas);
     controller.timeout = timeout;
-    Cluster::start(cluster::Config { dstores: size.dstores, controller, first_dstore_port: 0, folder: None })
+    let ender = cluster::Ender::default();
+    Cluster::start(cluster::Config { dstores: size.dstores, controller, first_dstore_port: 0, folder: None, ender })
 }
 
 #[cfg(test)]

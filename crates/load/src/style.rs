@@ -96,6 +96,7 @@ impl Operations for Client {
 pub fn trouble(error: &Error) -> &'static str {
     match error {
         Error::Name(_) => "name refused",
+        Error::TooLarge { .. } => "file too large",
         Error::NotEnoughDstores => "not enough Dstores",
         Error::AlreadyExists(_) => "already exists",
         Error::DoesNotExist(_) => "does not exist",

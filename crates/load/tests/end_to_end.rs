@@ -10,12 +10,13 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use stevedore::client::Client;
 use stevedore::controller;
-use stevedore::program::cluster::{Cluster, Config};
+use stevedore::program::cluster::{Cluster, Config, Ender};
 
 fn cluster() -> Cluster {
     let mut controller = controller::Config::new(2);
     controller.timeout = Duration::from_secs(30);
-    Cluster::start(Config { dstores: 3, controller, first_dstore_port: 0, folder: None })
+    let ender = Ender::default();
+    Cluster::start(Config { dstores: 3, controller, first_dstore_port: 0, folder: None, ender })
         .unwrap_or_else(|failure| panic!("{}", failure.message))
 }
 
