@@ -92,7 +92,7 @@ const MUTANTS: &[Mutant] = &[
         breaks: "a transfer that a newer one has overtaken is kept all the same",
         edits: &[(
             "src/dstore/folder.rs",
-            "if state.newest.get(&self.name) != Some(&self.arrival) {",
+            "if !self.is_newest(&state) {",
             "if state.newest.len() > usize::MAX / 2 {",
         )],
         options: &["--names", "3"],
