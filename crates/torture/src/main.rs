@@ -74,8 +74,8 @@ struct Arguments {
     /// milliseconds from one rebalance to the next (default 300)
     #[argh(option, from_str_fn(milliseconds), default = "Duration::from_millis(300)")]
     period_ms: Duration,
-    /// whether to damage stored copies as well: overwrite bytes in place, cut files short (default false)
-    #[argh(option, default = "false")]
+    /// whether to damage stored copies as well: overwrite bytes in place, cut files short (default true)
+    #[argh(option, default = "true")]
     bit_flips: bool,
     /// let clients send content long after the Controller has given up their store: shows a limit of the protocol, in which
     /// an acknowledgement does not say which store it belongs to
