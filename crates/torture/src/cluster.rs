@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::proxy::{Kind, Link, Proxy, Weather};
 use crate::role;
+use crate::watcher::Watcher;
 
 /// Long enough for anything that a loaded machine does.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,6 +48,7 @@ pub struct Status {
 pub struct Cluster {
     settings: Settings,
     weather: Arc<Weather>,
+    watcher: Arc<Watcher>,
     controller: Child,
     /// Where the Controller listens.
     pub port: u16,
@@ -73,7 +75,7 @@ pub struct Dstore {
 
 impl Cluster {
     /// Starts a Controller; it has no Dstores yet.
-    pub fn start(settings: Settings, weather: &Arc<Weather>) -> io::Result<Self> {
+    pub fn start(settings: Settings, weather: &Arc<Weather>, watcher: &Arc<Watcher>) -> io::Result<Self> {
         let Settings { replicas, timeout, period, ref folder } = settings;
         let words = [role::CONTROLLER.into(), replicas.to_string(), in_ms(timeout), in_ms(period)];
         let (controller, port, lines) = spawn(&words, &folder.join("controller.log"))?;
@@ -92,7 +94,8 @@ impl Cluster {
                 }
             }
         })?;
-        Ok(Self { settings, weather: Arc::clone(weather), controller, port, status, dstores: Vec::new(), started: 0 })
+        let (weather, watcher) = (Arc::clone(weather), Arc::clone(watcher));
+        Ok(Self { settings, weather, watcher, controller, port, status, dstores: Vec::new(), started: 0 })
     }
 
     /// What the Controller has said last.
@@ -136,6 +139,7 @@ impl Cluster {
         let (child, real_port, _) = spawn(&words, &self.settings.folder.join(format!("dstore-{number}.log")))?;
         target.store(real_port.into(), Ordering::Relaxed);
         let port = network.as_ref().map_or(real_port, |(proxy, _)| proxy.port);
+        self.watcher.opened(port, &folder);
         self.dstores.push(Dstore { number, folder, port, child, network, is_frozen: false });
         Ok(port)
     }
@@ -143,6 +147,7 @@ impl Cluster {
     /// Kills the Dstore at this place as `kill -9` does.
     pub fn kill(&mut self, at: usize) -> io::Result<Dstore> {
         let mut dstore = self.dstores.remove(at);
+        self.watcher.closed(dstore.port);
         dstore.child.kill()?;
         dstore.child.wait()?;
         Ok(dstore)
@@ -151,6 +156,7 @@ impl Cluster {
     /// Cuts a Dstore's connection to the Controller in the middle of a message, which ends it; it must have a network.
     pub fn cut(&mut self, at: usize) -> io::Result<()> {
         let mut dstore = self.dstores.remove(at);
+        self.watcher.closed(dstore.port);
         dstore.network.as_ref().expect("it has a network").1.cut();
         if dstore.is_frozen {
             dstore.thaw()?;

@@ -162,16 +162,46 @@ impl fmt::Display for Operation {
     }
 }
 
+/// A Dstore that was offered for a load although it had no copy, neither when the load began nor when the offer came.
+/// (spec 4.6.6, 7.20)
+#[derive(Clone, Debug)]
+pub struct Phantom {
+    /// The file.
+    pub name: Name,
+    /// Where the Dstore is found.
+    pub port: u16,
+    /// When the load began.
+    pub begin: Duration,
+    /// When the offer had come, and the folder had been looked into.
+    pub end: Duration,
+}
+
+impl Phantom {
+    /// Whether the file changed, or may have changed, meanwhile: then nobody knows what was true when. What is not known
+    /// to have ended may go on for `settle`.
+    pub fn is_explained_by(&self, operation: &Operation, settle: Duration) -> bool {
+        let is_change = match operation.request {
+            Request::Store(name, _) => name == self.name && operation.outcome != Outcome::AlreadyExists,
+            Request::Remove(name) => name == self.name && operation.outcome != Outcome::DoesNotExist,
+            Request::Load(_) | Request::List => false,
+        };
+        let is_over = matches!(operation.outcome, Outcome::Stored | Outcome::Removed);
+        let end = operation.end + if is_over { Duration::ZERO } else { settle };
+        is_change && operation.begin <= self.end && end >= self.begin
+    }
+}
+
 /// Where all clients write down what happens to them.
 pub struct Recorder {
     start: Instant,
     operations: Mutex<Vec<Operation>>,
+    phantoms: Mutex<Vec<Phantom>>,
 }
 
 impl Recorder {
     /// The clock starts now.
     pub fn new() -> Self {
-        Self { start: Instant::now(), operations: Mutex::default() }
+        Self { start: Instant::now(), operations: Mutex::default(), phantoms: Mutex::default() }
     }
 
     /// Since the start of the run.
@@ -182,6 +212,16 @@ impl Recorder {
     /// Notes an operation that has ended.
     pub fn record(&self, operation: Operation) {
         self.operations.lock().push(operation);
+    }
+
+    /// Notes what may turn out to be a phantom.
+    pub fn suspect(&self, phantom: Phantom) {
+        self.phantoms.lock().push(phantom);
+    }
+
+    /// Takes what has been suspected since the last time.
+    pub fn take_suspected(&self) -> Vec<Phantom> {
+        std::mem::take(&mut self.phantoms.lock())
     }
 
     /// Takes what has been recorded since the last time.

@@ -92,11 +92,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "late-transfer-wins",
         breaks: "a transfer that a newer one has overtaken is kept all the same",
-        edits: &[(
-            "src/dstore/folder.rs",
-            "if !self.is_newest(&state) {",
-            "if state.newest.len() > usize::MAX / 2 {",
-        )],
+        edits: &[("src/dstore/folder.rs", "if !self.is_newest(&state) {", "if state.newest.len() > usize::MAX / 2 {")],
         options: &["--names", "3"],
         survives: Some("clients that stop in time hardly ever leave a transfer behind that a newer one could overtake"),
     },

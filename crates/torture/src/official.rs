@@ -99,14 +99,15 @@ impl Official {
         }
     }
 
-    /// LOAD, then RELOADs. (spec 4.3, 6.5)
-    pub fn load(&mut self, name: &FileName, manner: Manner) -> Outcome {
+    /// LOAD, then RELOADs; `see` is told of each offer as soon as it has come. (spec 4.3, 6.5)
+    pub fn load(&mut self, name: &FileName, manner: Manner, mut see: impl FnMut(&Address)) -> Outcome {
         let mut offers = Vec::new();
         loop {
             let (dstore, size) = match self.offer(name, &mut offers) {
                 Ok(offer) => offer,
                 Err(outcome) => return outcome,
             };
+            see(&dstore);
             if offers.len() > MOST_OFFERS {
                 self.connection = None;
                 return Outcome::Unknown { reason: format!("gives up after {MOST_OFFERS} offers") };

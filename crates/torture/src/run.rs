@@ -15,7 +15,7 @@ use stevedore::program::Failure;
 use crate::checker::Checker;
 use crate::cluster::{Cluster, PATIENCE, Settings};
 use crate::faults::{Faults, Tally};
-use crate::history::{Content, Name, Operation, Outcome, Recorder, Request};
+use crate::history::{Content, Name, Operation, Outcome, Phantom, Recorder, Request};
 use crate::official::Official;
 use crate::proxy::{Kind, Proxy, Weather};
 use crate::rng::Rng;
@@ -152,7 +152,7 @@ impl<'a> Run<'a> {
         let Settings { replicas, timeout, .. } = plan.settings;
         stage.watcher.start(&plan.settings.folder)?;
         let weather = Weather::new(Rng::new(plan.seed, 1));
-        let mut cluster = Cluster::start(plan.settings.clone(), &weather)?;
+        let mut cluster = Cluster::start(plan.settings.clone(), &weather, &stage.watcher)?;
         let mut faults = Faults::new(Rng::new(plan.seed, 2), replicas, plan.dstores, timeout, plan.flips_bits);
         for _ in 0..plan.dstores {
             faults.join(&mut cluster)?;
@@ -359,6 +359,15 @@ impl<'a> Run<'a> {
                     return wrong(format!("ERROR_NOT_ENOUGH_DSTORES with R Dstores or more\n  {operation}"));
                 }
                 _ => {}
+            }
+        }
+        for phantom in self.stage.recorder.take_suspected() {
+            if !operations.iter().any(|operation| phantom.is_explained_by(operation, self.plan.settle())) {
+                let Phantom { name, port, begin, end } = phantom;
+                let (begin, end, file) = (begin.as_secs_f64(), end.as_secs_f64(), file_name(name));
+                return wrong(format!(
+                    "{file} was offered from Dstore {port}, which had none\n  {begin:.4} to {end:.4} s: no copy, and nobody changed the file"
+                ));
             }
         }
         Ok(())

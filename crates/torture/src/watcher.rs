@@ -22,13 +22,15 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What the watcher knows and finds.
 #[derive(Default)]
 pub struct Watcher {
-    /// Held for one look into all folders: what is forgotten meanwhile might just have been read.
+    /// Held for one look into all folders: what is forgotten or no longer excused might just have been read.
     looking: Mutex<()>,
     /// What clients have stored, or tried to.
     stored: Mutex<HashMap<Name, HashSet<Content>>>,
     /// Folders in which copies were damaged on purpose.
     excused: Mutex<HashSet<PathBuf>>,
     found: Mutex<Option<String>>,
+    /// The folders of the living Dstores, by where their peers find them.
+    folders: Mutex<HashMap<u16, PathBuf>>,
     /// Files looked at.
     pub looks: AtomicU64,
 }
@@ -52,7 +54,26 @@ impl Watcher {
 
     /// The folders are as they should be again.
     pub fn excuse_nobody(&self) {
+        let _looking = self.looking.lock();
         self.excused.lock().clear();
+    }
+
+    /// A Dstore is found at this port.
+    pub fn opened(&self, port: u16, folder: &Path) {
+        self.folders.lock().insert(port, folder.to_owned());
+    }
+
+    /// It will be found there no more.
+    pub fn closed(&self, port: u16) {
+        self.folders.lock().remove(&port);
+    }
+
+    /// Those that have no copy of the file just now; nothing is said of those whose copies were damaged on purpose.
+    pub fn without_copy(&self, file: &str) -> HashSet<u16> {
+        let excused = self.excused.lock();
+        let folders = self.folders.lock();
+        let sound = folders.iter().filter(|(_, folder)| !excused.contains(*folder));
+        sound.filter(|(_, folder)| !folder.join(file).exists()).map(|(&port, _)| port).collect()
     }
 
     /// What should not be there.

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use stevedore::client::{Client, Error};
 use stevedore::protocol::FileName;
 
-use crate::history::{Content, Name, Operation, Outcome, Recorder, Request, fresh_bytes};
+use crate::history::{Content, Name, Operation, Outcome, Phantom, Recorder, Request, fresh_bytes};
 use crate::official::{Manner, Official};
 use crate::rng::Rng;
 use crate::watcher::Watcher;
@@ -131,7 +131,15 @@ fn operate(stage: &Stage, seat: Seat, kind: &mut Kind, rng: &mut Rng) {
         (Kind::Official(client), Request::Store(..)) => {
             client.store(&file, content.as_deref().unwrap_or_default(), manner)
         }
-        (Kind::Official(client), Request::Load(_)) => client.load(&file, manner),
+        (Kind::Official(client), Request::Load(_)) => {
+            let absent = stage.watcher.without_copy(&file);
+            client.load(&file, manner, |dstore| {
+                let port = dstore.socket().port();
+                if absent.contains(&port) && stage.watcher.without_copy(&file).contains(&port) {
+                    stage.recorder.suspect(Phantom { name, port, begin, end: stage.recorder.now() });
+                }
+            })
+        }
         (Kind::Official(client), Request::Remove(_)) => client.remove(&file),
         (Kind::Official(client), Request::List) => {
             client.list().map_or_else(|outcome| outcome, |names| listed(&names, stage.names))
