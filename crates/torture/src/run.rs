@@ -231,7 +231,6 @@ impl<'a> Run<'a> {
             return wrong(found);
         }
         healed?;
-        self.stage.watcher.excuse_nobody();
         self.faults.notice_joins(&self.cluster, &self.stage.recorder);
         thread::sleep((stopped + self.plan.settle()).saturating_duration_since(Instant::now()));
         let files = self.inspect(report)?;
@@ -239,7 +238,9 @@ impl<'a> Run<'a> {
         self.account(&operations, report)?;
         self.check(&operations)?;
         self.faults.forget_membership();
+        // With the dead their damaged copies go.
         self.cluster.bury()?;
+        self.stage.watcher.excuse_nobody();
         self.stage.watcher.forget_all_but(&files);
         Ok(())
     }
