@@ -178,6 +178,41 @@ fn a_folder_that_is_read_only_for_a_while_is_read_from_and_loses_later_what_was_
     assert_eq!(client.load_bytes("g").unwrap(), b"content");
 }
 
+#[test]
+fn a_rebalance_onto_a_read_only_folder_gives_files_their_copies_elsewhere() {
+    // spec 4.6.3, 7.17: it answers LIST like the others, and would get the copies that are missing
+    if !can_mount() {
+        return;
+    }
+    let mut system = System::start("", 2, 1000, 1);
+    for _ in 0..3 {
+        system.join("");
+    }
+    let mut client = system.client();
+    let files: Vec<_> = (0..9).map(|n| (format!("f{n}"), bytes(n, 10_000))).collect();
+    for (name, content) in &files {
+        client.store_bytes(name, content).unwrap();
+    }
+    let refuses = system.join(&small_disk(3).replace("&& exec", "&& mount -o remount,bind,ro 3 && exec"));
+    let lost = system.dstores.remove(0);
+    drop(lost);
+    let refusing = refuses - 1;
+    let folders =
+        [system.files_of(1), system.files_of(2), as_seen_by(&system.dstores[refusing], &system.files_of(refuses))];
+    let copies = |name: &str, content: &[u8]| {
+        folders.iter().filter(|folder| fs::read(folder.join(name)).is_ok_and(|copy| copy == content)).count()
+    };
+    eventually("two copies of each", || files.iter().all(|(name, content)| copies(name, content) == 2));
+    assert_eq!(names(&folders[2]), [""; 0]);
+    for (name, content) in &files {
+        assert_eq!(&client.load_bytes(name).unwrap(), content);
+    }
+    remount(&system.dstores[refusing], &system.files_of(refuses), "rw");
+    eventually("it gets its share", || folders.iter().all(|folder| names(folder).len() == 6));
+    assert!(files.iter().all(|(name, content)| copies(name, content) == 2));
+    system.serves();
+}
+
 fn remount(dstore: &Program, folder: &Path, how: &str) {
     let mut command = Command::new("nsenter");
     command.args(["--preserve-credentials", "--user", "--mount", "--target", &dstore.child.id().to_string()]);
