@@ -119,9 +119,10 @@ impl Check {
 
 /// A module's checks: category, clause, function, claim.
 macro_rules! checks {
-    ($role:ident $area:literal: $([$category:ident $spec:literal] $function:ident $claim:literal)*) => {
+    ($role:ident $area:literal: $($check:tt)*) => { $crate::checks::checks! { $role $area as checks: $($check)* } };
+    ($role:ident $area:literal as $name:ident: $([$category:ident $spec:literal] $function:ident $claim:literal)*) => {
         /// The checks of this module.
-        pub fn checks() -> Vec<$crate::checks::Check> {
+        pub fn $name() -> Vec<$crate::checks::Check> {
             vec![$($crate::checks::Check::new(
                 $crate::checks::Role::$role,
                 $area,
