@@ -47,7 +47,7 @@ pub struct Outcome {
 pub struct Trouble {
     /// What was expected, and what came.
     pub failure: Failure,
-    /// What was said until then.
+    /// What was said until then; exactly one is wrong.
     pub events: Vec<Event>,
     /// The last of what each program has printed.
     pub printed: Vec<(String, String)>,
@@ -90,4 +90,18 @@ fn run_one(plan: &Plan, check: &Arc<Check>) -> Outcome {
         verdict.err().map(|failure| Trouble { failure, events: stage.recorder.events(), printed: stage.printed() });
     let remarks = stage.take_down();
     Outcome { check: Arc::clone(check), took: start.elapsed(), remarks, trouble }
+}
+
+/// What was said. Checks look again and again at what may take a while, and only the last look counts.
+fn events(stage: &Stage, failure: &Failure) -> Vec<Event> {
+    let mut events = stage.recorder.events();
+    let wrong = events.iter().rposition(|event| event.is_wrong).filter(|_| failure.is_marked);
+    for (at, event) in events.iter_mut().enumerate() {
+        event.is_wrong = Some(at) == wrong;
+    }
+    if wrong.is_none() {
+        stage.recorder.missing("mark", "mark", &format!("expected {}; came {}", failure.expected, failure.came));
+        events.extend(stage.recorder.events().pop());
+    }
+    events
 }

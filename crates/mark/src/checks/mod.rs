@@ -153,6 +153,10 @@ mod tests {
         let ids: BTreeSet<_> = checks.iter().map(|check| &check.id).collect();
         assert_eq!(ids.len(), checks.len());
         for check in &checks {
+            // A whole section is a clause, too.
+            if spec.contains(&format!("\n## {} ", check.spec)) {
+                continue;
+            }
             let clause = check.spec.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
             let starts = ["**", "### ", "| "].map(|start| format!("\n{start}{clause} "));
             assert!(starts.iter().any(|start| spec.contains(start)), "{}: spec {}", check.id, check.spec);

@@ -88,7 +88,7 @@ impl Client {
         self.recorder.mark_wrong("controller", &self.name);
         let expected =
             if files.is_empty() { "`LIST`, with no file".into() } else { format!("`LIST {}`", files.join(" ")) };
-        Err(Failure::new(expected, format!("`LIST {}`", listed.join(" "))))
+        Err(Failure::new(expected, format!("`LIST {}`", listed.join(" "))).marked())
     }
 
     /// Asks to store, and is told R different ports. (spec 4.2)
@@ -119,7 +119,7 @@ impl Client {
 
     fn wrong(&self, expected: impl ToString, reply: &str) -> Failure {
         self.recorder.mark_wrong("controller", &self.name);
-        Failure::new(expected, format!("`{reply}`"))
+        Failure::new(expected, format!("`{reply}`")).marked()
     }
 
     /// A new connection to a Dstore, for one transfer. (spec 2.5)
@@ -171,7 +171,8 @@ impl Client {
             None => Ok(()),
             Some(difference) => {
                 self.recorder.mark_wrong(&dstore_name(port), &self.name);
-                Err(Failure::new(format!("{name} with the {} bytes that were stored", content.len()), difference))
+                Err(Failure::new(format!("{name} with the {} bytes that were stored", content.len()), difference)
+                    .marked())
             }
         }
     }

@@ -17,10 +17,10 @@ use super::client::Client;
 use super::failure::{Failure, Verdict, claim};
 use super::recorder::Recorder;
 use super::wire::{Heard, Sender, Wire};
-use super::{Setup, SharedProcess, Stage, dstore_name, wait_until};
+use super::{Setup, Stage, dstore_name, wait_until};
 
 /// How a scripted Dstore behaves. The default is the spec's.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Habits {
     /// What it does when it gets LIST.
     pub list: OnList,
@@ -31,19 +31,17 @@ pub struct Habits {
 }
 
 /// What a scripted Dstore does when it gets LIST.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnList {
     /// Lists what it has.
     #[default]
     Truth,
     /// Lists nothing, ever, or until the check does.
     Silence,
-    /// Lists these.
-    These(Vec<String>),
 }
 
 /// What a scripted Dstore does when it gets REMOVE.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnRemove {
     /// Acknowledges, or says that it has no such file.
     #[default]
@@ -53,7 +51,7 @@ pub enum OnRemove {
 }
 
 /// What a scripted Dstore does when it gets REBALANCE.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnRebalance {
     /// Does what it is told, and reports.
     #[default]
@@ -161,7 +159,8 @@ impl FakeDstore {
         let heard = self.heard_since(start);
         let came = if heard.is_empty() { "nothing".into() } else { format!("`{}`", heard.join("`, `")) };
         let waited = self.patience.as_secs_f64();
-        Err(Failure::new(format!("{} gets `{beginning}`", self.shared.name), format!("{came}, for {waited:.0} s")))
+        Err(Failure::new(format!("{} gets `{beginning}`", self.shared.name), format!("{came}, for {waited:.0} s"))
+            .marked())
     }
 
     /// The same, without making much of it if nothing comes.
@@ -187,7 +186,8 @@ impl FakeDstore {
             None => Ok(()),
             Some(line) => {
                 self.shared.recorder.mark_wrong("controller", &self.shared.name);
-                Err(Failure::new(format!("no `{beginning}` to {}: {because}", self.shared.name), format!("`{line}`")))
+                Err(Failure::new(format!("no `{beginning}` to {}: {because}", self.shared.name), format!("`{line}`"))
+                    .marked())
             }
         }
     }
@@ -198,7 +198,7 @@ impl Shared {
     fn serve(&self, mut wire: Wire) {
         let sender = wire.sender();
         while let Heard::Line(line) = receive(&mut wire) {
-            let habits = self.habits.lock().clone();
+            let habits = *self.habits.lock();
             // What it does comes before what others may conclude from its having heard.
             let answer = self.answer(&line, &habits);
             {
@@ -223,10 +223,9 @@ impl Shared {
             }
         };
         match message {
-            Message::List { names } if names.is_empty() => match &habits.list {
+            Message::List { names } if names.is_empty() => match habits.list {
                 OnList::Truth => Some(listing(self.world.lock().files.get(&self.port).unwrap_or(&BTreeSet::new()))),
                 OnList::Silence => None,
-                OnList::These(names) => Some(listing(names)),
             },
             Message::Remove { name } => {
                 if habits.remove == OnRemove::Silence {
@@ -300,8 +299,6 @@ pub struct ControllerScene {
     pub port: u16,
     /// Those that have joined, in order, also those that have left.
     pub dstores: Vec<FakeDstore>,
-    /// The Controller's process.
-    pub process: SharedProcess,
     setup: Setup,
     world: Arc<Mutex<World>>,
     recorder: Recorder,
@@ -312,11 +309,10 @@ pub struct ControllerScene {
 impl Stage {
     /// Starts the Controller and lets the Dstores join.
     pub fn controller(&mut self, setup: Setup) -> Result<ControllerScene, Failure> {
-        let (process, port) = self.start_controller(setup)?;
+        let (_, port) = self.start_controller(setup)?;
         let mut scene = ControllerScene {
             port,
             dstores: Vec::new(),
-            process,
             setup,
             world: Arc::default(),
             recorder: self.recorder.clone(),
@@ -407,7 +403,7 @@ impl ControllerScene {
             Some(came) => Err(probe.wrong(expected, &came)),
             None => {
                 self.recorder.mark_wrong("controller", "mark");
-                Err(Failure::new(expected, "ERROR_NOT_ENOUGH_DSTORES"))
+                Err(Failure::new(expected, "ERROR_NOT_ENOUGH_DSTORES").marked())
             }
         }
     }

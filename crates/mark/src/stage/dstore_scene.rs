@@ -60,7 +60,9 @@ impl Stage {
             let mut process = process.lock();
             let printed = last_lines(&process.printed());
             let end = process.end().map_or("it has not".into(), |end| format!("it has ended ({end})"));
-            return Err(Failure::new("the Dstore connects to the Controller", format!("{end}; it printed: {printed}")));
+            return Err(
+                Failure::new("the Dstore connects to the Controller", format!("{end}; it printed: {printed}")).marked()
+            );
         };
         let mut controller = Wire::over(stream, "controller", &name, &self.recorder);
         controller.expect(&format!("JOIN {port}"), self.patience)?;
@@ -118,7 +120,7 @@ impl DstoreScene {
             return Ok(());
         }
         self.recorder.mark_wrong(&dstore_name(self.port), "controller");
-        Err(Failure::new(format!("`LIST {}`", files.join(" ")), format!("`LIST {}`", listed.join(" "))))
+        Err(Failure::new(format!("`LIST {}`", files.join(" ")), format!("`LIST {}`", listed.join(" "))).marked())
     }
 
     /// A client stores a file, acknowledgement to the Controller included. (spec 4.2)
@@ -144,7 +146,7 @@ impl DstoreScene {
             None => Ok(()),
             Some(difference) => {
                 self.recorder.mark_wrong(&dstore_name(self.port), "client");
-                Err(Failure::new(format!("{name} with its {} bytes", content.len()), difference))
+                Err(Failure::new(format!("{name} with its {} bytes", content.len()), difference).marked())
             }
         }
     }
@@ -213,7 +215,7 @@ impl FakePeer {
             Some(stream) => Ok(Wire::over(stream, &name, &self.from, &self.recorder)),
             None => {
                 self.recorder.missing(&self.from, &name, "REBALANCE_STORE: missing");
-                Err(Failure::new(format!("a connection to {name}, to send the file"), "none"))
+                Err(Failure::new(format!("a connection to {name}, to send the file"), "none").marked())
             }
         }
     }
@@ -226,7 +228,7 @@ impl FakePeer {
         let came = wire.receive_content(content.len(), self.patience);
         if let Some(difference) = super::difference(content, &came) {
             self.recorder.mark_wrong(&self.from, &dstore_name(self.port));
-            return Err(Failure::new(format!("{name} with its {} bytes", content.len()), difference));
+            return Err(Failure::new(format!("{name} with its {} bytes", content.len()), difference).marked());
         }
         Ok(())
     }

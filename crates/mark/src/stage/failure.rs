@@ -7,6 +7,8 @@ pub struct Failure {
     pub expected: String,
     /// What came instead.
     pub came: String,
+    /// Whether the last arrow that the recorder has marked is what it is about.
+    pub is_marked: bool,
 }
 
 /// What a check comes to.
@@ -15,7 +17,12 @@ pub type Verdict = Result<(), Failure>;
 impl Failure {
     /// Both in words that follow a colon.
     pub fn new(expected: impl ToString, came: impl ToString) -> Self {
-        Self { expected: expected.to_string(), came: came.to_string() }
+        Self { expected: expected.to_string(), came: came.to_string(), is_marked: false }
+    }
+
+    /// The last arrow that the recorder has marked is what it is about.
+    pub fn marked(self) -> Self {
+        Self { is_marked: true, ..self }
     }
 }
 

@@ -203,7 +203,7 @@ impl Stage {
             None => format!("it does not, after {} s", START.as_secs()),
         };
         self.recorder.missing(name, name, "does not listen");
-        Err(Failure::new(format!("the {name} starts and listens on port {port}"), came))
+        Err(Failure::new(format!("the {name} starts and listens on port {port}"), came).marked())
     }
 
     /// What each program has printed last, for the report.

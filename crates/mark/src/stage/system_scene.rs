@@ -67,6 +67,24 @@ impl Stage {
         Ok(scene)
     }
 
+    /// Kills everything, and starts it again: the Dstores with the same ports and folders.
+    pub fn restart(&mut self, scene: &mut SystemScene) -> Verdict {
+        for process in scene.dstores.iter().map(|dstore| &dstore.process).chain([&scene.process]) {
+            process.lock().kill();
+        }
+        self.recorder.note("controller", "controller", "all are killed, and started again");
+        let old = std::mem::take(&mut scene.dstores);
+        (scene.process, scene.port) = self.start_controller(scene.setup)?;
+        for dstore in old {
+            let relay = Relay::start(&dstore_name(dstore.port), scene.port, &self.recorder)?;
+            let folder = format!("{}{}", super::FOLDER, dstore.port);
+            let process = self.start_dstore(dstore.port, relay.port, scene.setup.timeout, &folder)?;
+            let folder = dstore.folder.clone();
+            scene.dstores.push(RealDstore { port: dstore.port, process, folder, relay, is_dead: false });
+        }
+        scene.settle()
+    }
+
     /// Starts one more Dstore; does not wait for what comes of it.
     pub fn add_dstore(&mut self, scene: &mut SystemScene) -> Verdict {
         let port = self.port();
@@ -106,7 +124,7 @@ impl SystemScene {
                 None => "nothing".into(),
             };
             self.recorder.missing(&name, "controller", "JOIN: missing");
-            return Err(Failure::new(format!("`JOIN {}`", dstore.port), came));
+            return Err(Failure::new(format!("`JOIN {}`", dstore.port), came).marked());
         }
         let deadline = Instant::now() + Duration::from_millis(1_500);
         for dstore in self.living() {

@@ -69,7 +69,7 @@ impl Wire {
     pub fn connect(me: &str, them: &str, port: u16, recorder: &Recorder) -> Result<Self, Failure> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).map_err(|error| {
-            recorder.missing(them, me, &format!("does not accept a connection: {error}"));
+            recorder.note(them, me, &format!("does not accept a connection: {error}"));
             Failure::new(format!("{them} accepts connections on port {port}"), error)
         })?;
         Ok(Self::over(stream, me, them, recorder))
@@ -88,11 +88,6 @@ impl Wire {
             them: them.into(),
             recorder: recorder.clone(),
         }
-    }
-
-    /// The other side's name, once it is known.
-    pub fn rename_peer(&mut self, them: &str) {
-        self.them = them.into();
     }
 
     /// The port of our own end.
@@ -250,7 +245,7 @@ impl Wire {
             }
             _ => self.recorder.mark_wrong(&self.them, &self.me),
         }
-        Failure::new(expected, came.text())
+        Failure::new(expected, came.text()).marked()
     }
 }
 

@@ -176,7 +176,7 @@ fn a_dstore_that_does_not_read_holds_up_nobody(stage: &mut Stage) -> Verdict {
     dead.behave(Habits { remove: OnRemove::Silence, ..Habits::default() });
     let mut waiting = Vec::new();
     for (name, holders) in &stored {
-        let mut other = scene.client()?;
+        let other = scene.client()?;
         if holders.contains(&dead.port) {
             other.send(&format!("REMOVE {name}"));
             waiting.push(other);
