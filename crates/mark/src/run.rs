@@ -86,8 +86,10 @@ fn run_one(plan: &Plan, check: &Arc<Check>) -> Outcome {
     let mut stage = Stage::new(&plan.submission, folder, plan.keeps_folders, plan.seed, plan.patience);
     let played = catch_unwind(AssertUnwindSafe(|| (check.play)(&mut stage)));
     let verdict = played.unwrap_or_else(|_| Err(Failure::new("mark itself does not fail", "it panicked; see above")));
-    let trouble =
-        verdict.err().map(|failure| Trouble { failure, events: stage.recorder.events(), printed: stage.printed() });
+    let trouble = verdict.err().map(|failure| {
+        let events = events(&stage, &failure);
+        Trouble { failure, events, printed: stage.printed() }
+    });
     let remarks = stage.take_down();
     Outcome { check: Arc::clone(check), took: start.elapsed(), remarks, trouble }
 }

@@ -184,7 +184,7 @@ fn a_short_copy_is_no_file(stage: &mut Stage) -> Verdict {
 }
 
 fn a_copy_together_with_its_line(stage: &mut Stage) -> Verdict {
-    let mut scene = stage.dstore(NO_TIMEOUT)?;
+    let scene = stage.dstore(NO_TIMEOUT)?;
     let mut sender = scene.connect_as("another dstore")?;
     sender.send_raw(b"REBALANCE_STORE a 6\nhe\nllo");
     sender.expect("ACK", stage.patience)?;
