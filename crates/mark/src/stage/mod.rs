@@ -194,7 +194,7 @@ impl Stage {
             let end = process.lock().end();
             match end {
                 Some(end) => Some(Err(end)),
-                None => ports::listeners().contains(&port).then_some(Ok(())),
+                None => ports::is_listened_to(port).then_some(Ok(())),
             }
         });
         let came = match listens {
@@ -249,7 +249,7 @@ fn guard(cast: &Arc<Cast>, run: &str, folder: &Path) {
     let (cast, run, folder) = (Arc::clone(cast), run.to_owned(), folder.to_owned());
     thread::spawn(move || {
         while !cast.is_over.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(250));
+            thread::sleep(Duration::from_millis(500));
             let sessions: Vec<u32> = cast.processes.lock().iter().map(|(_, process)| process.lock().id()).collect();
             let (processes, memory) = process::usage(&run, &sessions);
             let broken = if processes > PROCESS_LIMIT {
