@@ -1,5 +1,8 @@
 //! Who is a Dstore, from when on, and until when. (spec 1.5, 3.3, 4.1)
 
+use std::thread;
+use std::time::Duration;
+
 use super::super::checks;
 use crate::stage::failure::{Verdict, claim};
 use crate::stage::{SHORT, Setup, Stage, wait_until};
@@ -105,18 +108,20 @@ fn a_dstore_that_joins_later_gets_files(stage: &mut Stage) -> Verdict {
 }
 
 fn a_join_in_pieces(stage: &mut Stage) -> Verdict {
-    let scene = stage.controller(Setup::new(1, 0))?;
+    // This Dstore lists nothing, so the rebalance ends with the timeout.
+    let scene = stage.controller(Setup::new(1, 0).timeout(SHORT))?;
     let dstore = scene.connect("dstore 9")?;
     for piece in ["JO", "IN ", "9", "\r", "\n"] {
         dstore.send_raw(piece.as_bytes());
-        std::thread::sleep(std::time::Duration::from_millis(20)); // so that it is several packets
+        thread::sleep(Duration::from_millis(20)); // so that it is several packets
     }
     let mut client = scene.client()?;
-    let joined = wait_until(stage.patience, || {
-        client.send("STORE a 5");
-        client.reply().map_or(Some(()), |reply| (reply != "ERROR_NOT_ENOUGH_DSTORES").then_some(()))
+    let mut reply = String::new();
+    wait_until(stage.patience, || {
+        reply = client.ask("STORE a 5").unwrap_or_else(|failure| failure.came);
+        (reply != "ERROR_NOT_ENOUGH_DSTORES").then_some(())
     });
-    claim(joined.is_some(), "the Dstore is a member", "ERROR_NOT_ENOUGH_DSTORES")
+    claim(reply == "STORE_TO 9", "`STORE_TO 9`", format!("`{reply}`"))
 }
 
 fn a_second_join_with_the_same_port(stage: &mut Stage) -> Verdict {

@@ -4,10 +4,12 @@
 //! by where the files come to be.
 
 use std::collections::BTreeSet;
+use std::thread;
 use std::time::Duration;
 
 use super::super::checks;
-use crate::stage::controller_scene::{ControllerScene, Habits, OnList, OnRebalance};
+use crate::stage::client::Client;
+use crate::stage::controller_scene::{ControllerScene, Habits, OnList, OnRebalance, OnRemove};
 use crate::stage::failure::{Verdict, claim};
 use crate::stage::{QUIET, SHORT, Setup, Stage, wait_until};
 
@@ -156,7 +158,6 @@ fn an_unknown_file_is_removed(stage: &mut Stage) -> Verdict {
 }
 
 fn an_unfinished_remove_is_finished(stage: &mut Stage) -> Verdict {
-    use crate::stage::controller_scene::OnRemove;
     let mut scene = stage.controller(Setup::new(2, 2).timeout(SHORT))?;
     let mut client = scene.client()?;
     scene.store(&mut client, "unwanted", 10)?;
@@ -247,7 +248,7 @@ fn joins_wait(stage: &mut Stage) -> Verdict {
     scene.join()?;
     scene.dstores[0].wait_for("LIST", start)?;
     let third = scene.join()?;
-    std::thread::sleep(QUIET);
+    thread::sleep(QUIET);
     let because = "it joined while a rebalance was under way";
     scene.dstores[third].expect_not_heard("REBALANCE", 0, because)?;
     scene.dstores[0].behave(Habits::default());
@@ -262,7 +263,7 @@ fn pending_stores_come_first(stage: &mut Stage) -> Verdict {
     client.begin_store("slow", 10, 1)?;
     let start = scene.dstores[0].now();
     let new = scene.join()?;
-    std::thread::sleep(QUIET);
+    thread::sleep(QUIET);
     scene.dstores[0].expect_not_heard("LIST", start, "a STORE is in progress")?;
     scene.dstores[0].acknowledge_store("slow");
     client.expect("STORE_COMPLETE")?;
@@ -272,7 +273,6 @@ fn pending_stores_come_first(stage: &mut Stage) -> Verdict {
 }
 
 fn pending_removes_come_first(stage: &mut Stage) -> Verdict {
-    use crate::stage::controller_scene::OnRemove;
     let mut scene = stage.controller(Setup::new(1, 1))?;
     let mut client = scene.client()?;
     scene.store(&mut client, "a", 10)?;
@@ -281,7 +281,7 @@ fn pending_removes_come_first(stage: &mut Stage) -> Verdict {
     scene.dstores[0].wait_for("REMOVE a", 0)?;
     let start = scene.dstores[0].now();
     scene.join()?;
-    std::thread::sleep(QUIET);
+    thread::sleep(QUIET);
     scene.dstores[0].expect_not_heard("LIST", start, "a REMOVE is in progress")?;
     scene.dstores[0].loses("a");
     scene.dstores[0].send("REMOVE_ACK a");
@@ -363,26 +363,21 @@ fn several_files_to_several_dstores(stage: &mut Stage) -> Verdict {
 
 fn clients_go_on_during_joins(stage: &mut Stage) -> Verdict {
     let mut scene = stage.controller(Setup::new(2, 2))?;
-    let clients: Result<Vec<_>, _> = (0..10).map(|_| scene.client()).collect();
-    let mut clients = clients?;
     for round in 0..5 {
         if round < 3 {
             scene.join()?;
         }
-        for (number, client) in clients.iter().enumerate() {
-            client.send(&format!("STORE file{number}-{round} 10"));
-        }
-        for (number, client) in clients.iter_mut().enumerate() {
-            let reply = client.reply()?;
-            for port in client.store_to(&reply, 2)? {
-                scene.dstore(port)?.acknowledge_store(&format!("file{number}-{round}"));
-            }
-        }
-        for client in &mut clients {
-            client.expect("STORE_COMPLETE")?;
-        }
+        let clients = (0..10).map(|_| scene.client()).collect::<Result<Vec<_>, _>>()?;
+        thread::scope(|scope| {
+            let scene = &scene;
+            let store = |(number, mut client): (usize, Client)| {
+                scope.spawn(move || scene.store(&mut client, &format!("file{number}-{round}"), 10).map(|_| ()))
+            };
+            let storing: Vec<_> = clients.into_iter().enumerate().map(store).collect();
+            storing.into_iter().try_for_each(|thread| thread.join().expect("no panic in a client"))
+        })?;
     }
-    let listed = clients[0].list()?;
+    let listed = scene.client()?.list()?;
     claim(listed.len() == 50, "`LIST` with 50 files", format!("{} files", listed.len()))?;
     // All the joins are served in the end.
     scene.join()?;
