@@ -64,6 +64,9 @@ struct Arguments {
     /// write the results as a JUnit file
     #[argh(option, arg_name = "file")]
     junit: Option<PathBuf>,
+    /// write the results as one web page, with a sequence diagram of each failure
+    #[argh(option, arg_name = "file")]
+    html: Option<PathBuf>,
     /// leave the folders in which the programs ran, and say where they are
     #[argh(switch)]
     keep_folders: bool,
@@ -136,6 +139,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     write(&arguments.json, &|| report::json::text(&plan, &outcomes, &marks))?;
     write(&arguments.junit, &|| report::junit::text(&outcomes))?;
+    write(&arguments.html, &|| report::html::text(&plan, &outcomes, &marks))?;
     match outcomes.iter().any(|outcome| !outcome.passes() && scheme.counts(outcome)) {
         true => Err(Failure::new("")), // told already
         false => Ok(()),

@@ -1,5 +1,7 @@
 //! What becomes of the outcomes: a table on the terminal, and files for a pipeline.
 
+pub mod diagram;
+pub mod html;
 pub mod json;
 pub mod junit;
 pub mod terminal;

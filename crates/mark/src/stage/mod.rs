@@ -249,9 +249,9 @@ fn guard(cast: &Arc<Cast>, run: &str, folder: &Path) {
     let (cast, run, folder) = (Arc::clone(cast), run.to_owned(), folder.to_owned());
     thread::spawn(move || {
         while !cast.is_over.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(500));
+            thread::sleep(Duration::from_secs(1));
             let sessions: Vec<u32> = cast.processes.lock().iter().map(|(_, process)| process.lock().id()).collect();
-            let (processes, memory) = process::usage(&run, &sessions);
+            let (processes, memory) = process::usage(&sessions);
             let broken = if processes > PROCESS_LIMIT {
                 format!("it had {processes} processes, more than {PROCESS_LIMIT}, and was killed")
             } else if memory > MEMORY_LIMIT {

@@ -161,9 +161,8 @@ struct Seen {
     resident_pages: u64,
 }
 
-/// The processes of a run: those with its mark, and those of its sessions.
-fn members(run: &str, sessions: &[u32]) -> BTreeMap<u32, Seen> {
-    let mark = format!("{MARK}={run}\0");
+/// The processes of some sessions, and whatever else carries `mark` in its environment.
+fn members(sessions: &[u32], mark: Option<&[u8]>) -> BTreeMap<u32, Seen> {
     let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter_map(|pid| {
@@ -171,7 +170,7 @@ fn members(run: &str, sessions: &[u32]) -> BTreeMap<u32, Seen> {
         // The name, in parentheses, may hold anything.
         let words: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let (state, group, session) = (words.first()?, words.get(2)?.parse().ok()?, words.get(3)?.parse().ok()?);
-        let is_ours = sessions.contains(&session) || has_mark(pid, mark.as_bytes());
+        let is_ours = sessions.contains(&session) || mark.is_some_and(|mark| has_mark(pid, mark));
         let resident_pages = words.get(21).and_then(|pages| pages.parse().ok()).unwrap_or(0);
         is_ours.then_some((pid, Seen { group, is_dead: matches!(*state, "Z" | "X"), resident_pages }))
     })
@@ -183,19 +182,21 @@ fn has_mark(pid: u32, mark: &[u8]) -> bool {
     environment.windows(mark.len()).any(|window| window == mark)
 }
 
-/// How many processes a run has, and how many bytes of memory they use.
-pub fn usage(run: &str, sessions: &[u32]) -> (usize, u64) {
-    let members = members(run, sessions);
+/// How many processes these sessions have, and how many bytes of memory they use.
+pub fn usage(sessions: &[u32]) -> (usize, u64) {
+    let members = members(sessions, None);
     (members.len(), members.values().map(|seen| seen.resident_pages * 4096).sum())
 }
 
 /// Kills whatever is left of a run. Returns what had left its process group behind: its own children are
 /// a program's affair, but nothing may try to stay.
 pub fn sweep(run: &str, sessions: &[u32]) -> Vec<String> {
+    let mark = format!("{MARK}={run}\0");
     let mut strays = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let left: Vec<_> = members(run, sessions).into_iter().filter(|(_, seen)| !seen.is_dead).collect();
+        let left: Vec<_> =
+            members(sessions, Some(mark.as_bytes())).into_iter().filter(|(_, seen)| !seen.is_dead).collect();
         if left.is_empty() || Instant::now() > deadline {
             strays.extend(left.iter().map(|(pid, _)| format!("process {pid} cannot be killed")));
             return strays;
