@@ -1,5 +1,6 @@
 //! Marks anybody's Controller and Dstore against the spec. See `mark --help` and docs/marking.md.
 
+mod batch;
 mod checks;
 mod own;
 mod report;
@@ -76,6 +77,14 @@ struct Arguments {
     /// how many seconds to wait for an answer that is due (default 15)
     #[argh(option, from_str_fn(positive), default = "15")]
     patience: usize,
+    #[argh(subcommand)]
+    command: Option<OtherCommand>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum OtherCommand {
+    Batch(batch::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -95,6 +104,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
+    if let Some(OtherCommand::Batch(batch)) = &arguments.command {
+        return batch::run(batch);
+    }
     if arguments.print_scheme {
         print!("{}", scheme::PUBLISHED);
         return Ok(());

@@ -55,8 +55,9 @@ impl Scheme {
         let mark = |&category: &Category| {
             let checks = || outcomes.iter().filter(move |outcome| outcome.check.category == category);
             let weight = |outcome: &Outcome| self.weights.get(&outcome.check.id).copied().unwrap_or(1.0).max(0.0);
-            let all: f64 = checks().map(weight).sum();
-            let earned: f64 = checks().filter(|outcome| outcome.passes()).map(weight).sum();
+            // Not `sum`: of nothing it is -0.0.
+            let all = checks().map(weight).fold(0.0, |sum, weight| sum + weight);
+            let earned = checks().filter(|outcome| outcome.passes()).map(weight).fold(0.0, |sum, weight| sum + weight);
             let worth = self.marks.get(category.key()).copied().unwrap_or(0.0);
             let out_of = if all > 0.0 { worth } else { 0.0 };
             let marks = if all > 0.0 { worth * earned / all } else { 0.0 };

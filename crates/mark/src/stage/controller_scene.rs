@@ -388,7 +388,7 @@ impl ControllerScene {
         for dstore in &self.dstores {
             dstore.wait_within("LIST", 0, deadline.saturating_duration_since(Instant::now()));
         }
-        let mut probe = Wire::connect("mark", "controller", self.port, &self.recorder)?;
+        let mut probe = Wire::connect("first client", "controller", self.port, &self.recorder)?;
         let served = wait_until(self.patience, || {
             probe.send("LIST");
             match probe.receive(self.patience) {
@@ -402,7 +402,7 @@ impl ControllerScene {
             Some(Heard::Line(_)) => Ok(()),
             Some(came) => Err(probe.wrong(expected, &came)),
             None => {
-                self.recorder.mark_wrong("controller", "mark");
+                self.recorder.mark_wrong("controller", "first client");
                 Err(Failure::new(expected, "ERROR_NOT_ENOUGH_DSTORES").marked())
             }
         }

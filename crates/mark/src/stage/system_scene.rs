@@ -130,7 +130,7 @@ impl SystemScene {
         for dstore in self.living() {
             dstore.relay.wait_for("LIST", deadline);
         }
-        let mut probe = Wire::connect("mark", "controller", self.port, &self.recorder)?;
+        let mut probe = Wire::connect("first client", "controller", self.port, &self.recorder)?;
         let heard = wait_until(self.patience, || {
             probe.send("LIST");
             match probe.receive(self.patience) {
