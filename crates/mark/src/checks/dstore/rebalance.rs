@@ -1,6 +1,9 @@
 //! A Dstore's part in a rebalance: it sends, it removes, it reports, and it is sent to. (spec 4.6.4, 4.6.5)
 
+use std::thread;
+
 use super::super::checks;
+use crate::stage::dstore_scene::{DstoreScene, FakePeer};
 use crate::stage::failure::{Verdict, claim};
 use crate::stage::wire::Heard;
 use crate::stage::{NO_TIMEOUT, SHORT, Stage, content};
@@ -51,9 +54,7 @@ fn one_file_to_two_dstores(stage: &mut Stage) -> Verdict {
     scene.store("a", &bytes)?;
     let (one, two) = (scene.peer()?, scene.peer()?);
     scene.controller.send(&format!("REBALANCE 1 a 2 {} {} 0", one.port, two.port));
-    // In whatever order, or both at once: a connection that is not yet looked at waits.
-    one.expect_copy("a", &bytes)?;
-    two.expect_copy("a", &bytes)?;
+    expect_copies(&[(&one, "a", &bytes), (&two, "a", &bytes)])?;
     scene.expect("REBALANCE_COMPLETE")?;
     scene.expect_listed(&["a"])
 }
@@ -67,10 +68,18 @@ fn several_files(stage: &mut Stage) -> Verdict {
     let peers = files.iter().map(|_| scene.peer()).collect::<Result<Vec<_>, _>>()?;
     let sends: String = files.iter().zip(&peers).map(|((name, _), peer)| format!(" {name} 1 {}", peer.port)).collect();
     scene.controller.send(&format!("REBALANCE 6{sends} 0"));
-    for ((name, bytes), peer) in files.iter().zip(&peers) {
-        peer.expect_copy(name, bytes)?;
-    }
+    let copies = files.iter().zip(&peers).map(|((name, bytes), peer)| (peer, name.as_str(), bytes.as_slice()));
+    expect_copies(&copies.collect::<Vec<_>>())?;
     scene.expect("REBALANCE_COMPLETE")
+}
+
+/// Each Dstore gets its copy, in whatever order the sender goes about it.
+fn expect_copies(copies: &[(&FakePeer, &str, &[u8])]) -> Verdict {
+    thread::scope(|scope| {
+        let expect = |&(peer, name, bytes)| scope.spawn(move || FakePeer::expect_copy(peer, name, bytes));
+        let receiving: Vec<_> = copies.iter().map(expect).collect();
+        receiving.into_iter().try_for_each(|thread| thread.join().expect("no panic in a receiver"))
+    })
 }
 
 fn only_removes(stage: &mut Stage) -> Verdict {
@@ -104,9 +113,7 @@ fn the_specs_example(stage: &mut Stage) -> Verdict {
     let (p1, p2, p3) = (scene.peer()?, scene.peer()?, scene.peer()?);
     let order = format!("REBALANCE 2 f1 2 {} {} f2 1 {} 2 f2 f3", p1.port, p2.port, p3.port);
     scene.controller.send(&order);
-    p1.expect_copy("f1", &files[0].1)?;
-    p2.expect_copy("f1", &files[0].1)?;
-    p3.expect_copy("f2", &files[1].1)?;
+    expect_copies(&[(&p1, "f1", &files[0].1), (&p2, "f1", &files[0].1), (&p3, "f2", &files[1].1)])?;
     scene.expect("REBALANCE_COMPLETE")?;
     scene.expect_listed(&["f1"])?;
     scene.expect_folder(&[("f1", &files[0].1)])
@@ -206,7 +213,7 @@ fn one_rebalance_after_another(stage: &mut Stage) -> Verdict {
 }
 
 /// LIST goes on being answered; a report may come or not.
-fn expect_it_goes_on(scene: &mut crate::stage::dstore_scene::DstoreScene, stage: &Stage, files: &[&str]) -> Verdict {
+fn expect_it_goes_on(scene: &mut DstoreScene, stage: &Stage, files: &[&str]) -> Verdict {
     scene.controller.send("LIST");
     loop {
         match scene.controller.receive(stage.patience) {
