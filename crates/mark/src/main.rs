@@ -90,17 +90,14 @@ enum OtherCommand {
 fn main() -> ExitCode {
     // The hidden roles: `mark` starts itself as these.
     let words: Vec<String> = env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    let role: Option<(fn(&[String]) -> String, &[String])> = match words.split_first() {
-        Some((role, rest)) if role == "launch" => Some((stage::process::launch, rest)),
-        Some((role, rest)) if role == "own-controller" => Some((own::controller, rest)),
-        Some((role, rest)) if role == "own-dstore" => Some((own::dstore, rest)),
-        _ => None,
+    let reason = match words.split_first().map(|(role, rest)| (role.as_str(), rest)) {
+        Some(("launch", rest)) => stage::process::launch(rest),
+        Some(("own-controller", rest)) => own::controller(rest),
+        Some(("own-dstore", rest)) => own::dstore(rest),
+        _ => return stevedore::program::main("mark", run),
     };
-    if let Some((play, arguments)) = role {
-        eprintln!("{}", play(arguments));
-        return ExitCode::FAILURE;
-    }
-    stevedore::program::main("mark", run)
+    eprintln!("{reason}");
+    ExitCode::FAILURE
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -136,8 +133,12 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let terminal = Terminal::start(&plan, checks.len());
     let outcomes = run::run(&plan, checks, |outcome| terminal.tell(outcome));
+    let orphans = stage::process::sweep_orphans();
     let marks = scheme.mark(&outcomes);
     terminal.conclude(&outcomes, &marks);
+    for orphan in orphans {
+        println!("{orphan}, and was killed");
+    }
     if arguments.keep_folders {
         println!("the folders are below {}", folder.display());
     } else {

@@ -32,11 +32,11 @@ pub fn svg(events: &[Event]) -> String {
         let bottom = height - 12;
         let name = escape(actor);
         let (box_left, box_width) = (x - column / 2 + 12, column - 24);
-        let _ = write!(
+        let _ = writeln!(
             svg,
             "<line class=\"life\" x1=\"{x}\" y1=\"34\" x2=\"{x}\" y2=\"{bottom}\"/>\
              <rect class=\"actor {}\" x=\"{box_left}\" y=\"6\" width=\"{box_width}\" height=\"28\" rx=\"6\"/>\
-             <text class=\"name\" x=\"{x}\" y=\"25\">{name}</text>\n",
+             <text class=\"name\" x=\"{x}\" y=\"25\">{name}</text>",
             kind(actor),
         );
     }

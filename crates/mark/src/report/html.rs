@@ -90,23 +90,31 @@ fn trouble(outcome: &Outcome) -> String {
         check.spec,
         check.category.title(),
         seconds(outcome.took),
-        escape(&trouble.failure.expected),
-        escape(&trouble.failure.came),
+        words(&trouble.failure.expected),
+        words(&trouble.failure.came),
     );
     for remark in &outcome.remarks {
         let _ = writeln!(card, "<p class=\"remark\">{}</p>", escape(remark));
     }
     let _ = write!(card, "<div class=\"scroll\">\n{}</div>\n", diagram::svg(&trouble.events));
     let lines = escape(&transcript(&trouble.events).join("\n"));
-    let _ = write!(card, "<details><summary>Transcript</summary><pre>{lines}</pre></details>\n");
+    let _ = writeln!(card, "<details><summary>Transcript</summary><pre>{lines}</pre></details>");
     for (name, printed) in &trouble.printed {
         if !printed.trim().is_empty() {
             let (name, printed) = (escape(name), escape(last(printed)));
             let _ =
-                write!(card, "<details><summary>What {name} printed last</summary><pre>{printed}</pre></details>\n");
+                writeln!(card, "<details><summary>What {name} printed last</summary><pre>{printed}</pre></details>");
         }
     }
     card + "</article>\n"
+}
+
+/// Text in which what the protocol says stands between backticks.
+fn words(text: &str) -> String {
+    let pieces = text.split('`').enumerate();
+    pieces
+        .map(|(at, piece)| if at % 2 == 1 { format!("<code>{}</code>", escape(piece)) } else { escape(piece) })
+        .collect()
 }
 
 /// The last few thousand bytes of what was printed, from the start of a line.
