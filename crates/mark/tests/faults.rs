@@ -16,7 +16,7 @@ use std::thread;
 use serde_json::Value;
 
 /// How many faults are tried at a time.
-const AT_A_TIME: usize = 3;
+const AT_A_TIME: usize = 4;
 
 /// So many checks are named for each fault.
 const NAMED: usize = 4;

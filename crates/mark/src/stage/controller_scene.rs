@@ -81,7 +81,7 @@ pub struct FakeDstore {
     sender: Sender,
     patience: Duration,
     /// Keeps the port; nobody is to connect.
-    _listener: TcpListener,
+    listener: TcpListener,
 }
 
 struct Shared {
@@ -350,6 +350,16 @@ impl ControllerScene {
     /// One more Dstore joins, with habits and files.
     pub fn join_with(&mut self, habits: Habits, files: &[&str]) -> Result<usize, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| Failure::new("a free port", error))?;
+        self.join_at(listener, habits, files)
+    }
+
+    /// A Dstore that has left joins again, with the same port and nothing in its folder.
+    pub fn come_back(&mut self, dstore: usize) -> Result<usize, Failure> {
+        let listener = self.dstores[dstore].listener.try_clone().map_err(|error| Failure::new("its port", error))?;
+        self.join_at(listener, Habits::default(), &[])
+    }
+
+    fn join_at(&mut self, listener: TcpListener, habits: Habits, files: &[&str]) -> Result<usize, Failure> {
         let port = listener.local_addr().map_or(0, |address| address.port());
         let name = dstore_name(port);
         let wire = Wire::connect(&name, "controller", self.port, &self.recorder)?;
@@ -373,7 +383,7 @@ impl ControllerScene {
             let shared = Arc::clone(&shared);
             move || shared.serve(wire)
         });
-        self.dstores.push(FakeDstore { port, shared, sender, patience: self.patience, _listener: listener });
+        self.dstores.push(FakeDstore { port, shared, sender, patience: self.patience, listener });
         Ok(self.dstores.len() - 1)
     }
 
@@ -410,7 +420,8 @@ impl ControllerScene {
 
     /// The Dstore that listens on a port, which must be one of ours.
     pub fn dstore(&self, port: u16) -> Result<&FakeDstore, Failure> {
-        let found = self.dstores.iter().find(|dstore| dstore.port == port);
+        // The last one, if it has left and come back.
+        let found = self.dstores.iter().rfind(|dstore| dstore.port == port);
         found.ok_or_else(|| Failure::new("the port of a Dstore that has joined", port))
     }
 

@@ -106,8 +106,8 @@ impl Recorder {
     }
 
     fn push(&self, from: &str, to: &str, what: What, is_wrong: bool) {
-        let at = self.start.elapsed();
         let mut kept = self.kept.lock();
+        let at = self.start.elapsed();
         if kept.events.len() < KEPT_EVENTS || is_wrong {
             kept.events.push(Event { at, from: from.into(), to: to.into(), what, is_wrong });
         } else {

@@ -90,11 +90,6 @@ impl Wire {
         }
     }
 
-    /// The port of our own end.
-    pub fn local_port(&self) -> u16 {
-        self.stream.local_addr().map_or(0, |address| address.port())
-    }
-
     /// A sender for another thread.
     pub fn sender(&self) -> Sender {
         let stream = self.stream.try_clone().expect("a descriptor for a connection in use");

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use super::super::checks;
 use crate::stage::failure::{Verdict, claim};
-use crate::stage::{SHORT, Setup, Stage, wait_until};
+use crate::stage::{QUIET, SHORT, Setup, Stage, wait_until};
 
 checks! { Controller "join":
     [Sequential "3.3"] too_few_dstores_for_anything "With fewer than R Dstores, STORE, LOAD, REMOVE and LIST get ERROR_NOT_ENOUGH_DSTORES"
     [Sequential "1.5"] enough_dstores "Requests are served as soon as R Dstores have joined"
     [OneFailure "3.3"] too_few_again "When one of R Dstores leaves, requests get ERROR_NOT_ENOUGH_DSTORES again"
-    [OneFailure "3.3"] too_few_comes_before_the_files_state "ERROR_NOT_ENOUGH_DSTORES comes before whatever else is wrong with a request"
+    [OneFailure "3.3, 7.1"] too_few_comes_before_the_files_state "ERROR_NOT_ENOUGH_DSTORES comes before whatever else is wrong with a request"
     [OneFailure "4.1"] a_new_dstore_is_as_good "When a new Dstore joins after one has left, requests are served again"
     [Sequential "2.7"] idle_dstores_and_clients_stay "Neither a Dstore with no work nor a silent client is timed out"
     [Sequential "4.1"] a_dstore_that_joins_later_gets_files "A Dstore that joins a running system is used for stores"
+    [Sequential "4.1"] a_join_gets_no_answer "A JOIN is not answered"
+    [OneFailure "4.1"] a_dstore_comes_back "A Dstore that was killed and is started again on its port is a member like any other"
     [Robustness "2.1"] a_join_in_pieces "A JOIN may come in pieces, and end in \\r\\n"
     [Robustness "7.7"] a_second_join_with_the_same_port "A second JOIN with the port of a member harms nobody"
     [Robustness "2.6"] malformed_joins "A JOIN without a proper port is ignored"
@@ -105,6 +107,33 @@ fn a_dstore_that_joins_later_gets_files(stage: &mut Stage) -> Verdict {
         scene.store(&mut client, &format!("file{number}"), 5)?;
     }
     claim(scene.loads() == [2, 2], "two files of four on each of two Dstores", format!("{:?}", scene.loads()))
+}
+
+fn a_join_gets_no_answer(stage: &mut Stage) -> Verdict {
+    // One Dstore of two: there is no rebalance, so nothing at all is to be said to it.
+    let mut scene = stage.controller(Setup::new(2, 0))?;
+    scene.join()?;
+    thread::sleep(QUIET);
+    let heard = scene.dstores[0].heard_since(0);
+    claim(heard.is_empty(), "nothing to the Dstore", format!("`{}`", heard.join("`, `")))
+}
+
+fn a_dstore_comes_back(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.controller(Setup::new(2, 2))?;
+    let mut client = scene.client()?;
+    scene.dstores[0].leave();
+    wait_until(stage.patience, || {
+        client.ask("LIST").map_or(Some(()), |reply| (reply == "ERROR_NOT_ENOUGH_DSTORES").then_some(()))
+    });
+    scene.come_back(0)?;
+    let mut reply = String::new();
+    wait_until(stage.patience, || {
+        reply = client.ask("LIST").unwrap_or_else(|failure| failure.came);
+        (reply != "ERROR_NOT_ENOUGH_DSTORES").then_some(())
+    });
+    claim(reply == "LIST", "`LIST`: there are two Dstores again", format!("`{reply}`"))?;
+    scene.store(&mut client, "a", 5)?;
+    client.asks("REMOVE a", "REMOVE_COMPLETE")
 }
 
 fn a_join_in_pieces(stage: &mut Stage) -> Verdict {

@@ -16,17 +16,19 @@ use crate::stage::{QUIET, SHORT, Setup, Stage, wait_until};
 checks! { Controller "rebalance":
     [Spread "4.6"] a_join_starts_one "When a Dstore joins, every Dstore is asked for its LIST"
     [Spread "4.6"] the_period_starts_one "After rebalance_period seconds, every Dstore is asked for its LIST, again and again"
+    [Spread "4.6, 5"] the_period_is_in_seconds "The rebalance period is in seconds: with 100 there is none for a while"
     [Spread "4.6"] never_with_too_few_dstores "With fewer than R Dstores there is no rebalance"
     [Spread "4.6.3"] a_new_dstore_gets_its_share "After a join, every file is on R Dstores and each has between floor(RF/N) and ceil(RF/N)"
     [Spread "4.6.3"] two_joins_get_their_share "After two joins at once, replication and spread are right on all Dstores"
     [Spread "4.6.3"] a_loss_is_made_good "After a Dstore is lost and another joins, every file is on R Dstores again, evenly"
     [Spread "4.6.3"] the_period_makes_a_loss_good "After a Dstore is lost, the next periodic rebalance brings every file to R Dstores again"
     [Spread "4.6.3"] missing_copies_are_made "A file that one of its holders does not list is copied to a Dstore again"
+    [Spread "4.6.3"] surplus_copies_are_removed "A file that more than R Dstores list is brought down to R copies"
     [Spread "4.6.3"] an_uneven_spread_is_evened "Removals that leave the Dstores uneven are evened out by the next rebalance"
     [Spread "4.6.2"] an_unknown_file_is_removed "A listed file that is not in the index is removed from the Dstore"
     [Spread "4.6.2"] an_unfinished_remove_is_finished "A file whose removal has timed out is removed from the Dstores that list it"
     [Spread "4.6.2"] a_file_that_nobody_lists_is_dropped "A complete file that no Dstore lists is dropped from the index"
-    [Spread "4.6"] loads_follow_the_files "After a rebalance LOAD and RELOAD offer the Dstores that have the file now, and no other"
+    [Spread "4.6, 4.6.6"] loads_follow_the_files "After a rebalance LOAD and RELOAD offer the Dstores that have the file now, and no other"
     [Spread "4.6"] requests_wait "Requests during a rebalance wait, and are served afterwards"
     [Spread "4.6"] joins_wait "A JOIN during a rebalance waits, and starts the next one"
     [Spread "4.6"] pending_stores_come_first "A rebalance waits for a STORE that is in progress"
@@ -75,6 +77,15 @@ fn the_period_starts_one(stage: &mut Stage) -> Verdict {
         }
     }
     Ok(())
+}
+
+fn the_period_is_in_seconds(stage: &mut Stage) -> Verdict {
+    let scene = stage.controller(Setup::new(2, 2).period(100))?;
+    let start = scene.dstores[0].now();
+    thread::sleep(Duration::from_secs(1));
+    // Two joins may have started two, one of them a little late.
+    let lists = scene.dstores[0].heard_since(start).iter().filter(|line| *line == "LIST").count();
+    claim(lists <= 2, "no LIST within a second: the period is 100 s", format!("{lists}"))
 }
 
 fn never_with_too_few_dstores(stage: &mut Stage) -> Verdict {
@@ -129,6 +140,16 @@ fn missing_copies_are_made(stage: &mut Stage) -> Verdict {
     scene.dstore(holders[0])?.loses("a");
     scene.join()?;
     scene.expect_spread(3, LONG)
+}
+
+fn surplus_copies_are_removed(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.controller(Setup::new(2, 4))?;
+    store_files(&scene, 6)?;
+    for dstore in &scene.dstores {
+        dstore.gets("file0");
+    }
+    scene.join()?;
+    scene.expect_spread(6, LONG)
 }
 
 fn an_uneven_spread_is_evened(stage: &mut Stage) -> Verdict {

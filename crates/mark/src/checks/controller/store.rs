@@ -12,11 +12,14 @@ checks! { Controller "store":
     [Sequential "4.2"] acknowledgements_in_any_order "Acknowledgements count in whatever order they come"
     [Sequential "4.2"] another_files_acknowledgement_does_not_count "A STORE_ACK counts for the file that it names and no other"
     [Sequential "4.2"] too_few_acknowledgements_leave_nothing "With one acknowledgement missing at the timeout nothing is said and nothing is listed"
+    [Sequential "4.2, 5"] the_timeout_is_in_milliseconds "The timeout is in milliseconds: after 1000 of them a STORE without acknowledgements is over"
     [Sequential "6.6"] store_without_transfer_is_forgotten "A STORE that contacts no Dstore gets no reply, leaves no file, and the connection goes on"
     [Sequential "6.6"] store_of_nothing_without_transfer_is_forgotten "A STORE of 0 bytes needs its acknowledgements like any other"
     [Sequential "4.2"] a_forgotten_name_can_be_stored_again "After a STORE that timed out the name is free again"
     [Sequential "6.1"] no_late_reply "A STORE_ACK after the timeout brings no late STORE_COMPLETE"
     [Sequential "4.2"] sizes_are_remembered "LOAD_FROM tells the size that STORE announced, from 0 to 2147483647"
+    [Sequential "2.2"] names_are_kept_as_they_are "Names that differ in case only are different files, and are shown as they were given"
+    [Robustness "7.13"] sizes_beyond_32_bits "Sizes up to 2^63-1 are accepted and remembered"
     [Sequential "4.2"] one_after_another "A client stores many files on one connection"
     [Replication "4.2"] one_copy_evenly "With R = 1, N = 4, stores spread so that no Dstore has two files more than another"
     [Replication "4.2"] two_copies_evenly "With R = 2, N = 3, each Dstore has between floor(RF/N) and ceil(RF/N) of F files at any time"
@@ -76,6 +79,18 @@ fn too_few_acknowledgements_leave_nothing(stage: &mut Stage) -> Verdict {
     scene.dstore(ports[0])?.acknowledge_store("notes.txt");
     // One reply per request: this is LIST's, or a STORE_COMPLETE that should not be.
     client.expect_listed(&[])
+}
+
+fn the_timeout_is_in_milliseconds(stage: &mut Stage) -> Verdict {
+    let scene = stage.controller(Setup::new(1, 1).timeout(SHORT))?;
+    scene.client()?.begin_store("a", 5, 1)?;
+    // The name is free again once the timeout is over.
+    let mut client = scene.client()?;
+    let free = wait_until(stage.patience, || {
+        let reply = client.ask("STORE a 5");
+        (!matches!(&reply, Ok(reply) if reply == "ERROR_FILE_ALREADY_EXISTS")).then_some(())
+    });
+    claim(free.is_some(), "the STORE is over after 1000 ms", format!("it goes on for {:?}", stage.patience))
 }
 
 fn store_without_transfer_is_forgotten(stage: &mut Stage) -> Verdict {
@@ -138,6 +153,26 @@ fn sizes_are_remembered(stage: &mut Stage) -> Verdict {
         let ports = scene.store(&mut client, &name, size)?;
         let port = client.load_from(&format!("LOAD {name}"), size)?;
         claim(ports == [port], format!("LOAD_FROM {}", ports[0]), port)?;
+    }
+    Ok(())
+}
+
+fn names_are_kept_as_they_are(stage: &mut Stage) -> Verdict {
+    let scene = stage.controller(Setup::new(1, 1))?;
+    let mut client = scene.client()?;
+    scene.store(&mut client, "Notes.TXT", 5)?;
+    scene.store(&mut client, "notes.txt", 6)?;
+    client.expect_listed(&["Notes.TXT", "notes.txt"])?;
+    client.load_from("LOAD Notes.TXT", 5).map(|_| ())
+}
+
+fn sizes_beyond_32_bits(stage: &mut Stage) -> Verdict {
+    let scene = stage.controller(Setup::new(1, 1))?;
+    let mut client = scene.client()?;
+    for size in [2_147_483_648, 5_000_000_000, i64::MAX as usize] {
+        let name = format!("file-of-{size}");
+        scene.store(&mut client, &name, size)?;
+        client.load_from(&format!("LOAD {name}"), size)?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ checks! { Dstore "list":
     [Sequential "4.6.1"] nothing_at_first "With no files, LIST is answered by LIST alone"
     [Sequential "4.6.1"] what_is_stored "LIST is answered by LIST and all files that are stored"
     [Sequential "4.6.1"] whole_files_only "A file that is being stored is not listed"
+    [Robustness "4.6.1"] unusual_names "Files whose names begin with a dot, or hold unusual characters, are listed like any other"
     [Sequential "4.6.1"] a_hundred_files "LIST shows a hundred files on one line"
 }
 
@@ -35,6 +36,16 @@ fn whole_files_only(stage: &mut Stage) -> Verdict {
     client.send_content(b"56789");
     scene.expect("STORE_ACK half")?;
     scene.expect_listed(&["half", "whole"])
+}
+
+fn unusual_names(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.dstore(NO_TIMEOUT)?;
+    let names = [".hidden", "a.b.c", "100%", "it's", "a+b=c", "~", "-rf"];
+    for name in names {
+        scene.store(name, b"hello")?;
+    }
+    scene.expect_listed(&names)?;
+    names.iter().try_for_each(|name| scene.expect_content(name, b"hello"))
 }
 
 fn a_hundred_files(stage: &mut Stage) -> Verdict {

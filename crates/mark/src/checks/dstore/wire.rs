@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use super::super::checks;
 use crate::stage::failure::{Verdict, claim};
-use crate::stage::{NO_TIMEOUT, Stage};
+use crate::stage::{NO_TIMEOUT, QUIET, SHORT, Stage};
 
 checks! { Dstore "wire":
     [Sequential "2.6"] nonsense_from_the_controller "Malformed lines from the Controller are ignored, and the connection goes on"
     [Sequential "2.6"] nonsense_from_a_client "Malformed lines from a client harm nobody"
+    [Robustness "2.6"] nonsense_before_a_transfer "Malformed lines on a transfer's connection get no answer, and a transfer may still follow"
+    [Robustness "7.13"] sizes_beyond_32_bits "A size beyond 32 bits is no malformed one"
+    [Robustness "5.2"] content_is_not_logged "Messages are logged, content never is"
     [Robustness "2.1"] carriage_returns "Lines may end in \\r\\n, and content after that begins at the right byte"
     [Robustness "2.1"] lines_in_pieces "A line may come in pieces"
     [Robustness "2.1"] names_in_other_scripts "Names are UTF-8"
@@ -37,6 +40,40 @@ fn nonsense_from_a_client(stage: &mut Stage) -> Verdict {
     scene.store("b", b"hello")?;
     scene.expect_listed(&["b"])?;
     scene.expect_content("b", b"hello")
+}
+
+fn nonsense_before_a_transfer(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.dstore(NO_TIMEOUT)?;
+    let mut client = scene.connect()?;
+    for line in ["NONSENSE", "STORE a", "LIST"] {
+        client.send(line);
+    }
+    client.expect_silence(QUIET, "malformed lines get no answer")?;
+    client.send("STORE a 5");
+    client.expect("ACK", stage.patience)?;
+    client.send_content(b"hello");
+    scene.expect("STORE_ACK a")
+}
+
+fn sizes_beyond_32_bits(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.dstore(SHORT)?;
+    let mut client = scene.connect()?;
+    client.send("STORE huge 5000000000");
+    client.expect("ACK", stage.patience)?;
+    client.send_content(b"the first bytes of many");
+    client.close();
+    scene.expect_silence("nearly all of the content is missing")?;
+    scene.expect_listed(&[])
+}
+
+fn content_is_not_logged(stage: &mut Stage) -> Verdict {
+    let secret = "a-secret-that-is-nobodys-business";
+    let mut scene = stage.dstore(NO_TIMEOUT)?;
+    scene.store("diary", secret.as_bytes())?;
+    scene.expect_content("diary", secret.as_bytes())?;
+    thread::sleep(QUIET); // for what it prints to arrive
+    let is_logged = scene.process.lock().printed().contains(secret);
+    claim(!is_logged, "no content in what it prints", "the content")
 }
 
 fn carriage_returns(stage: &mut Stage) -> Verdict {

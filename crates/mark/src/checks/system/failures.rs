@@ -147,21 +147,15 @@ fn two_failures_at_once(stage: &mut Stage) -> Verdict {
 
 fn stores_go_on_after_nr_failures(stage: &mut Stage) -> Verdict {
     let mut scene = stage.system(Setup::new(2, 4))?;
-    let mut client = scene.client()?;
+    let old = files(6);
+    let mut client = store_all(&scene, &old)?;
     scene.kill(0);
     scene.kill(3);
-    let left: Vec<u16> = scene.living().map(|dstore| dstore.port).collect();
-    // Until the Controller has noticed it may still send clients to the dead: such stores are let go.
-    let noticed = wait_until(stage.patience, || {
-        let mut probe = scene.client().ok()?;
-        let name = format!("probe{}", probe.wire().local_port());
-        let ports = probe.begin_store(&name, 5, 2).ok()?;
-        ports.iter().all(|port| left.contains(port)).then_some(())
-    });
-    claim(noticed.is_some(), format!("`STORE_TO` with the two that are left, {left:?}"), "others, still")?;
-    for (name, bytes) in &files(4) {
-        client.store(name, bytes, 2)?;
-        client.load(name, bytes)?;
+    wait_until_noticed(&scene, stage, &old, &[scene.dstores[0].port, scene.dstores[3].port])?;
+    for number in 0..4 {
+        let (name, bytes) = (format!("new{number}"), content(number + 50, 2_000));
+        client.store(&name, &bytes, 2)?;
+        client.load(&name, &bytes)?;
     }
     Ok(())
 }
