@@ -1,0 +1,29 @@
+//! A Controller among scripted Dstores.
+
+mod concurrency;
+mod join;
+mod list;
+mod load;
+mod rebalance;
+mod remove;
+mod states;
+mod store;
+mod wire;
+
+use super::Check;
+
+/// All of them.
+pub fn checks() -> Vec<Check> {
+    let modules = [
+        join::checks(),
+        states::checks(),
+        store::checks(),
+        load::checks(),
+        remove::checks(),
+        list::checks(),
+        wire::checks(),
+        concurrency::checks(),
+        rebalance::checks(),
+    ];
+    modules.into_iter().flatten().collect()
+}

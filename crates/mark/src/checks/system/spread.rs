@@ -1,0 +1,153 @@
+//! Rebalancing, for real: the files in the folders after failures and joins. (spec 4.6)
+
+use std::thread;
+use std::time::Duration;
+
+use super::super::checks;
+use crate::stage::failure::{Failure, Verdict};
+use crate::stage::system_scene::SystemScene;
+use crate::stage::{Setup, Stage, content};
+
+checks! { System "spread":
+    [Spread "4.6.3"] a_join_spreads_the_files "After a join, files are spread over all Dstores: R copies of each, floor(RF/N) to ceil(RF/N) on each, the bytes unharmed"
+    [Spread "4.6.3"] a_failure_and_a_join "After a failure and a join, every file has R copies again, evenly spread"
+    [Spread "4.6.3"] a_failure_and_the_period "After a failure, the next periodic rebalance restores R copies of every file, evenly spread"
+    [Spread "4.6.3"] two_failures_and_two_joins "After N - R failures and as many joins, every file has R copies again, evenly spread"
+    [Spread "4.6"] loads_after_a_rebalance "After a rebalance every file is still loaded, with its bytes"
+    [Spread "4.6"] files_go_on_after_a_rebalance "After a rebalance files are stored and removed as before"
+    [Spread "4.6"] clients_work_during_rebalances "Clients that store and load while Dstores join lose nothing"
+    [Spread "4.6"] large_files_move "Files of 5 MB are moved whole"
+    [Spread "5.1"] nothing_else_in_the_folders "After a rebalance the folders hold whole files of the system and nothing else"
+}
+
+/// How long a rebalance may take on a busy machine.
+const LONG: Duration = Duration::from_secs(40);
+
+type Files = Vec<(String, Vec<u8>)>;
+
+fn store(scene: &SystemScene, count: u64, size: usize) -> Result<Files, Failure> {
+    let files: Files = (0..count).map(|number| (format!("file{number}"), content(number + 1, size))).collect();
+    let mut client = scene.client()?;
+    for (name, bytes) in &files {
+        client.store(name, bytes, scene.setup.replicas)?;
+    }
+    Ok(files)
+}
+
+fn a_join_spreads_the_files(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.system(Setup::new(2, 2))?;
+    let files = store(&scene, 9, 3_000)?;
+    stage.add_dstore(&mut scene)?;
+    scene.expect_files(&files, true, LONG)
+}
+
+fn a_failure_and_a_join(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.system(Setup::new(2, 3))?;
+    let files = store(&scene, 9, 3_000)?;
+    scene.kill(0);
+    stage.add_dstore(&mut scene)?;
+    scene.expect_files(&files, true, LONG)
+}
+
+fn a_failure_and_the_period(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.system(Setup::new(2, 4).period(2))?;
+    let files = store(&scene, 9, 3_000)?;
+    scene.kill(3);
+    scene.expect_files(&files, true, LONG)
+}
+
+fn two_failures_and_two_joins(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.system(Setup::new(3, 5))?;
+    let files = store(&scene, 8, 3_000)?;
+    scene.kill(1);
+    scene.kill(4);
+    stage.add_dstore(&mut scene)?;
+    stage.add_dstore(&mut scene)?;
+    scene.expect_files(&files, true, LONG)
+}
+
+fn loads_after_a_rebalance(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.system(Setup::new(1, 2))?;
+    let files = store(&scene, 8, 3_000)?;
+    stage.add_dstore(&mut scene)?;
+    scene.expect_files(&files, true, LONG)?;
+    let mut client = scene.client()?;
+    client.expect_listed(&files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())?;
+    for (name, bytes) in &files {
+        // The first offer must be good: nothing has failed.
+        let port = client.load_from(&format!("LOAD {name}"), bytes.len())?;
+        let came = client.fetch_from(port, name, bytes.len())?;
+        crate::stage::failure::claim(
+            came == *bytes,
+            format!("{name} from {port}"),
+            format!("{} bytes, or others", came.len()),
+        )?;
+    }
+    Ok(())
+}
+
+fn files_go_on_after_a_rebalance(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.system(Setup::new(2, 3))?;
+    let mut files = store(&scene, 6, 3_000)?;
+    stage.add_dstore(&mut scene)?;
+    scene.expect_files(&files, true, LONG)?;
+    let mut client = scene.client()?;
+    for number in 0..3 {
+        let (name, _) = files.remove(0);
+        client.asks(&format!("REMOVE {name}"), "REMOVE_COMPLETE")?;
+        let new = (format!("new{number}"), content(number + 70, 2_000));
+        client.store(&new.0, &new.1, 2)?;
+        files.push(new);
+    }
+    scene.expect_files(&files, false, stage.patience)
+}
+
+fn clients_work_during_rebalances(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.system(Setup::new(2, 2).period(1))?;
+    let before = store(&scene, 6, 3_000)?;
+    let mut clients = (0..4).map(|_| scene.client()).collect::<Result<Vec<_>, _>>()?;
+    let mut files = before.clone();
+    let working: Vec<_> = clients
+        .drain(..)
+        .enumerate()
+        .map(|(number, mut client)| {
+            let before = before.clone();
+            thread::spawn(move || {
+                let mut stored = Files::new();
+                for file in 0..12 {
+                    let new = (format!("new{number}-{file}"), content(number as u64 * 100 + file, 2_000));
+                    client.store(&new.0, &new.1, 2)?;
+                    stored.push(new);
+                    let (name, bytes) = &before[file as usize % before.len()];
+                    client.load(name, bytes)?;
+                }
+                Ok::<Files, Failure>(stored)
+            })
+        })
+        .collect();
+    let joins = (0..2).try_for_each(|_| stage.add_dstore(&mut scene));
+    for thread in working {
+        files.extend(thread.join().expect("no panic in a client")?);
+    }
+    joins?;
+    scene.expect_files(&files, true, LONG)
+}
+
+fn large_files_move(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.system(Setup::new(1, 1))?;
+    let files = store(&scene, 4, 5_000_000)?;
+    stage.add_dstore(&mut scene)?;
+    scene.expect_files(&files, true, LONG)
+}
+
+fn nothing_else_in_the_folders(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.system(Setup::new(2, 3).period(2))?;
+    let mut files = store(&scene, 8, 3_000)?;
+    let mut client = scene.client()?;
+    for _ in 0..4 {
+        let (name, _) = files.remove(0);
+        client.asks(&format!("REMOVE {name}"), "REMOVE_COMPLETE")?;
+    }
+    stage.add_dstore(&mut scene)?;
+    scene.expect_files(&files, true, LONG)
+}

@@ -1,0 +1,183 @@
+//! Marks anybody's Controller and Dstore against the spec. See `mark --help` and docs/marking.md.
+
+mod batch;
+mod checks;
+mod own;
+mod report;
+mod run;
+mod scheme;
+mod stage;
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use argh::FromArgs;
+use stevedore::program::{Failure, positive};
+
+use checks::{Check, Role};
+use report::terminal::Terminal;
+use run::Plan;
+use scheme::Scheme;
+use stage::submission::Submission;
+
+/// Puts a Controller and a Dstore, in any language, through the whole spec, and says what works, what does not, and why.
+/// Without --controller and --dstore it marks our own.
+#[derive(FromArgs)]
+#[argh(
+    note = "A command's places are filled in: {{cport}} {{r}} {{timeout}} {{period}} for a Controller (milliseconds, seconds), \
+            {{port}} {{cport}} {{timeout}} {{folder}} for a Dstore. With one of the two commands, that role is marked, together with \
+            our own program in the other.",
+    example = "mark --controller 'java -cp sub Controller {{cport}} {{r}} {{timeout}} {{period}}' \\\n       \
+               --dstore 'java -cp sub Dstore {{port}} {{cport}} {{timeout}} {{folder}}'",
+    error_code(1, "a marked check fails"),
+    error_code(2, "the command line makes no sense")
+)]
+struct Arguments {
+    /// the Controller's command
+    #[argh(option, arg_name = "command")]
+    controller: Option<String>,
+    /// the Dstore's command
+    #[argh(option, arg_name = "command")]
+    dstore: Option<String>,
+    /// only checks whose id contains this; `*` stands for anything. Several may be given
+    #[argh(option, arg_name = "pattern")]
+    only: Vec<String>,
+    /// say which checks there are, and run none
+    #[argh(switch)]
+    list: bool,
+    /// how many checks to run at a time (default: twice the number of processors)
+    #[argh(option, from_str_fn(positive))]
+    jobs: Option<usize>,
+    /// the marking scheme, instead of the published one
+    #[argh(option, arg_name = "file")]
+    scheme: Option<String>,
+    /// print the published scheme, as a start for one's own
+    #[argh(switch)]
+    print_scheme: bool,
+    /// write the results as JSON
+    #[argh(option, arg_name = "file")]
+    json: Option<PathBuf>,
+    /// write the results as a JUnit file
+    #[argh(option, arg_name = "file")]
+    junit: Option<PathBuf>,
+    /// write the results as one web page, with a sequence diagram of each failure
+    #[argh(option, arg_name = "file")]
+    html: Option<PathBuf>,
+    /// leave the folders in which the programs ran, and say where they are
+    #[argh(switch)]
+    keep_folders: bool,
+    /// for everything random (default: another one each time; it is printed)
+    #[argh(option)]
+    seed: Option<u64>,
+    /// how many seconds to wait for an answer that is due (default 15)
+    #[argh(option, from_str_fn(positive), default = "15")]
+    patience: usize,
+    #[argh(subcommand)]
+    command: Option<OtherCommand>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum OtherCommand {
+    Batch(batch::Arguments),
+}
+
+fn main() -> ExitCode {
+    // The hidden roles: `mark` starts itself as these.
+    let words: Vec<String> = env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let reason = match words.split_first().map(|(role, rest)| (role.as_str(), rest)) {
+        Some(("launch", rest)) => stage::process::launch(rest),
+        Some(("own-controller", rest)) => own::controller(rest),
+        Some(("own-dstore", rest)) => own::dstore(rest),
+        _ => return stevedore::program::main("mark", run),
+    };
+    eprintln!("{reason}");
+    ExitCode::FAILURE
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    if let Some(OtherCommand::Batch(batch)) = &arguments.command {
+        return batch::run(batch);
+    }
+    if arguments.print_scheme {
+        print!("{}", scheme::PUBLISHED);
+        return Ok(());
+    }
+    let scheme = Scheme::read(arguments.scheme.as_deref()).map_err(Failure::usage)?;
+    let home = env::current_dir().map_err(Failure::new)?;
+    let submission = Submission::new(arguments.controller.as_deref(), arguments.dstore.as_deref(), home);
+    let submission = submission.map_err(Failure::usage)?;
+    let checks = chosen(&submission, &arguments.only);
+    if checks.is_empty() {
+        return Err(Failure::usage(format!("no check is called like {:?}", arguments.only.join(", "))));
+    }
+    if arguments.list {
+        report::terminal::list(&checks);
+        return Ok(());
+    }
+    stage::process::adopt_orphans();
+    let folder = env::temp_dir().join(format!("mark-{}", std::process::id()));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let plan = Plan {
+        submission: Arc::new(submission),
+        folder: folder.clone(),
+        keeps_folders: arguments.keep_folders,
+        jobs: arguments.jobs.unwrap_or_else(|| 2 * thread::available_parallelism().map_or(2, usize::from)),
+        seed: arguments.seed.unwrap_or(now),
+        patience: Duration::from_secs(arguments.patience as u64),
+    };
+    let terminal = Terminal::start(&plan, checks.len());
+    let outcomes = run::run(&plan, checks, |outcome| terminal.tell(outcome));
+    let orphans = stage::process::sweep_orphans();
+    let marks = scheme.mark(&outcomes);
+    terminal.conclude(&outcomes, &marks);
+    for orphan in orphans {
+        println!("{orphan}, and was killed");
+    }
+    if arguments.keep_folders {
+        println!("the folders are below {}", folder.display());
+    } else {
+        let _ = fs::remove_dir_all(&folder);
+    }
+    let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
+        Some(path) => {
+            fs::write(path, text()).map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))
+        }
+        None => Ok(()),
+    };
+    write(&arguments.json, &|| report::json::text(&plan, &outcomes, &marks))?;
+    write(&arguments.junit, &|| report::junit::text(&outcomes))?;
+    write(&arguments.html, &|| report::html::text(&plan, &outcomes, &marks))?;
+    match outcomes.iter().any(|outcome| !outcome.passes() && scheme.counts(outcome)) {
+        true => Err(Failure::new("")), // told already
+        false => Ok(()),
+    }
+}
+
+/// The checks of the roles that are marked, as far as they are wanted.
+fn chosen(submission: &Submission, patterns: &[String]) -> Vec<Arc<Check>> {
+    let has_role = |check: &Check| match check.role {
+        Role::Controller => submission.marks_controller,
+        Role::Dstore => submission.marks_dstore,
+        Role::System => true,
+    };
+    let is_wanted = |check: &Check| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, &check.id));
+    checks::all().into_iter().filter(|check| has_role(check) && is_wanted(check)).map(Arc::new).collect()
+}
+
+/// Whether the pattern's pieces, between its stars, are in the text one after another.
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut rest = text;
+    pattern.split('*').all(|piece| match rest.find(piece) {
+        Some(at) => {
+            rest = &rest[at + piece.len()..];
+            true
+        }
+        None => false,
+    })
+}

@@ -1,0 +1,57 @@
+//! The results as JSON.
+
+use serde_json::{Value, json};
+
+use super::transcript;
+use crate::run::{Outcome, Plan};
+use crate::scheme::{Mark, total};
+
+/// The whole run.
+pub fn text(plan: &Plan, outcomes: &[Outcome], marks: &[Mark]) -> String {
+    let (got, out_of) = total(marks);
+    let categories: Vec<Value> = marks
+        .iter()
+        .map(|mark| {
+            json!({
+                "category": mark.category.key(),
+                "marked": mark.category.is_marked(),
+                "passed": mark.passed,
+                "checks": mark.run,
+                "marks": mark.marks,
+                "out_of": mark.out_of,
+            })
+        })
+        .collect();
+    let checks: Vec<Value> = outcomes.iter().map(check).collect();
+    let report = json!({
+        "controller": plan.submission.controller.to_string(),
+        "dstore": plan.submission.dstore.to_string(),
+        "seed": plan.seed,
+        "marks": got,
+        "out_of": out_of,
+        "categories": categories,
+        "checks": checks,
+    });
+    format!("{report:#}\n")
+}
+
+fn check(outcome: &Outcome) -> Value {
+    let check = &outcome.check;
+    let mut value = json!({
+        "id": check.id,
+        "category": check.category.key(),
+        "spec": check.spec,
+        "claim": check.claim,
+        "passed": outcome.passes(),
+        "seconds": outcome.took.as_secs_f64(),
+    });
+    if let Some(trouble) = &outcome.trouble {
+        value["expected"] = trouble.failure.expected.clone().into();
+        value["came"] = trouble.failure.came.clone().into();
+        value["transcript"] = transcript(&trouble.events).into();
+    }
+    if !outcome.remarks.is_empty() {
+        value["remarks"] = outcome.remarks.clone().into();
+    }
+    value
+}

@@ -1,0 +1,105 @@
+//! The table on the terminal, and what is wrong in full.
+
+use std::io::{IsTerminal, Write, stdout};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{seconds, transcript};
+use crate::checks::Check;
+use crate::run::{Outcome, Plan};
+use crate::scheme::{Mark, total};
+
+/// Tells of the run as it goes. Colour only on a terminal.
+pub struct Terminal {
+    is_terminal: bool,
+    done: AtomicUsize,
+    checks: usize,
+}
+
+impl Terminal {
+    /// Says what is about to be marked.
+    pub fn start(plan: &Plan, checks: usize) -> Self {
+        let whose = match (plan.submission.marks_controller, plan.submission.marks_dstore) {
+            (true, true) => "a Controller and a Dstore",
+            (true, false) => "a Controller (Dstores in system checks: ours)",
+            (false, _) => "a Dstore (Controller in system checks: ours)",
+        };
+        println!("{checks} checks of {whose}, {} at a time, seed {}", plan.jobs, plan.seed);
+        println!("  controller: {}", plan.submission.controller);
+        println!("  dstore:     {}\n", plan.submission.dstore);
+        Self { is_terminal: stdout().is_terminal(), done: AtomicUsize::new(0), checks }
+    }
+
+    /// A check has ended.
+    pub fn tell(&self, outcome: &Outcome) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        let result = if outcome.passes() { self.green("ok  ") } else { self.red("FAIL") };
+        let (check, took) = (&outcome.check, seconds(outcome.took));
+        // A closed pipe is no reason to stop marking.
+        let _ = writeln!(stdout(), "{done:>3}/{} {result} {took:>7}  spec {:<6} {}", self.checks, check.spec, check.id);
+    }
+
+    /// All have ended.
+    pub fn conclude(&self, outcomes: &[Outcome], marks: &[Mark]) {
+        for outcome in outcomes {
+            self.explain(outcome);
+        }
+        println!();
+        println!("{:<36} {:>9}  {:>7}", "", "checks", "marks");
+        for mark in marks {
+            let checks = format!("{}/{}", mark.passed, mark.run);
+            let is_full = mark.passed == mark.run;
+            let title = format!("{:<36}", mark.category.title());
+            let title = if is_full { self.green(&title) } else { self.red(&title) };
+            match mark.category.is_marked() {
+                true => println!("{title} {checks:>9}  {:>7}", format!("{:.1}/{}", mark.marks, mark.out_of)),
+                false => println!("{title} {checks:>9}"),
+            }
+        }
+        let (got, out_of) = total(marks);
+        if out_of > 0.0 {
+            println!("{:<36} {:>9}  {:>7}", self.bold(&format!("{:<36}", "Total")), "", format!("{got:.1}/{out_of}"));
+        }
+    }
+
+    fn explain(&self, outcome: &Outcome) {
+        for remark in &outcome.remarks {
+            println!("\n{}: {remark}", outcome.check.id);
+        }
+        let Some(trouble) = &outcome.trouble else { return };
+        let check = &outcome.check;
+        println!("\n{} {}", self.red("FAIL"), self.bold(&check.id));
+        println!("  {}. (spec {})", check.claim, check.spec);
+        println!("  expected: {}", trouble.failure.expected);
+        println!("  came:     {}", trouble.failure.came);
+        for line in transcript(&trouble.events) {
+            println!("  {}", if line.starts_with("=>") { self.red(&line) } else { line });
+        }
+    }
+
+    fn green(&self, text: &str) -> String {
+        self.colour("32", text)
+    }
+
+    fn red(&self, text: &str) -> String {
+        self.colour("31", text)
+    }
+
+    fn bold(&self, text: &str) -> String {
+        self.colour("1", text)
+    }
+
+    fn colour(&self, code: &str, text: &str) -> String {
+        if self.is_terminal { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
+    }
+}
+
+/// The checks and their claims.
+pub fn list(checks: &[Arc<Check>]) {
+    let mut out = stdout().lock();
+    for check in checks {
+        let (id, key) = (&check.id, check.category.key());
+        let _ = writeln!(out, "{id}\n    {}. (spec {}; {key})", check.claim, check.spec);
+    }
+    let _ = writeln!(out, "{} checks", checks.len());
+}

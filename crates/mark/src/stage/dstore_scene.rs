@@ -1,0 +1,248 @@
+//! A Dstore under test, with a scripted Controller, clients, and other Dstores.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::failure::{Failure, Verdict, claim};
+use super::recorder::Recorder;
+use super::wire::{Heard, Wire};
+use super::{QUIET, SharedProcess, Stage, dstore_name, last_lines, wait_until};
+
+/// A Dstore under test that has joined the scripted Controller.
+pub struct DstoreScene {
+    /// Where the Dstore listens.
+    pub port: u16,
+    /// Its connection to the Controller, which we are.
+    pub controller: Wire,
+    /// Its process.
+    pub process: SharedProcess,
+    folder: PathBuf,
+    listener: TcpListener,
+    recorder: Recorder,
+    patience: Duration,
+}
+
+/// A Dstore that we play, to be sent files in a rebalance.
+pub struct FakePeer {
+    /// Where it listens.
+    pub port: u16,
+    listener: TcpListener,
+    from: String,
+    recorder: Recorder,
+    patience: Duration,
+}
+
+impl Stage {
+    /// Starts a Dstore, and waits for its JOIN. (spec 4.1)
+    pub fn dstore(&mut self, timeout: Duration) -> Result<DstoreScene, Failure> {
+        self.dstore_with(timeout, &[])
+    }
+
+    /// Starts a Dstore whose folder holds files from before.
+    pub fn dstore_with(&mut self, timeout: Duration, left_over: &[&str]) -> Result<DstoreScene, Failure> {
+        let port = self.port();
+        let name = dstore_name(port);
+        let folder_name = format!("{}{port}", super::FOLDER);
+        let folder = self.folder.join(&folder_name);
+        let _ = fs::create_dir_all(&folder);
+        for file in left_over {
+            let _ = fs::write(folder.join(file), "left over");
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| Failure::new("a free port", error))?;
+        let controller_port = listener.local_addr().map_or(0, |address| address.port());
+        let process = self.start_dstore(port, controller_port, timeout, &folder_name)?;
+        let accepted = accept(&listener, super::START, || process.lock().end().is_some());
+        let Some(stream) = accepted else {
+            self.recorder.missing(&name, "controller", "JOIN: missing");
+            let mut process = process.lock();
+            let printed = last_lines(&process.printed());
+            let end = process.end().map_or("it has not".into(), |end| format!("it has ended ({end})"));
+            return Err(
+                Failure::new("the Dstore connects to the Controller", format!("{end}; it printed: {printed}")).marked()
+            );
+        };
+        let mut controller = Wire::over(stream, "controller", &name, &self.recorder);
+        controller.expect(&format!("JOIN {port}"), self.patience)?;
+        let recorder = self.recorder.clone();
+        Ok(DstoreScene { port, controller, process, folder, listener, recorder, patience: self.patience })
+    }
+}
+
+impl DstoreScene {
+    /// A client's connection for one transfer. (spec 2.5)
+    pub fn connect(&self) -> Result<Wire, Failure> {
+        self.connect_as("client")
+    }
+
+    /// Somebody's connection for one transfer.
+    pub fn connect_as(&self, name: &str) -> Result<Wire, Failure> {
+        Wire::connect(name, &dstore_name(self.port), self.port, &self.recorder)
+    }
+
+    /// The next thing that the Dstore tells the Controller must be this.
+    pub fn expect(&mut self, line: &str) -> Verdict {
+        self.controller.expect(line, self.patience)
+    }
+
+    /// The Controller says something, and this must be the answer.
+    pub fn asks(&mut self, line: &str, answer: &str) -> Verdict {
+        self.controller.send(line);
+        self.expect(answer)
+    }
+
+    /// The Dstore tells the Controller nothing for a while.
+    pub fn expect_silence(&mut self, because: &str) -> Verdict {
+        self.controller.expect_silence(QUIET, because)
+    }
+
+    /// What the Dstore lists, sorted. (spec 4.6)
+    pub fn list(&mut self) -> Result<Vec<String>, Failure> {
+        self.controller.send("LIST");
+        match self.controller.receive(self.patience) {
+            Heard::Line(line) if line == "LIST" || line.starts_with("LIST ") => {
+                let mut names: Vec<String> = line.split(' ').skip(1).map(str::to_owned).collect();
+                names.sort();
+                Ok(names)
+            }
+            came => Err(self.controller.wrong("`LIST` and the files", &came)),
+        }
+    }
+
+    /// LIST must show exactly these, in any order.
+    pub fn expect_listed(&mut self, files: &[&str]) -> Verdict {
+        let listed = self.list()?;
+        let mut files = files.to_vec();
+        files.sort_unstable();
+        if listed == files {
+            return Ok(());
+        }
+        self.recorder.mark_wrong(&dstore_name(self.port), "controller");
+        Err(Failure::new(format!("`LIST {}`", files.join(" ")), format!("`LIST {}`", listed.join(" "))).marked())
+    }
+
+    /// A client stores a file, acknowledgement to the Controller included. (spec 4.2)
+    pub fn store(&mut self, name: &str, content: &[u8]) -> Verdict {
+        let mut client = self.connect()?;
+        client.send(&format!("STORE {name} {}", content.len()));
+        client.expect("ACK", self.patience)?;
+        client.send_content(content);
+        self.expect(&format!("STORE_ACK {name}"))
+    }
+
+    /// What LOAD_DATA yields. (spec 4.3)
+    pub fn load(&self, name: &str, size: usize) -> Result<Vec<u8>, Failure> {
+        let mut client = self.connect()?;
+        client.send(&format!("LOAD_DATA {name}"));
+        Ok(client.receive_content(size, self.patience))
+    }
+
+    /// LOAD_DATA must yield exactly this.
+    pub fn expect_content(&self, name: &str, content: &[u8]) -> Verdict {
+        let came = self.load(name, content.len())?;
+        match super::difference(content, &came) {
+            None => Ok(()),
+            Some(difference) => {
+                self.recorder.mark_wrong(&dstore_name(self.port), "client");
+                Err(Failure::new(format!("{name} with its {} bytes", content.len()), difference).marked())
+            }
+        }
+    }
+
+    /// LOAD_DATA of what is not there: the connection closes. (spec 4.3)
+    pub fn expect_no_content(&self, name: &str) -> Verdict {
+        let mut client = self.connect()?;
+        client.send(&format!("LOAD_DATA {name}"));
+        client.expect_end(self.patience)
+    }
+
+    /// What lies in the folder: names and contents. (spec 5.1)
+    pub fn folder(&self) -> BTreeMap<String, Vec<u8>> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return BTreeMap::new() };
+        let read = |entry: fs::DirEntry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (name, fs::read(entry.path()).unwrap_or_default())
+        };
+        entries.flatten().map(read).collect()
+    }
+
+    /// The folder's parent, where a Dstore has no business.
+    pub fn outside(&self) -> PathBuf {
+        self.folder.parent().unwrap_or(&self.folder).to_owned()
+    }
+
+    /// The folder must come to hold exactly these files, whole.
+    pub fn expect_folder(&self, files: &[(&str, &[u8])]) -> Verdict {
+        let is_so = || {
+            let folder = self.folder();
+            folder.len() == files.len()
+                && files.iter().all(|(name, content)| folder.get(*name).is_some_and(|c| c == content))
+        };
+        if wait_until(self.patience, || is_so().then_some(())).is_some() {
+            return Ok(());
+        }
+        let names = |files: &mut dyn Iterator<Item = (String, usize)>| {
+            let files: Vec<_> = files.map(|(name, size)| format!("{name} ({size} bytes)")).collect();
+            if files.is_empty() { "nothing".into() } else { files.join(", ") }
+        };
+        let expected = names(&mut files.iter().map(|(name, content)| ((*name).to_owned(), content.len())));
+        let came = names(&mut self.folder().into_iter().map(|(name, content)| (name, content.len())));
+        Err(Failure::new(format!("in the folder: {expected}"), format!("{came}, or other content")))
+    }
+
+    /// A Dstore of ours, for it to send to.
+    pub fn peer(&self) -> Result<FakePeer, Failure> {
+        let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| Failure::new("a free port", error))?;
+        let port = listener.local_addr().map_or(0, |address| address.port());
+        let from = dstore_name(self.port);
+        Ok(FakePeer { port, listener, from, recorder: self.recorder.clone(), patience: self.patience })
+    }
+
+    /// The Dstore must not have opened another connection to the Controller. (spec 2.4)
+    pub fn expect_one_connection(&self) -> Verdict {
+        let other = accept(&self.listener, Duration::ZERO, || false);
+        claim(other.is_none(), "one connection to the Controller, and none other", "a second one")
+    }
+}
+
+impl FakePeer {
+    /// The Dstore under test connects.
+    pub fn accept(&self) -> Result<Wire, Failure> {
+        let name = dstore_name(self.port);
+        match accept(&self.listener, self.patience, || false) {
+            Some(stream) => Ok(Wire::over(stream, &name, &self.from, &self.recorder)),
+            None => {
+                self.recorder.missing(&self.from, &name, "REBALANCE_STORE: missing");
+                Err(Failure::new(format!("a connection to {name}, to send the file"), "none").marked())
+            }
+        }
+    }
+
+    /// The Dstore under test sends a file, as it must. (spec 4.6.5)
+    pub fn expect_copy(&self, name: &str, content: &[u8]) -> Verdict {
+        let mut wire = self.accept()?;
+        wire.expect(&format!("REBALANCE_STORE {name} {}", content.len()), self.patience)?;
+        wire.send("ACK");
+        let came = wire.receive_content(content.len(), self.patience);
+        if let Some(difference) = super::difference(content, &came) {
+            self.recorder.mark_wrong(&self.from, &dstore_name(self.port));
+            return Err(Failure::new(format!("{name} with its {} bytes", content.len()), difference).marked());
+        }
+        Ok(())
+    }
+}
+
+/// The next connection, if one comes in time.
+fn accept(listener: &TcpListener, patience: Duration, is_hopeless: impl Fn() -> bool) -> Option<std::net::TcpStream> {
+    let _ = listener.set_nonblocking(true);
+    let accepted = wait_until(patience, || match listener.accept() {
+        Ok((stream, _)) => Some(Some(stream)),
+        Err(_) if is_hopeless() => Some(None),
+        Err(_) => None,
+    });
+    let stream = accepted.flatten()?;
+    let _ = stream.set_nonblocking(false);
+    Some(stream)
+}

@@ -1,0 +1,251 @@
+//! One connection, read and written byte by byte: what a submission sends is judged as it comes. (spec 2.1, 2.2)
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::failure::Failure;
+use super::recorder::Recorder;
+
+/// A line longer than this is taken for a flood.
+const LINE_LIMIT: usize = 4 << 20;
+
+/// What comes on a connection when one waits for a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A line, without its ending and without trailing spaces, which Java's `split` does not see either. (spec 2.2)
+    Line(String),
+    /// The end of the stream, or a reset.
+    Closed,
+    /// Nothing, for as long as was waited.
+    Nothing(Duration),
+}
+
+impl Heard {
+    /// For the report of a failure.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Line(line) => format!("`{line}`"),
+            Self::Closed => "the connection was closed".into(),
+            Self::Nothing(waited) => format!("nothing, for {:.1} s", waited.as_secs_f64()),
+        }
+    }
+}
+
+/// A connection between somebody that `mark` plays and the submission.
+pub struct Wire {
+    stream: TcpStream,
+    unread: Vec<u8>,
+    after_carriage_return: bool,
+    me: String,
+    them: String,
+    recorder: Recorder,
+}
+
+/// The sending half, for another thread.
+pub struct Sender {
+    stream: TcpStream,
+    me: String,
+    them: String,
+    recorder: Recorder,
+}
+
+impl Sender {
+    /// Sends a line. That the other side may have gone shows when its answer is awaited.
+    pub fn send(&self, line: &str) {
+        self.recorder.line(&self.me, &self.them, line);
+        let _ = (&self.stream).write_all(format!("{line}\n").as_bytes());
+    }
+
+    /// Ends both directions.
+    pub fn close(&self) {
+        self.recorder.note(&self.me, &self.them, "closes the connection");
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+impl Wire {
+    /// Connects to a port of this machine.
+    pub fn connect(me: &str, them: &str, port: u16, recorder: &Recorder) -> Result<Self, Failure> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).map_err(|error| {
+            recorder.note(them, me, &format!("does not accept a connection: {error}"));
+            Failure::new(format!("{them} accepts connections on port {port}"), error)
+        })?;
+        Ok(Self::over(stream, me, them, recorder))
+    }
+
+    /// Takes over a connection that has been accepted.
+    pub fn over(stream: TcpStream, me: &str, them: &str, recorder: &Recorder) -> Self {
+        let _ = stream.set_nodelay(true);
+        // A submission that stops reading must not stop the harness.
+        let _ = stream.set_write_timeout(Some(Duration::from_secs(20)));
+        Self {
+            stream,
+            unread: Vec::new(),
+            after_carriage_return: false,
+            me: me.into(),
+            them: them.into(),
+            recorder: recorder.clone(),
+        }
+    }
+
+    /// A sender for another thread.
+    pub fn sender(&self) -> Sender {
+        let stream = self.stream.try_clone().expect("a descriptor for a connection in use");
+        Sender { stream, me: self.me.clone(), them: self.them.clone(), recorder: self.recorder.clone() }
+    }
+
+    /// Sends a line.
+    pub fn send(&self, line: &str) {
+        self.recorder.line(&self.me, &self.them, line);
+        let _ = (&self.stream).write_all(format!("{line}\n").as_bytes());
+    }
+
+    /// Sends bytes as they are, shown in the transcript as text.
+    pub fn send_raw(&self, bytes: &[u8]) {
+        self.recorder.line(&self.me, &self.them, &String::from_utf8_lossy(bytes));
+        let _ = (&self.stream).write_all(bytes);
+    }
+
+    /// Sends content; false if the other side does not take it.
+    pub fn send_content(&self, bytes: &[u8]) -> bool {
+        self.recorder.content(&self.me, &self.them, bytes.len() as u64);
+        (&self.stream).write_all(bytes).is_ok()
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn finish_sending(&self) {
+        self.recorder.note(&self.me, &self.them, "ends its sending half");
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Ends both directions.
+    pub fn close(&self) {
+        self.recorder.note(&self.me, &self.them, "closes the connection");
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// The next line, as Java's `readLine` finds it. (spec 2.1)
+    pub fn receive(&mut self, patience: Duration) -> Heard {
+        let deadline = Instant::now() + patience;
+        let mut searched = 0;
+        loop {
+            if self.after_carriage_return && !self.unread.is_empty() {
+                if self.unread[0] == b'\n' {
+                    self.unread.remove(0);
+                }
+                self.after_carriage_return = false;
+            }
+            if let Some(end) = self.unread[searched..].iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+                let line: Vec<u8> = self.unread.drain(..=searched + end).collect();
+                let (ending, text) = line.split_last().expect("the ending at least");
+                self.after_carriage_return = *ending == b'\r';
+                return self.heard_line(text);
+            }
+            searched = self.unread.len();
+            if searched > LINE_LIMIT {
+                self.recorder.note(&self.them, &self.me, "a line without end");
+                self.close();
+                return Heard::Closed;
+            }
+            match self.fill(deadline) {
+                Fill::Some => {}
+                Fill::End if self.unread.is_empty() => {
+                    self.recorder.note(&self.them, &self.me, "closes the connection");
+                    return Heard::Closed;
+                }
+                Fill::End => {
+                    let text = std::mem::take(&mut self.unread);
+                    return self.heard_line(&text);
+                }
+                Fill::Nothing => return Heard::Nothing(patience),
+            }
+        }
+    }
+
+    fn heard_line(&self, text: &[u8]) -> Heard {
+        let line = String::from_utf8_lossy(text).into_owned();
+        self.recorder.line(&self.them, &self.me, &line);
+        Heard::Line(line.trim_end_matches(' ').to_owned())
+    }
+
+    /// Up to `wanted` bytes of content; fewer if the other side ends, or sends nothing for `patience`.
+    pub fn receive_content(&mut self, wanted: usize, patience: Duration) -> Vec<u8> {
+        let mut content = Vec::new();
+        loop {
+            let missing = wanted - content.len();
+            let taken = missing.min(self.unread.len());
+            content.extend(self.unread.drain(..taken));
+            if content.len() == wanted || !matches!(self.fill(Instant::now() + patience), Fill::Some) {
+                break;
+            }
+        }
+        self.recorder.content(&self.them, &self.me, content.len() as u64);
+        content
+    }
+
+    fn fill(&mut self, deadline: Instant) -> Fill {
+        let mut buffer = [0; 64 << 10];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Fill::Nothing;
+            }
+            let _ = self.stream.set_read_timeout(Some(left));
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Fill::End,
+                Ok(read) => {
+                    self.unread.extend_from_slice(&buffer[..read]);
+                    return Fill::Some;
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Fill::Nothing;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Fill::End,
+            }
+        }
+    }
+
+    /// The next line must be exactly this.
+    pub fn expect(&mut self, line: &str, patience: Duration) -> Result<(), Failure> {
+        match self.receive(patience) {
+            Heard::Line(came) if came == line => Ok(()),
+            came => Err(self.wrong(format!("`{line}`"), &came)),
+        }
+    }
+
+    /// The connection must end, with nothing said before.
+    pub fn expect_end(&mut self, patience: Duration) -> Result<(), Failure> {
+        match self.receive(patience) {
+            Heard::Closed => Ok(()),
+            came => Err(self.wrong("the connection is closed", &came)),
+        }
+    }
+
+    /// Nothing may come for a while. Silence can be mistaken for a virtue of the slow, never the other way round.
+    pub fn expect_silence(&mut self, quiet: Duration, because: &str) -> Result<(), Failure> {
+        match self.receive(quiet) {
+            Heard::Nothing(_) => Ok(()),
+            came => Err(self.wrong(format!("nothing: {because}"), &came)),
+        }
+    }
+
+    /// A failure over what came last, or has not come, on this connection.
+    pub fn wrong(&self, expected: impl ToString, came: &Heard) -> Failure {
+        match came {
+            Heard::Nothing(_) => {
+                self.recorder.missing(&self.them, &self.me, &format!("{}: missing", expected.to_string()))
+            }
+            _ => self.recorder.mark_wrong(&self.them, &self.me),
+        }
+        Failure::new(expected, came.text()).marked()
+    }
+}
+
+enum Fill {
+    Some,
+    End,
+    Nothing,
+}
