@@ -231,11 +231,12 @@ impl Dstores {
 }
 
 impl Link {
-    /// How long to wait for the answer. A Dstore that is confused by KEEP_ALIVE must leave time for a second try; and
-    /// where several were asked at the same time, they are confused at the same time.
+    /// How long to wait for the answer, from when it was asked for: several Dstores that were asked at the same time
+    /// hang at the same time. One that is confused by KEEP_ALIVE must leave time for a second try.
     fn patience(&self, timeout: Duration) -> Duration {
         let is_trial = self.opening == Opening::Greeted || (self.opening == Opening::Kept && self.transfers == 1);
-        if is_trial { (timeout / 2).saturating_sub(self.asked.elapsed()).max(LEAST_PATIENCE) } else { timeout }
+        let limit = if is_trial { timeout / 2 } else { timeout };
+        limit.saturating_sub(self.asked.elapsed()).max(LEAST_PATIENCE)
     }
 
     /// Waits for ACK.
