@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::junit::escape;
-use super::shown;
+use super::{IN_A_FILE, shown};
 use crate::stage::recorder::{Event, What};
 
 const LEFT: usize = 74;
@@ -15,7 +15,7 @@ const CHARACTER: usize = 7;
 
 /// The whole diagram, as one `svg` element.
 pub fn svg(events: &[Event]) -> String {
-    let shown = shown(events);
+    let shown = shown(events, IN_A_FILE);
     let actors = actors(&shown);
     let column = if actors.len() <= 4 { 250 } else { 190 };
     let (width, height) = (LEFT + column * actors.len().max(1) + 20, TOP + ROW * (shown.len() + 1) + 20);
@@ -82,8 +82,8 @@ fn arrow(event: &Event, y: usize, column: usize, width: usize, centre: &impl Fn(
     let text = event.what.text();
     let wrong = if event.is_wrong { " wrong" } else { "" };
     let title = format!(
-        "<title>{} {} → {}: {}</title>",
-        event.at.as_millis(),
+        "<title>{:.3} s, {} → {}: {}</title>",
+        event.at.as_secs_f64(),
         escape(&event.from),
         escape(&event.to),
         escape(&text)

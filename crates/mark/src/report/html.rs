@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::junit::escape;
-use super::{diagram, seconds, transcript};
+use super::{IN_A_FILE, diagram, seconds, transcript};
 use crate::checks::Category;
 use crate::run::{Outcome, Plan};
 use crate::scheme::{Mark, total};
@@ -97,7 +97,7 @@ fn trouble(outcome: &Outcome) -> String {
         let _ = writeln!(card, "<p class=\"remark\">{}</p>", escape(remark));
     }
     let _ = write!(card, "<div class=\"scroll\">\n{}</div>\n", diagram::svg(&trouble.events));
-    let lines = escape(&transcript(&trouble.events).join("\n"));
+    let lines = escape(&transcript(&trouble.events, IN_A_FILE).join("\n"));
     let _ = writeln!(card, "<details><summary>Transcript</summary><pre>{lines}</pre></details>");
     for (name, printed) in &trouble.printed {
         if !printed.trim().is_empty() {
