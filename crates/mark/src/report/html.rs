@@ -45,8 +45,15 @@ pub fn text(plan: &Plan, outcomes: &[Outcome], marks: &[Mark]) -> String {
             page += "</table>\n";
         }
     }
-    page + "</main>\n</body>\n</html>\n"
+    page + "</main>\n" + TO_THE_WRONG_ARROW + "</body>\n</html>\n"
 }
+
+/// A long diagram opens where it goes wrong.
+const TO_THE_WRONG_ARROW: &str = "<script>\n\
+    for (const box of document.querySelectorAll('.scroll')) {\n\
+      const wrong = box.querySelector('.wrong');\n\
+      if (wrong) box.scrollTop = wrong.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight + 70;\n\
+    }\n</script>\n";
 
 /// Everything up to the page's content.
 pub fn head(title: &str) -> String {
