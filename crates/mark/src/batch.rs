@@ -148,7 +148,7 @@ fn mark(arguments: &Arguments, submission: &Path, name: &str, work: &Path, repor
     let (json, page, log) =
         (report(reports, name, "json"), report(reports, name, "html"), report(reports, name, "txt"));
     let _ = fs::remove_file(&json);
-    let mut mark = Command::new(env::current_exe().map_err(|error| error.to_string())?);
+    let mut mark = Command::new(process::MARK_ITSELF);
     mark.current_dir(&home).args(["--controller", &arguments.controller, "--dstore", &arguments.dstore]);
     mark.arg("--json").arg(&json).arg("--html").arg(&page).arg("--seed").arg(arguments.seed.to_string());
     mark.args(arguments.only.iter().flat_map(|pattern| ["--only", pattern]));
@@ -166,6 +166,7 @@ fn mark(arguments: &Arguments, submission: &Path, name: &str, work: &Path, repor
     if !ends_within(&mut child, limit) {
         // Its programs end with it: that is how they are launched.
         let _ = (child.kill(), child.wait());
+        process::sweep_orphans();
         let _ = fs::remove_dir_all(env::temp_dir().join(format!("mark-{}", child.id())));
         return Err(format!("took more than {} minutes", arguments.minutes));
     }

@@ -181,3 +181,19 @@ fn matches(pattern: &str, text: &str) -> bool {
         None => false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_pattern_is_found_anywhere_and_its_stars_stand_for_anything() {
+        let id = "controller/store/no-late-reply";
+        for pattern in ["store", "controller/", "con*late", "store/*reply", "*", ""] {
+            assert!(matches(pattern, id), "{pattern}");
+        }
+        for pattern in ["dstore", "late*store", "no-late-reply-"] {
+            assert!(!matches(pattern, id), "{pattern}");
+        }
+    }
+}

@@ -3,46 +3,48 @@
 use std::fmt::Write;
 
 use super::junit::escape;
-use super::shown;
+use super::{IN_A_FILE, shown};
 use crate::stage::recorder::{Event, What};
 
 const LEFT: usize = 74;
-const TOP: usize = 46;
+/// Of the actors' names, which stay in sight when the rest is scrolled.
+const HEAD: usize = 40;
 const ROW: usize = 26;
 
 /// How wide a character of a label is taken to be.
 const CHARACTER: usize = 7;
 
-/// The whole diagram, as one `svg` element.
+/// How wide a diagram may be before it has to be scrolled sideways.
+const WIDTH: usize = 1_120;
+
+/// The whole diagram: one `svg` element with the actors' names, and one with what they say.
 pub fn svg(events: &[Event]) -> String {
-    let shown = shown(events);
+    let shown = shown(events, IN_A_FILE);
     let actors = actors(&shown);
-    let column = if actors.len() <= 4 { 250 } else { 190 };
-    let (width, height) = (LEFT + column * actors.len().max(1) + 20, TOP + ROW * (shown.len() + 1) + 20);
+    let column = ((WIDTH - LEFT - 20) / actors.len().max(1)).clamp(150, 250);
+    let (width, height) = (LEFT + column * actors.len().max(1) + 20, ROW * (shown.len() + 1) + 10);
     let centre = |actor: &str| {
         let at = actors.iter().position(|known| known == actor).unwrap_or(0);
         LEFT + column * at + column / 2
     };
+    let mut heads = String::new();
     let mut svg = format!(
         "<svg class=\"diagram\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\" \
          aria-label=\"sequence diagram\">\n"
     );
     for actor in &actors {
-        let x = centre(actor);
-        let bottom = height - 12;
-        let name = escape(actor);
-        let (box_left, box_width) = (x - column / 2 + 12, column - 24);
+        let (x, name, kind) = (centre(actor), escape(actor), kind(actor));
+        let (box_left, box_width) = (x - column / 2 + 8, column - 16);
         let _ = writeln!(
-            svg,
-            "<line class=\"life\" x1=\"{x}\" y1=\"34\" x2=\"{x}\" y2=\"{bottom}\"/>\
-             <rect class=\"actor {}\" x=\"{box_left}\" y=\"6\" width=\"{box_width}\" height=\"28\" rx=\"6\"/>\
+            heads,
+            "<rect class=\"actor {kind}\" x=\"{box_left}\" y=\"6\" width=\"{box_width}\" height=\"28\" rx=\"6\"/>\
              <text class=\"name\" x=\"{x}\" y=\"25\">{name}</text>",
-            kind(actor),
         );
+        let _ = writeln!(svg, "<line class=\"life\" x1=\"{x}\" y1=\"0\" x2=\"{x}\" y2=\"{height}\"/>");
     }
     let mut last_shown_time = String::new();
     for (row, event) in shown.iter().enumerate() {
-        let y = TOP + ROW * (row + 1);
+        let y = ROW * (row + 1);
         let time = format!("{:.3}", event.at.as_secs_f64());
         if time != last_shown_time {
             let _ = writeln!(svg, "<text class=\"time\" x=\"{}\" y=\"{}\">{time}</text>", LEFT - 14, y + 4);
@@ -50,7 +52,7 @@ pub fn svg(events: &[Event]) -> String {
         svg += &arrow(event, y, column, width, &centre);
         last_shown_time = time;
     }
-    svg + "</svg>\n"
+    format!("<svg class=\"diagram heads\" width=\"{width}\" height=\"{HEAD}\">\n{heads}</svg>\n{svg}</svg>\n")
 }
 
 /// Clients, the Controller, Dstores: each as it appears, from left to right.
@@ -82,8 +84,8 @@ fn arrow(event: &Event, y: usize, column: usize, width: usize, centre: &impl Fn(
     let text = event.what.text();
     let wrong = if event.is_wrong { " wrong" } else { "" };
     let title = format!(
-        "<title>{} {} → {}: {}</title>",
-        event.at.as_millis(),
+        "<title>{:.3} s, {} → {}: {}</title>",
+        event.at.as_secs_f64(),
         escape(&event.from),
         escape(&event.to),
         escape(&text)

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::junit::escape;
-use super::{diagram, seconds, transcript};
+use super::{IN_A_FILE, diagram, seconds, transcript};
 use crate::checks::Category;
 use crate::run::{Outcome, Plan};
 use crate::scheme::{Mark, total};
@@ -45,8 +45,15 @@ pub fn text(plan: &Plan, outcomes: &[Outcome], marks: &[Mark]) -> String {
             page += "</table>\n";
         }
     }
-    page + "</main>\n</body>\n</html>\n"
+    page + "</main>\n" + TO_THE_WRONG_ARROW + "</body>\n</html>\n"
 }
+
+/// A long diagram opens where it goes wrong.
+const TO_THE_WRONG_ARROW: &str = "<script>\n\
+    for (const box of document.querySelectorAll('.scroll')) {\n\
+      const wrong = box.querySelector('.wrong');\n\
+      if (wrong) box.scrollTop = wrong.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight + 70;\n\
+    }\n</script>\n";
 
 /// Everything up to the page's content.
 pub fn head(title: &str) -> String {
@@ -97,7 +104,7 @@ fn trouble(outcome: &Outcome) -> String {
         let _ = writeln!(card, "<p class=\"remark\">{}</p>", escape(remark));
     }
     let _ = write!(card, "<div class=\"scroll\">\n{}</div>\n", diagram::svg(&trouble.events));
-    let lines = escape(&transcript(&trouble.events).join("\n"));
+    let lines = escape(&transcript(&trouble.events, IN_A_FILE).join("\n"));
     let _ = writeln!(card, "<details><summary>Transcript</summary><pre>{lines}</pre></details>");
     for (name, printed) in &trouble.printed {
         if !printed.trim().is_empty() {

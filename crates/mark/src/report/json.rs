@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::transcript;
+use super::{IN_A_FILE, transcript};
 use crate::run::{Outcome, Plan};
 use crate::scheme::{Mark, total};
 
@@ -48,7 +48,7 @@ fn check(outcome: &Outcome) -> Value {
     if let Some(trouble) = &outcome.trouble {
         value["expected"] = trouble.failure.expected.clone().into();
         value["came"] = trouble.failure.came.clone().into();
-        value["transcript"] = transcript(&trouble.events).into();
+        value["transcript"] = transcript(&trouble.events, IN_A_FILE).into();
     }
     if !outcome.remarks.is_empty() {
         value["remarks"] = outcome.remarks.clone().into();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::transcript;
+use super::{IN_A_FILE, transcript};
 use crate::checks::Category;
 use crate::run::Outcome;
 
@@ -35,7 +35,7 @@ fn case(outcome: &Outcome) -> String {
     let Some(trouble) = &outcome.trouble else { return head + "/>\n" };
     let failure = &trouble.failure;
     let message = format!("spec {}: expected {}; came {}", check.spec, failure.expected, failure.came);
-    let body = format!("{}. (spec {})\n{}", check.claim, check.spec, transcript(&trouble.events).join("\n"));
+    let body = format!("{}. (spec {})\n{}", check.claim, check.spec, transcript(&trouble.events, IN_A_FILE).join("\n"));
     format!("{head}>\n      <failure message=\"{}\">{}</failure>\n    </testcase>\n", escape(&message), escape(&body))
 }
 

@@ -10,21 +10,26 @@ use std::time::Duration;
 
 use crate::stage::recorder::Event;
 
-/// So many lines of a long transcript are shown at its start, and again around its end.
-const SHOWN: usize = 120;
+/// So many lines of a long transcript are shown in a file, and in a diagram.
+pub const IN_A_FILE: usize = 240;
 
-/// The events worth showing: all, or the first and the last and what is wrong.
-pub fn shown(events: &[Event]) -> Vec<&Event> {
-    let is_shown = |(at, event): &(usize, &Event)| *at < SHOWN || at + SHOWN >= events.len() || event.is_wrong;
+/// So many of them are shown on the terminal.
+pub const ON_THE_TERMINAL: usize = 60;
+
+/// The events worth showing: all, or the first, the last, and what is wrong.
+pub fn shown(events: &[Event], most: usize) -> Vec<&Event> {
+    let half = most / 2;
+    let is_shown = |(at, event): &(usize, &Event)| *at < half || at + half >= events.len() || event.is_wrong;
     events.iter().enumerate().filter(is_shown).map(|(_, event)| event).collect()
 }
 
 /// The events as lines of text, with what is wrong marked.
-pub fn transcript(events: &[Event]) -> Vec<String> {
-    let shown = shown(events);
+pub fn transcript(events: &[Event], most: usize) -> Vec<String> {
+    let shown = shown(events, most);
     let mut lines: Vec<String> = shown.iter().map(|event| line(event)).collect();
     if shown.len() < events.len() {
-        lines.insert(SHOWN.min(lines.len()), format!("     ... {} lines are left out", events.len() - shown.len()));
+        lines
+            .insert((most / 2).min(lines.len()), format!("     ... {} lines are left out", events.len() - shown.len()));
     }
     lines
 }

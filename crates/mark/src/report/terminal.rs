@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{seconds, transcript};
+use super::{ON_THE_TERMINAL, seconds, transcript};
 use crate::checks::Check;
 use crate::run::{Outcome, Plan};
 use crate::scheme::{Mark, total};
@@ -72,7 +72,7 @@ impl Terminal {
         println!("  {}. (spec {})", check.claim, check.spec);
         println!("  expected: {}", trouble.failure.expected);
         println!("  came:     {}", trouble.failure.came);
-        for line in transcript(&trouble.events) {
+        for line in transcript(&trouble.events, ON_THE_TERMINAL) {
             println!("  {}", if line.starts_with("=>") { self.red(&line) } else { line });
         }
     }

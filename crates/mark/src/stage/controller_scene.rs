@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use stevedore::protocol::{Message, Order};
+use stevedore::protocol::{FileName, Message, Order, Transfer};
 
 use super::client::Client;
 use super::failure::{Failure, Verdict, claim};
@@ -58,6 +58,8 @@ pub enum OnRebalance {
     CarryOut,
     /// Does nothing and says nothing.
     Silence,
+    /// Sends what it is told to, and then hangs: removes nothing and says nothing.
+    HalfWay,
 }
 
 /// What all scripted Dstores of a scene know.
@@ -240,7 +242,12 @@ impl Shared {
                 if habits.rebalance == OnRebalance::Silence {
                     return None;
                 }
-                world.carry_out(self.port, &order);
+                let is_half_way = habits.rebalance == OnRebalance::HalfWay;
+                let removes = if is_half_way { &[] } else { order.removes.as_slice() };
+                world.carry_out(self.port, &order.sends, removes);
+                if is_half_way {
+                    return None;
+                }
                 Some("REBALANCE_COMPLETE".into())
             }
             _ => {
@@ -270,8 +277,8 @@ fn listing<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
 }
 
 impl World {
-    fn carry_out(&mut self, port: u16, order: &Order) {
-        for transfer in &order.sends {
+    fn carry_out(&mut self, port: u16, sends: &[Transfer], removes: &[FileName]) {
+        for transfer in sends {
             let name = transfer.name.as_str();
             if !self.files.get(&port).is_some_and(|files| files.contains(name)) {
                 self.complaints.push(format!("{} was told to send {name}, which it does not have", dstore_name(port)));
@@ -287,7 +294,7 @@ impl World {
                 }
             }
         }
-        for name in &order.removes {
+        for name in removes {
             self.files.entry(port).or_default().remove(name.as_str());
         }
     }

@@ -20,7 +20,10 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions};
 use super::failure::Failure;
 
 /// The name of the environment variable by which a run's processes are known.
-const MARK: &str = "STEVEDORE_MARK_RUN";
+const RUN_VARIABLE: &str = "STEVEDORE_MARK_RUN";
+
+/// This program, also after its file has been replaced by a newer build.
+pub const MARK_ITSELF: &str = "/proc/self/exe";
 
 /// The last bytes of what a program prints are kept, for the report.
 const KEPT_OUTPUT: usize = 16 << 10;
@@ -51,12 +54,12 @@ struct Output {
 impl Process {
     /// Starts `words` in `folder`.
     pub fn start(words: &[String], folder: &Path, run: &str) -> Result<Self, Failure> {
-        let own = std::env::current_exe().map_err(|error| Failure::new("mark finds itself", error))?;
-        let mut child = Command::new(own)
+        let mut child = Command::new(MARK_ITSELF)
+            .arg0("mark")
             .arg("launch")
             .args(words)
             .current_dir(folder)
-            .env(MARK, run)
+            .env(RUN_VARIABLE, run)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -191,7 +194,7 @@ pub fn usage(sessions: &[u32]) -> (usize, u64) {
 /// Kills whatever is left of a run. Returns what had left its process group behind: its own children are
 /// a program's affair, but nothing may try to stay.
 pub fn sweep(run: &str, sessions: &[u32]) -> Vec<String> {
-    let mark = format!("{MARK}={run}\0");
+    let mark = format!("{RUN_VARIABLE}={run}\0");
     let mut strays = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::process::MARK_ITSELF;
+
 /// A command line with `{port}`-like places to fill in.
 #[derive(Clone, Debug)]
 pub struct Template {
@@ -44,8 +46,7 @@ impl Template {
 
     /// `mark` itself in one of its hidden roles.
     fn own(role: &str, places: &str) -> Self {
-        let program = std::env::current_exe().map_or("mark".into(), |path| path.to_string_lossy().into_owned());
-        let words = [program.as_str(), role].into_iter().chain(places.split(' ')).map(str::to_owned).collect();
+        let words = [MARK_ITSELF, role].into_iter().chain(places.split(' ')).map(str::to_owned).collect();
         Self { words }
     }
 

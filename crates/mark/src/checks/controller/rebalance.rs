@@ -24,6 +24,7 @@ checks! { Controller "rebalance":
     [Spread "4.6.3"] the_period_makes_a_loss_good "After a Dstore is lost, the next periodic rebalance brings every file to R Dstores again"
     [Spread "4.6.3"] missing_copies_are_made "A file that one of its holders does not list is copied to a Dstore again"
     [Spread "4.6.3"] surplus_copies_are_removed "A file that more than R Dstores list is brought down to R copies"
+    [Spread "4.6.3, 4.6.6"] half_done_orders_are_finished "What a Dstore has sent, but neither removed nor reported, comes down to R copies with the next rebalance"
     [Spread "4.6.3"] an_uneven_spread_is_evened "Removals that leave the Dstores uneven are evened out by the next rebalance"
     [Spread "4.6.2"] an_unknown_file_is_removed "A listed file that is not in the index is removed from the Dstore"
     [Spread "4.6.2"] an_unfinished_remove_is_finished "A file whose removal has timed out is removed from the Dstores that list it"
@@ -148,6 +149,18 @@ fn surplus_copies_are_removed(stage: &mut Stage) -> Verdict {
     for dstore in &scene.dstores {
         dstore.gets("file0");
     }
+    scene.join()?;
+    scene.expect_spread(6, LONG)
+}
+
+fn half_done_orders_are_finished(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.controller(Setup::new(1, 1).timeout(SHORT))?;
+    store_files(&scene, 6)?;
+    scene.dstores[0].behave(Habits { rebalance: OnRebalance::HalfWay, ..Habits::default() });
+    let start = scene.dstores[0].now();
+    scene.join()?;
+    scene.dstores[0].wait_for("REBALANCE", start)?;
+    scene.dstores[0].behave(Habits::default());
     scene.join()?;
     scene.expect_spread(6, LONG)
 }

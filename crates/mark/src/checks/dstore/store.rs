@@ -33,6 +33,7 @@ checks! { Dstore "store" as acts:
     [Sequential "2.3"] every_byte_value "Content is bytes, not text: line endings and bytes above 127 come through"
     [Sequential "2.3"] sizes_around_buffers "Files of sizes just under and over those of buffers are stored whole"
     [Sequential "2.3"] a_short_content_is_no_file "Content that ends early is never a stored file, and is not acknowledged"
+    [Sequential "4.2"] over_an_old_copy "A STORE of a file that the Dstore still has, from a store that was given up, replaces it"
     [Sequential "6.4"] nothing_but_ack "A client that stores gets ACK and nothing else"
     [Concurrent "4.2"] ten_clients_at_once "Ten clients store files at the same time"
     [Concurrent "2.5"] a_slow_client_holds_up_nobody "A client that sends nothing after ACK holds up no other"
@@ -141,6 +142,15 @@ fn a_short_content_is_no_file(stage: &mut Stage) -> Verdict {
     scene.expect_listed(&[])?;
     scene.expect_folder(&[])?;
     scene.expect_no_content("short")
+}
+
+fn over_an_old_copy(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.dstore(NO_TIMEOUT)?;
+    // Another Dstore failed, so the Controller forgot the file, and now it is stored again.
+    scene.store("again", b"what was stored first, and is longer")?;
+    scene.store("again", b"what is stored now")?;
+    scene.expect_content("again", b"what is stored now")?;
+    scene.expect_folder(&[("again", b"what is stored now")])
 }
 
 fn nothing_but_ack(stage: &mut Stage) -> Verdict {
