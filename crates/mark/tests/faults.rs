@@ -1,5 +1,5 @@
-//! The harness is itself marked: every fault of the faulty fixture must fail the checks that docs/marking-faults.md says it
-//! fails, one of which cites the fault's own section of the spec.
+//! The harness is itself marked: every fault of the faulty fixture must fail a check that docs/marking-faults.md says it
+//! fails, and that cites the fault's own section of the spec.
 //!
 //! `UPDATE=1 cargo test -p mark --test faults` runs every fault through all checks of its role and writes the table anew;
 //! `UPDATE=some-fault,other-fault` does so for these only.
@@ -20,7 +20,7 @@ use serde_json::Value;
 const AT_A_TIME: usize = 4;
 
 /// So many checks are named for each fault.
-const NAMED: usize = 4;
+const NAMED: usize = 3;
 
 /// A line of `faulty list`.
 struct Fault {
@@ -34,7 +34,7 @@ struct Fault {
 type Failed = (String, String);
 
 #[test]
-fn every_fault_fails_the_checks_of_the_table() {
+fn every_fault_fails_a_check_that_names_its_section() {
     let faulty = faulty();
     let faults = faults(&faulty);
     assert!(faults.len() >= 40, "{} faults", faults.len());
@@ -54,7 +54,7 @@ fn every_fault_fails_the_checks_of_the_table() {
                         Some(checks) if is_update => {
                             checks.iter().map(|check| (check.clone(), fault.spec.clone())).collect()
                         }
-                        Some(checks) if !checks.is_empty() => failed(&faulty, fault, checks),
+                        Some(checks) if !checks.is_empty() => find(&faulty, fault, checks),
                         None if is_update => match failed(&faulty, fault, &[format!("{}/", fault.role)]) {
                             none if none.is_empty() => failed(&faulty, fault, &["system/".to_owned()]),
                             some => some,
@@ -70,17 +70,10 @@ fn every_fault_fails_the_checks_of_the_table() {
     if is_update {
         fs::write(&table, write(&faults, &outcomes)).unwrap();
     }
+    let is_found = |fault: &Fault| outcomes[&fault.name].iter().any(|(_, cited)| cites(cited, &fault.spec));
     let mut complaints = String::new();
-    for fault in &faults {
-        let failed = &outcomes[&fault.name];
-        for check in named.get(&fault.name).into_iter().flatten() {
-            if !failed.iter().any(|(id, _)| id == check) {
-                let _ = writeln!(complaints, "{} passes {check}", fault.name);
-            }
-        }
-        if !failed.iter().any(|(_, cited)| cites(cited, &fault.spec)) {
-            let _ = writeln!(complaints, "{} fails no check that cites spec {}", fault.name, fault.spec);
-        }
+    for fault in faults.iter().filter(|fault| !is_found(fault)) {
+        let _ = writeln!(complaints, "{} fails no check that cites spec {}", fault.name, fault.spec);
     }
     assert!(complaints.is_empty(), "{complaints}");
 }
@@ -109,6 +102,12 @@ fn faults(faulty: &Path) -> Vec<Fault> {
         Fault { role, name, spec, description }
     };
     list.lines().map(fault).collect()
+}
+
+/// The checks that fail, of those in the table. Some faults are races, lost only now and then: those get three tries.
+fn find(faulty: &Path, fault: &Fault, checks: &[String]) -> Vec<Failed> {
+    let tries = (0..3).map(|_| failed(faulty, fault, checks));
+    tries.into_iter().find(|failed| failed.iter().any(|(_, cited)| cites(cited, &fault.spec))).unwrap_or_default()
 }
 
 /// The checks that fail, of those wanted.
@@ -146,7 +145,7 @@ fn write(faults: &[Fault], outcomes: &BTreeMap<String, Vec<Failed>>) -> String {
     let mut text = String::from(
         "# Faults and the checks that find them\n\n\
          The marking harness is itself marked: each of these faults, in a Controller or Dstore that is otherwise without fault\n\
-         (`crates/mark/fixtures/faulty`), must fail the checks named here. At most four are named, those that cite the fault's\n\
+         (`crates/mark/fixtures/faulty`), fails the checks named here. At most three are named, those that cite the fault's\n\
          own section first. Written by `UPDATE=1 cargo test -p mark --test faults`; without `UPDATE` the same test verifies it.\n",
     );
     for (role, title) in [("controller", "Controller"), ("dstore", "Dstore")] {

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::super::checks;
+use crate::stage::client::Client;
 use crate::stage::failure::{Verdict, claim};
 use crate::stage::{QUIET, SHORT, Setup, Stage, wait_until};
 
@@ -16,6 +17,7 @@ checks! { Controller "join":
     [Sequential "2.7"] idle_dstores_and_clients_stay "Neither a Dstore with no work nor a silent client is timed out"
     [Sequential "4.1"] a_dstore_that_joins_later_gets_files "A Dstore that joins a running system is used for stores"
     [Sequential "4.1"] a_join_gets_no_answer "A JOIN is not answered"
+    [OneFailure "4.1"] nothing_is_stored_on_a_dstore_that_left "A Dstore that has left gets no more files"
     [OneFailure "4.1"] a_dstore_comes_back "A Dstore that was killed and is started again on its port is a member like any other"
     [Robustness "2.1"] a_join_in_pieces "A JOIN may come in pieces, and end in \\r\\n"
     [Robustness "7.7"] a_second_join_with_the_same_port "A second JOIN with the port of a member harms nobody"
@@ -116,6 +118,26 @@ fn a_join_gets_no_answer(stage: &mut Stage) -> Verdict {
     thread::sleep(QUIET);
     let heard = scene.dstores[0].heard_since(0);
     claim(heard.is_empty(), "nothing to the Dstore", format!("`{}`", heard.join("`, `")))
+}
+
+fn nothing_is_stored_on_a_dstore_that_left(stage: &mut Stage) -> Verdict {
+    let scene = stage.controller(Setup::new(2, 4))?;
+    let mut client = scene.client()?;
+    let holders = scene.store(&mut client, "a", 5)?;
+    let (gone, staying) = (holders[0], holders[1]);
+    scene.dstore(gone)?.leave();
+    // Once it is not offered for loads any more, the Controller knows.
+    let offers = |client: &mut Client| (0..4).filter_map(|_| client.load_from("LOAD a", 5).ok()).collect::<Vec<_>>();
+    wait_until(stage.patience, || offers(&mut client).iter().all(|&port| port == staying).then_some(()));
+    for number in 0..6 {
+        let ports = client.begin_store(&format!("file{number}"), 5, 2)?;
+        claim(!ports.contains(&gone), format!("`STORE_TO` without {gone}, which has left"), format!("{ports:?}"))?;
+        for port in ports {
+            scene.dstore(port)?.acknowledge_store(&format!("file{number}"));
+        }
+        client.expect("STORE_COMPLETE")?;
+    }
+    Ok(())
 }
 
 fn a_dstore_comes_back(stage: &mut Stage) -> Verdict {

@@ -8,13 +8,13 @@ use crate::stage::{Setup, Stage, content, freeze, wait_until};
 
 checks! { System "failures":
     [OneFailure "4.3"] one_failure_loses_nothing "After one Dstore of four is killed, every file is still loaded"
-    [OneFailure "4.2"] stores_go_on_after_one_failure "After one Dstore of four is killed, files are still stored"
+    [OneFailure "4.1, 4.2"] stores_go_on_after_one_failure "After one Dstore of four is killed, files are still stored"
     [OneFailure "4.4"] removes_go_on_after_one_failure "After one Dstore of four is killed, files are still removed"
     [OneFailure "3.3"] one_failure_of_r_stops_service "With N = R, one failure brings ERROR_NOT_ENOUGH_DSTORES"
     [OneFailure "4.3"] a_failure_during_a_load "When the offered Dstore is dead, RELOAD leads to one that is not"
     [NrFailures "4.3"] two_failures_of_five "R = 3, N = 5, two killed one after the other: every file is still loaded"
     [NrFailures "4.3"] two_failures_at_once "R = 3, N = 5, two killed at the same time: every file is still loaded"
-    [NrFailures "4.2"] stores_go_on_after_nr_failures "R = 2, N = 4, two killed: files are still stored, on the two that are left"
+    [NrFailures "4.1, 4.2"] stores_go_on_after_nr_failures "R = 2, N = 4, two killed: files are still stored, on the two that are left"
     [NrFailures "4.4"] removes_go_on_after_nr_failures "R = 2, N = 4, two killed: a file that is left is still removed"
     [NrFailures "3.3"] one_more_failure_is_too_many "R = 2, N = 4: after three failures ERROR_NOT_ENOUGH_DSTORES comes"
     [Robustness "2.7"] a_frozen_dstore_stops_only_its_files "While a Dstore hangs, files on the others are still loaded and listed"
