@@ -17,7 +17,7 @@ use std::thread;
 use serde_json::Value;
 
 /// How many faults are tried at a time.
-const AT_A_TIME: usize = 4;
+const AT_A_TIME: usize = 8;
 
 /// So many checks are named for each fault.
 const NAMED: usize = 3;
