@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions};
 
 use super::failure::Failure;
@@ -39,16 +39,29 @@ const FILE_LIMIT: u64 = 256 << 20;
 
 const OPEN_FILES: u64 = 4_096;
 
+/// So long the last words of a program that has ended are waited for. What it leaves running may keep its pipes open.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// A program of the submission, running.
 pub struct Process {
     child: Child,
-    output: Arc<Mutex<Output>>,
+    output: Arc<Output>,
+    /// It has ended, and its last words have been waited for.
+    is_over: bool,
 }
 
 #[derive(Default)]
 struct Output {
+    printed: Mutex<Printed>,
+    /// Signalled when a pipe has been read to its end.
+    pipe_ended: Condvar,
+}
+
+#[derive(Default)]
+struct Printed {
     tail: VecDeque<u8>,
     total: u64,
+    open_pipes: usize,
 }
 
 impl Process {
@@ -65,11 +78,12 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| Failure::new("a process can be started", error))?;
-        let output = Arc::default();
+        let output = Arc::<Output>::default();
+        output.printed.lock().open_pipes = 2;
         let (out, err) = (child.stdout.take(), child.stderr.take());
         collect(out.expect("a pipe"), &output, child.id());
         collect(err.expect("a pipe"), &output, child.id());
-        Ok(Self { child, output })
+        Ok(Self { child, output, is_over: false })
     }
 
     /// Its id, which is also its session's and its group's.
@@ -77,9 +91,15 @@ impl Process {
         self.child.id()
     }
 
-    /// Why it has ended, if it has.
+    /// Why it has ended, if it has; then all that it has printed has been read.
     pub fn end(&mut self) -> Option<String> {
-        self.child.try_wait().ok().flatten().map(|status| status.to_string())
+        let status = self.child.try_wait().ok().flatten()?;
+        if !self.is_over {
+            let mut printed = self.output.printed.lock();
+            self.output.pipe_ended.wait_while_for(&mut printed, |printed| printed.open_pipes > 0, LAST_WORDS);
+            self.is_over = true;
+        }
+        Some(status.to_string())
     }
 
     /// Kills it and what it has started in its group, and waits for it.
@@ -96,8 +116,8 @@ impl Process {
 
     /// The last of what it has printed.
     pub fn printed(&self) -> String {
-        let output = self.output.lock();
-        let (older, newer) = output.tail.as_slices();
+        let printed = self.output.printed.lock();
+        let (older, newer) = printed.tail.as_slices();
         String::from_utf8_lossy(&[older, newer].concat()).into_owned()
     }
 }
@@ -109,20 +129,22 @@ impl Drop for Process {
 }
 
 /// Reads what a program prints, so that it never waits, and keeps the last of it. Ends with the pipe.
-fn collect(mut pipe: impl Read + Send + 'static, output: &Arc<Mutex<Output>>, pid: u32) {
+fn collect(mut pipe: impl Read + Send + 'static, output: &Arc<Output>, pid: u32) {
     let output = Arc::clone(output);
     thread::spawn(move || {
         let mut buffer = [0; 16 << 10];
         while let Ok(read @ 1..) = pipe.read(&mut buffer) {
-            let mut output = output.lock();
-            output.total += read as u64;
-            output.tail.extend(&buffer[..read]);
-            let surplus = output.tail.len().saturating_sub(KEPT_OUTPUT);
-            output.tail.drain(..surplus);
-            if output.total > OUTPUT_LIMIT {
+            let mut printed = output.printed.lock();
+            printed.total += read as u64;
+            printed.tail.extend(&buffer[..read]);
+            let surplus = printed.tail.len().saturating_sub(KEPT_OUTPUT);
+            printed.tail.drain(..surplus);
+            if printed.total > OUTPUT_LIMIT {
                 signal_group(pid, Signal::KILL);
             }
         }
+        output.printed.lock().open_pipes -= 1;
+        output.pipe_ended.notify_all();
     });
 }
 
