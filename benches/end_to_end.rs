@@ -226,7 +226,7 @@ fn contenders<'a>(cluster: &'a Cluster, floor: &'a Cluster, clients: usize, file
 
 /// Ours or the floor's.
 enum AnyClient {
-    Ours { client: Client, content: Vec<u8> },
+    Ours { client: Box<Client>, content: Vec<u8> },
     Floor(floor::Client),
 }
 
@@ -234,7 +234,7 @@ impl AnyClient {
     fn ours(cluster: &Cluster, keeps_connections: bool) -> Self {
         let mut client = cluster.client();
         client.keep_connections(keeps_connections);
-        Self::Ours { client, content: Vec::new() }
+        Self::Ours { client: Box::new(client), content: Vec::new() }
     }
 
     fn store(&mut self, name: &str, content: &[u8]) -> io::Result<()> {

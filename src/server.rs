@@ -6,21 +6,24 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
-use parking_lot::Mutex;
 use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::sync::Mutex;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// How long a thread whose connection has ended waits for another before it ends, too.
+/// How long a thread waits for a connection before it ends, unless nobody else waits.
 const PARKED: Duration = Duration::from_secs(5);
 
-/// How long the accept loop rests after an error: out of descriptors, trying again at once would only spin.
+/// How many threads wait for connections at most, once as many have been needed at a time.
+const MOST_WAITING: usize = 64;
+
+/// How long accepting rests after an error: out of descriptors, trying again at once would only spin.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// Enough for any of our threads; with thousands of connections the default of 2 MiB would show.
@@ -51,41 +54,60 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts connections and has each served by a thread of a [`Crew`].
-pub struct Server {
-    listener: Arc<TcpListener>,
-    stopping: Arc<AtomicBool>,
-    accepting: Option<JoinHandle<()>>,
+///
+/// The thread that accepts a connection serves it, and accepts again: no connection is handed from one to another, which
+/// would cost as much as all else that a small transfer needs from the processor. One thread always waits for the next
+/// connection: who accepts and leaves nobody waiting starts another first.
+pub struct Server(Arc<Acceptors>);
+
+struct Acceptors {
+    listener: TcpListener,
+    crew: Arc<Crew>,
+    serve: Box<dyn Fn(Arc<TcpStream>) + Send + Sync>,
+    /// How many threads wait for a connection, or are about to.
+    waiting: AtomicUsize,
+    stopping: AtomicBool,
+    trouble: Mutex<Trouble>,
 }
 
 impl Server {
-    /// Starts accepting. `serve` runs once for each connection, which closes when it returns.
-    pub fn start<F>(listener: TcpListener, crew: &Arc<Crew>, serve: F) -> io::Result<Self>
-    where
-        F: Fn(Arc<TcpStream>) + Send + Sync + 'static,
-    {
-        let listener = Arc::new(listener);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let accepting = thread::Builder::new().name("accept".into()).spawn({
-            let (listener, stopping, crew) = (Arc::clone(&listener), Arc::clone(&stopping), Arc::clone(crew));
-            move || accept(&listener, &stopping, &crew, &Arc::new(serve))
-        })?;
-        Ok(Self { listener, stopping, accepting: Some(accepting) })
+    /// Starts accepting. `serve` runs once for each connection, which closes when it returns. The threads end with the
+    /// crew, after [`stop`](Self::stop).
+    pub fn start(
+        listener: TcpListener,
+        crew: &Arc<Crew>,
+        serve: impl Fn(Arc<TcpStream>) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        // On Linux this bounds the wait of an accept. Elsewhere a thread that has come to wait does so for ever.
+        SockRef::from(&listener).set_read_timeout(Some(PARKED))?;
+        let acceptors = Arc::new(Acceptors {
+            listener,
+            crew: Arc::clone(crew),
+            serve: Box::new(serve),
+            waiting: AtomicUsize::new(1),
+            stopping: AtomicBool::new(false),
+            trouble: Mutex::default(),
+        });
+        acceptors.start_one()?;
+        Ok(Self(acceptors))
     }
 
     /// Where it listens.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.0.listener.local_addr()
     }
 
     /// Accepts no more; the connections that there are go on.
     pub fn stop(&mut self) {
-        let Some(accepting) = self.accepting.take() else { return };
-        self.stopping.store(true, Ordering::Release);
-        // Linux wakes the accept at once. Elsewhere a throwaway connection does.
-        if SockRef::from(&*self.listener).shutdown(Shutdown::Both).is_err() {
-            let _ = self.listener.local_addr().and_then(|address| TcpStream::connect(reachable(address)));
+        if self.0.stopping.swap(true, Ordering::AcqRel) {
+            return;
         }
-        let _ = accepting.join();
+        // Linux wakes all who accept at once. Elsewhere as many throwaway connections do.
+        if SockRef::from(&self.0.listener).shutdown(Shutdown::Both).is_err() {
+            for _ in 0..self.0.waiting.load(Ordering::Acquire) {
+                let _ = self.address().and_then(|address| TcpStream::connect(reachable(address)));
+            }
+        }
     }
 }
 
@@ -95,36 +117,66 @@ impl Drop for Server {
     }
 }
 
-/// Ends when `stopping` is set and the listener shut down.
-fn accept<F>(listener: &TcpListener, stopping: &AtomicBool, crew: &Arc<Crew>, serve: &Arc<F>)
-where
-    F: Fn(Arc<TcpStream>) + Send + Sync + 'static,
-{
-    let mut trouble = Trouble::default();
-    loop {
-        let accepted = listener.accept();
-        if stopping.load(Ordering::Acquire) {
-            return;
-        }
-        let outcome = match accepted {
-            Err(error) if is_about_one_connection(&error) => continue,
-            accepted => accepted.and_then(|(stream, _)| {
-                let stream = Arc::new(stream);
-                let serve = Arc::clone(serve);
-                let guard = crew.adopt(&stream);
-                crew.run(move || {
-                    serve(stream);
-                    drop(guard);
-                })
-            }),
-        };
-        match outcome {
-            Ok(()) => trouble.is_over(),
-            Err(error) => {
-                trouble.has_come(&error);
-                thread::sleep(BACK_OFF);
+impl Acceptors {
+    /// Starts a thread that is counted as waiting already.
+    fn start_one(self: &Arc<Self>) -> io::Result<()> {
+        let acceptors = Arc::clone(self);
+        self.crew.run(move || acceptors.run())
+    }
+
+    /// Accepts and serves one connection after another; ends when stopping, or when enough others wait.
+    fn run(self: &Arc<Self>) {
+        loop {
+            let accepted = self.listener.accept();
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+            let taken = match accepted {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.is_left_to_others(1) {
+                        return; // none has come for a while
+                    }
+                    continue;
+                }
+                Err(error) if is_about_one_connection(&error) => continue,
+                accepted => accepted.and_then(|(stream, _)| self.take(stream)),
+            };
+            match taken {
+                Ok(serve) => {
+                    self.trouble.lock().is_over();
+                    serve();
+                    self.waiting.fetch_add(1, Ordering::AcqRel);
+                    if self.is_left_to_others(MOST_WAITING) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    self.trouble.lock().has_come(&error);
+                    thread::sleep(BACK_OFF);
+                }
             }
         }
+    }
+
+    /// Sees to it that another thread waits for the next connection; what is returned serves this one.
+    fn take(self: &Arc<Self>, stream: TcpStream) -> io::Result<impl FnOnce()> {
+        // Linux has a new socket inherit what is set for its listener.
+        stream.set_read_timeout(None)?;
+        let stream = Arc::new(stream);
+        let adopted = self.crew.adopt(&stream);
+        if !self.is_left_to_others(1) {
+            self.start_one()?; // in the place of this one
+        }
+        Ok(|| {
+            (self.serve)(stream);
+            drop(adopted);
+        })
+    }
+
+    /// Counts this thread out, if at least so many others wait.
+    fn is_left_to_others(&self, others: usize) -> bool {
+        let count_out = |waiting| (waiting > others).then(|| waiting - 1);
+        self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, count_out).is_ok()
     }
 }
 
@@ -184,61 +236,35 @@ impl Trouble {
 }
 
 /// The threads and sockets of one Controller or Dstore, so that all of them can be ended.
-///
-/// A thread that has done its job is parked for a while and takes the next: with a connection per transfer, starting
-/// a thread would be a large part of the work.
 pub struct Crew {
     name: String,
-    /// Hands a job to a parked thread; `None` once stopped. The receiving end is the parked threads'.
-    jobs: Mutex<Option<Sender<Job>>>,
-    parked: Receiver<Job>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// `None` once stopped.
+    threads: Mutex<Option<Vec<JoinHandle<()>>>>,
     sockets: Mutex<HashMap<u64, Arc<TcpStream>>>,
     adoptions: AtomicU64,
+    is_stopped: AtomicBool,
 }
-
-type Job = Box<dyn FnOnce() + Send>;
 
 impl Crew {
     /// Nobody yet; `name` is what its threads are called.
     pub fn new(name: impl Into<String>) -> Arc<Self> {
-        // No capacity: a job is handed over only to a thread that waits for one.
-        let (jobs, parked) = crossbeam_channel::bounded(0);
         Arc::new(Self {
             name: name.into(),
-            jobs: Mutex::new(Some(jobs)),
-            parked,
-            threads: Mutex::default(),
+            threads: Mutex::new(Some(Vec::new())),
             sockets: Mutex::default(),
             adoptions: AtomicU64::new(0),
+            is_stopped: AtomicBool::new(false),
         })
     }
 
-    /// Runs `job` on a parked thread, or on a new one if none is. Fails if there can be no more threads, or after
-    /// [`stop`](Self::stop).
+    /// Runs `job` on a new thread. Fails if there can be no more, or after [`stop`](Self::stop).
     pub fn run(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let jobs = self.jobs.lock();
-        let Some(sender) = &*jobs else { return Err(io::Error::other("stopping")) };
-        let job = match sender.try_send(Box::new(job)) {
-            Ok(()) => return Ok(()),
-            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
-        };
-        let parked = self.parked.clone();
-        let thread = thread::Builder::new().name(self.name.clone()).stack_size(STACK_BYTES).spawn(move || {
-            let mut job = job;
-            loop {
-                job();
-                job = match parked.recv_timeout(PARKED) {
-                    Ok(next) => next,
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
-                };
-            }
-        })?;
         let mut threads = self.threads.lock();
+        let Some(threads) = &mut *threads else { return Err(io::Error::other("stopping")) };
         if threads.len() == threads.capacity() {
             threads.retain(|thread| !thread.is_finished());
         }
-        threads.push(thread);
+        threads.push(thread::Builder::new().name(self.name.clone()).stack_size(STACK_BYTES).spawn(job)?);
         Ok(())
     }
 
@@ -247,7 +273,7 @@ impl Crew {
         let key = self.adoptions.fetch_add(1, Ordering::Relaxed);
         self.sockets.lock().insert(key, Arc::clone(socket));
         // Looked at after the insertion, so that either `stop` finds the socket or this finds that it was missed.
-        if self.jobs.lock().is_none() {
+        if self.is_stopped.load(Ordering::SeqCst) {
             end(socket);
         }
         Adopted { crew: Arc::clone(self), key }
@@ -256,8 +282,9 @@ impl Crew {
     /// Ends every socket, which ends whoever waits on one, and waits for every thread to end. Not to be called by a
     /// thread of the crew.
     pub fn stop(&self) {
-        drop(self.jobs.lock().take());
-        for thread in std::mem::take(&mut *self.threads.lock()) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+        let threads = self.threads.lock().take();
+        for thread in threads.into_iter().flatten() {
             // Again and again: a socket that was just about to connect does not feel the first time.
             while !thread.is_finished() {
                 self.sockets.lock().values().for_each(|socket| end(socket));
@@ -294,7 +321,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn only_a_want_of_resources_makes_the_accept_loop_rest() {
+    fn only_a_want_of_resources_makes_accepting_rest() {
         // By Linux's numbers: EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN (no thread), and ECONNABORTED, EINTR, EPERM,
         // ENETDOWN, EHOSTUNREACH, ENETUNREACH of the connection that was to come.
         for (number, expected) in [24, 23, 105, 12, 11].map(|number| (number, false)).into_iter().chain([

@@ -1,5 +1,7 @@
 //! A cluster of processes, the real programs or the floor's, and what each of them uses.
 
+#![allow(dead_code, reason = "no bench uses all of it")]
+
 use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufReader};

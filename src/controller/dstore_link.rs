@@ -127,7 +127,7 @@ impl DstoreLink {
             (self.hang_up)("it reads nothing that it is sent");
         }
         // With the writer gone the connection has ended, and the reader is about to say so.
-        let _ = self.outbox.send(message);
+        self.outbox.send(message);
     }
 
     /// Asks for the list of files, for this round.
@@ -192,7 +192,7 @@ pub(super) fn serve(controller: &Arc<Controller>, mut connection: Connection, ad
 
 /// Writes what is put into the outbox. Ends with the outbox, or with the connection.
 fn write(outgoing: &Outgoing, messages: &Receiver<Message>) {
-    while let Ok(message) = messages.recv() {
+    while let Some(message) = messages.recv() {
         if outgoing.send(&message).is_err() {
             return outgoing.shut_down(); // the reader sees the end, and says why
         }
@@ -275,6 +275,6 @@ impl Controller {
 
     fn tell_coordinator(&self, event: Event) {
         // It has ended only when all of the Controller is about to.
-        let _ = self.events.send(event);
+        self.events.send(event);
     }
 }

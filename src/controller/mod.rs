@@ -2,8 +2,8 @@
 //!
 //! | thread | does | ends when |
 //! |---|---|---|
-//! | `accept` | takes connections | the listener is shut down |
 //! | one per connection | reads a client's requests and answers them, or a Dstore's reports | the socket ends |
+//! | at least one more | waits for the next connection, to serve it | the listener is shut down |
 //! | one more per Dstore | writes what the others have for it, so that a Dstore that stops reading delays nobody | its outbox is dropped |
 //! | `rebalance` | decides when to rebalance, and does it | its inbox is stopped |
 

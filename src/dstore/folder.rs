@@ -11,12 +11,11 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use parking_lot::Mutex;
-
 use super::StartError;
 use super::checksum::{self, Summing};
 use super::group_commit::GroupCommit;
 use crate::protocol::FileName;
+use crate::sync::Mutex;
 use stored::{Identity, identity};
 
 pub use stored::StoredFile;

@@ -4,7 +4,7 @@
 
 use std::io::{self, ErrorKind};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex};
 
 /// Lets those who come while a sync is running share the next one.
 ///
@@ -45,7 +45,7 @@ impl GroupCommit {
         }
         state.begun += 1;
         state.is_running = true;
-        let outcome = MutexGuard::unlocked(&mut state, sync);
+        let outcome = state.unlocked(sync);
         state.is_running = false;
         match &outcome {
             Ok(()) => state.ended += 1,

@@ -2,8 +2,8 @@
 //!
 //! | thread | does | ends when |
 //! |---|---|---|
-//! | `accept` | takes connections | the listener is shut down |
 //! | one per connection | one transfer after another: a client's, or another Dstore's | the socket ends |
+//! | at least one more | waits for the next connection, to serve it | the listener is shut down |
 //! | one for the Controller | reads what it wants; removes at once, leaves the rest to the next | the socket ends |
 //! | one for rebalances | answers LIST and carries out REBALANCE, in the order they came | the one before ends |
 //! | one for removes, with `sync` | acknowledges those that are on the disk | the Controller's reader ends |
@@ -25,12 +25,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
-
 use crate::protocol::connection::{DSTORE_LINE_LIMIT, KEEPALIVE};
 use crate::protocol::{Address, Connection, Message, Outgoing};
 use crate::server::{Crew, Server, listen};
+use crate::sync::Mutex;
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use folder::Folder;
 

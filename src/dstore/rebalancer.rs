@@ -5,11 +5,11 @@ use std::io::{self, ErrorKind};
 use std::thread;
 
 use crossbeam_channel::{Receiver, unbounded};
-use parking_lot::Mutex;
 
 use super::Dstore;
 use crate::protocol::connection::CopyError;
 use crate::protocol::{Address, Connection, FileName, Message, Order};
+use crate::sync::Mutex;
 
 /// How many copies are sent at the same time.
 const SENDERS: usize = 4;
@@ -99,7 +99,7 @@ fn send_copies<'a>(dstore: &Dstore, order: &'a Order) -> BTreeSet<&'a FileName> 
         }
         work();
     });
-    failed.into_inner()
+    std::mem::take(&mut *failed.lock())
 }
 
 /// Sends one copy; succeeds only once the receiver has closed in order, which says that it is stored. One that turns out

@@ -1,27 +1,22 @@
-//! What the Controller's threads wait with.
+//! What the threads of a Controller or Dstore wait with: locks, conditions and channels.
 //!
-//! In every program these are parking_lot's locks, crossbeam's channels and std's threads, with nothing in between. In
-//! tests built with `--cfg shuttle` they are *scheduled*: shuttle decides at each lock, wait and message which thread
-//! goes on, so that a test tries thousands of orders in which things can happen, finds the one in which somebody waits
-//! for ever, and prints it. `controller::schedules` has those tests. Whoever waits must therefore wait with what is
-//! here, and with nothing else.
+//! In every program these are std's locks and threads. In tests built with `--cfg shuttle` they are *scheduled*: shuttle
+//! decides at each lock and wait which thread goes on, so that a test tries thousands of orders in which things can
+//! happen, finds the one in which somebody waits for ever, and prints it. `controller::schedules` has those tests. Whoever
+//! waits in the Controller must therefore wait with what is here, and with nothing else.
+//!
+//! Nothing here spins or yields before it sleeps. With more threads than processors, whoever does takes the time of the
+//! thread that it waits for: with libraries that do, a store took a tenth longer, and one in a hundred took ten times as
+//! long as most. (docs/performance.md)
 
-#[cfg(not(all(test, shuttle)))]
-mod real;
+mod channel;
+mod locks;
+
 #[cfg(all(test, shuttle))]
-mod scheduled;
-
+use shuttle as base;
 #[cfg(not(all(test, shuttle)))]
-pub use real::*;
-#[cfg(all(test, shuttle))]
-pub use scheduled::*;
+use std as base;
 
-/// What an [`Inbox`] has for its thread.
-pub enum Next<T> {
-    /// A message.
-    Message(T),
-    /// There was none before the deadline.
-    TimedOut,
-    /// The thread is to end.
-    Stopped,
-}
+pub use base::thread;
+pub use channel::{Inbox, Next, Receiver, Sender, Stop, inbox, unbounded};
+pub use locks::{Condvar, Mutex};
