@@ -202,13 +202,11 @@ impl Dstores {
         // Nobody there is nobody there, with or without a greeting.
         let connection = Connection::connect(dstore.socket(), self.timeout)
             .map_err(|error| Failed { opening: Opening::Sure, error })?;
-        let sent = connection.outgoing().limit_stalls(self.timeout).and_then(|()| {
-            if greets {
-                connection.outgoing().send_all(&[Message::KeepAlive, request.clone()])
-            } else {
-                connection.send(request)
-            }
-        });
+        let sent = if greets {
+            connection.outgoing().send_all(&[Message::KeepAlive, request.clone()])
+        } else {
+            connection.send(request)
+        };
         match sent {
             Ok(()) => Ok(Link {
                 connection,

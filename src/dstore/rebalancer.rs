@@ -108,7 +108,6 @@ fn send_copy(dstore: &Dstore, name: &FileName, address: &Address) -> io::Result<
     let mut file = dstore.folder.open(name)?;
     let adopt = |socket: &_| dstore.crew.adopt(socket);
     let (mut connection, adopted) = Connection::connect_announced(address.socket(), dstore.timeout, adopt)?;
-    connection.outgoing().limit_stalls(dstore.timeout)?;
     connection.send(&Message::RebalanceStore { name: name.clone(), size: file.size() })?;
     match connection.receive_within(dstore.timeout)? {
         Some(Ok(Message::Ack)) => {}

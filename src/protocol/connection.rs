@@ -102,7 +102,8 @@ impl Connection {
         })
     }
 
-    /// Connects to `address`, waiting no longer than `timeout`.
+    /// Connects to `address`, waiting no longer than `timeout`; nor do writes until told otherwise, as by
+    /// [`Outgoing::limit_stalls`].
     pub fn connect(address: SocketAddr, timeout: Duration) -> io::Result<Self> {
         Self::connect_announced(address, timeout, |_| ()).map(|(connection, ())| connection)
     }
@@ -117,7 +118,7 @@ impl Connection {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         let stream = Arc::new(TcpStream::from(socket));
         let announced = announce(&stream);
-        SockRef::from(&*stream).connect_timeout(&address.into(), timeout)?;
+        connect(&stream, address, timeout)?;
         let connection = Self::new(stream)?;
         // With nobody listening, the kernel may pick the wanted port for our own end: TCP then connects to itself.
         if connection.outgoing.local == address.port() && connection.outgoing.stream.local_addr()? == address {
@@ -203,11 +204,7 @@ impl Connection {
         if !self.reader.buffer().is_empty() {
             return Ok(true);
         }
-        let stream = &self.outgoing.stream;
-        stream.set_nonblocking(true)?;
-        let peeked = stream.peek(&mut [0]);
-        stream.set_nonblocking(false)?;
-        match peeked {
+        match peek(&self.outgoing.stream) {
             Ok(received) => Ok(received > 0),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
@@ -287,6 +284,46 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// Connects a new socket within `timeout`, which then bounds its writes.
+#[cfg(target_os = "linux")]
+fn connect(stream: &TcpStream, address: SocketAddr, timeout: Duration) -> io::Result<()> {
+    use rustix::io::Errno;
+    // The limit for writes is one for connecting, too: one call in place of five.
+    stream.set_write_timeout(Some(timeout))?;
+    loop {
+        let connected = SockRef::from(stream).connect(&address.into());
+        return match connected.as_ref().err().and_then(Errno::from_io_error) {
+            // Stopped and continued: it goes on connecting.
+            Some(Errno::INTR) => continue,
+            Some(Errno::INPROGRESS | Errno::ALREADY | Errno::AGAIN) => Err(ErrorKind::TimedOut.into()),
+            _ => connected,
+        };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn connect(stream: &TcpStream, address: SocketAddr, timeout: Duration) -> io::Result<()> {
+    SockRef::from(stream).connect_timeout(&address.into(), timeout)?;
+    stream.set_write_timeout(Some(timeout))
+}
+
+/// Looks for a byte that has arrived, and leaves it there; `WouldBlock` if there is none.
+#[cfg(unix)]
+fn peek(stream: &TcpStream) -> io::Result<usize> {
+    use rustix::net::{RecvFlags, recv};
+    // One call, where switching the socket's mode to and fro would take three.
+    let (_, received) = recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+    Ok(received)
+}
+
+#[cfg(not(unix))]
+fn peek(stream: &TcpStream) -> io::Result<usize> {
+    stream.set_nonblocking(true)?;
+    let peeked = stream.peek(&mut [0]);
+    stream.set_nonblocking(false)?;
+    peeked
 }
 
 fn has_more_words(line: &str, most: usize) -> bool {
@@ -494,44 +531,56 @@ enum Wait {
     /// Each read for itself.
     EachRead(Duration),
     /// All reads together.
-    Until {
-        deadline: Instant,
-        first: Option<Duration>,
-    },
+    Until(Instant),
 }
 
 impl Wait {
     fn deadline(timeout: Duration) -> Self {
-        Instant::now()
-            .checked_add(timeout)
-            .map_or(Self::Forever, |deadline| Self::Until { deadline, first: Some(timeout) })
+        Instant::now().checked_add(timeout).map_or(Self::Forever, Self::Until)
     }
 }
 
 impl Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let timeout = match &mut self.wait {
+        let deadline = match self.wait {
             Wait::Forever => None,
-            Wait::EachRead(stall) => Some(*stall),
-            // The first wait is the whole timeout, the same again and again: the kernel knows it already.
-            Wait::Until { deadline, first } => {
-                Some(first.take().unwrap_or_else(|| deadline.saturating_duration_since(Instant::now())))
-            }
+            Wait::EachRead(stall) => Instant::now().checked_add(stall),
+            Wait::Until(deadline) => Some(deadline),
         };
-        if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        if timeout != self.kernel_timeout {
-            self.stream.set_read_timeout(timeout)?;
-            self.kernel_timeout = timeout;
-        }
+        let mut has_waited = false;
         loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            if has_waited {
+                self.tell_kernel(left)?;
+            } else if !self.is_known_to_kernel(left) {
+                // A little less than is left: it will do for the next wait of as long.
+                self.tell_kernel(left.map(|left| left - left / 8))?;
+            }
             match (&*self.stream).read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => has_waited = true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 outcome => return outcome,
             }
         }
+    }
+}
+
+impl Incoming {
+    /// Whether the kernel will end a wait in time. Earlier does no harm: most waits are short, and one that is not begins
+    /// again. So hardly any read needs a second call to say how long it may take.
+    fn is_known_to_kernel(&self, left: Option<Duration>) -> bool {
+        left.is_none_or(|left| self.kernel_timeout.is_some_and(|timeout| timeout <= left))
+    }
+
+    fn tell_kernel(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if timeout != self.kernel_timeout {
+            self.stream.set_read_timeout(timeout)?;
+            self.kernel_timeout = timeout;
+        }
+        Ok(())
     }
 }
 

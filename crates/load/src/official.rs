@@ -50,7 +50,6 @@ impl Official {
     /// A new connection on which `request` has been said. (spec 2.5)
     fn transfer(&self, dstore: &Address, request: &Message) -> io::Result<Connection> {
         let connection = Connection::connect(dstore.socket(), self.timeout)?;
-        connection.outgoing().limit_stalls(self.timeout)?;
         connection.send(request)?;
         Ok(connection)
     }
