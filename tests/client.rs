@@ -550,6 +550,58 @@ fn with_anybodys_dstores_store_and_load_work_and_the_client_remembers_what_they_
 }
 
 #[test]
+fn content_is_sent_ahead_of_the_ack_where_the_dstore_says_that_it_may_be_and_nowhere_else() {
+    // spec 8.3: stores of which content came ahead, and connections that four stores take
+    let keeps = Habit { on_keep_alive: OnKeepAlive::Know, ..Habit::default() };
+    let table = [
+        ("knows SEND_AHEAD", Habit { on_send_ahead: OnKeepAlive::Know, ..keeps }, 1_000, 2, 1),
+        ("knows it, but the file is large", Habit { on_send_ahead: OnKeepAlive::Know, ..keeps }, 100_000, 0, 1),
+        ("ignores it", keeps, 1_000, 0, 1),
+        ("closes", Habit { on_send_ahead: OnKeepAlive::Close, ..keeps }, 1_000, 0, 2),
+        ("hangs", Habit { on_send_ahead: OnKeepAlive::Hang, ..keeps }, 1_000, 0, 2),
+        ("does not know KEEP_ALIVE", Habit { on_send_ahead: OnKeepAlive::Know, ..Habit::default() }, 1_000, 0, 4),
+    ];
+    thread::scope(|scope| {
+        for (what, habit, size, ahead, connections) in table {
+            scope.spawn(move || {
+                let config = controller::Config { timeout: PATIENCE, ..controller::Config::new(1) };
+                let controller = controller::start(config).unwrap();
+                let dstore = ForeignDstore::join(&controller, habit);
+                let address = loopback(controller.address().unwrap().port());
+                let mut client = Client::connect(address, Duration::from_secs(4)).unwrap();
+                let content = bytes(1, size);
+                for file in ["a", "b", "c", "d"] {
+                    client.store_bytes(file, &content).unwrap_or_else(|error| panic!("{what}: store: {error}"));
+                }
+                assert_eq!((dstore.stores_ahead(), dstore.connections()), (ahead, connections), "{what}");
+                assert!(client.load_bytes("d").unwrap() == content, "{what}");
+            });
+        }
+    });
+}
+
+#[test]
+fn what_was_sent_ahead_on_a_connection_that_had_been_closed_is_sent_again() {
+    // spec 8.2, 8.3: the client finds out when the Controller says nothing
+    let controller = controller::start(controller::Config { timeout: PATIENCE, ..controller::Config::new(1) }).unwrap();
+    let habit = Habit { on_keep_alive: OnKeepAlive::Know, on_send_ahead: OnKeepAlive::Know, ..Habit::default() };
+    let dstore = ForeignDstore::join(&controller, habit);
+    let mut client = client_of(&controller);
+    for file in ["first", "asks", "ahead"] {
+        client.store_bytes(file, b"hello").unwrap();
+    }
+    dstore.change(|habit| *habit = Habit { on_keep_alive: OnKeepAlive::Ignore, ..*habit });
+    client.store_bytes("last", b"hello").unwrap(); // after which the Dstore closes
+    for file in ["again", "and again"] {
+        client.store_bytes(&file.replace(' ', "-"), b"hello").unwrap();
+    }
+    assert_eq!(dstore.stores_ahead(), 2);
+    for file in ["last", "again", "and-again"] {
+        assert_eq!(client.load_bytes(file).unwrap(), b"hello");
+    }
+}
+
+#[test]
 fn several_dstores_that_do_not_understand_keep_alive_do_not_cost_a_store_its_timeout() {
     // spec 4.2, 8.2: everybody's timeout is the same, and the client finds out about R Dstores in the first store
     const TIMEOUT: Duration = Duration::from_secs(2);
@@ -756,11 +808,14 @@ struct Shared {
     controller: Outgoing,
     connections: AtomicUsize,
     loads: AtomicUsize,
+    /// Stores whose content had come before the ACK was sent.
+    ahead: AtomicUsize,
 }
 
 #[derive(Clone, Copy)]
 struct Habit {
     on_keep_alive: OnKeepAlive,
+    on_send_ahead: OnKeepAlive,
     after_transfer: AfterTransfer,
     /// Sends STORE_ACK.
     acknowledges: bool,
@@ -791,6 +846,7 @@ impl Default for Habit {
     fn default() -> Self {
         Self {
             on_keep_alive: OnKeepAlive::Ignore,
+            on_send_ahead: OnKeepAlive::Ignore,
             after_transfer: AfterTransfer::Close,
             acknowledges: true,
             cuts_at: None,
@@ -810,6 +866,7 @@ impl ForeignDstore {
             controller: link.outgoing().clone(),
             connections: AtomicUsize::new(0),
             loads: AtomicUsize::new(0),
+            ahead: AtomicUsize::new(0),
         });
         // The threads end with the process: nothing here waits for them.
         thread::spawn({
@@ -844,6 +901,10 @@ impl ForeignDstore {
 
     fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    fn stores_ahead(&self) -> usize {
+        self.shared.ahead.load(Ordering::SeqCst)
     }
 
     fn loads(&self) -> usize {
@@ -883,6 +944,15 @@ impl Shared {
                 (Message::KeepAlive, OnKeepAlive::Know | OnKeepAlive::Ignore) => continue,
                 (Message::KeepAlive, OnKeepAlive::Close) => return,
                 (Message::KeepAlive, OnKeepAlive::Hang) => return hang(connection),
+                (Message::SendAhead, _) => match habit.on_send_ahead {
+                    OnKeepAlive::Know => {
+                        let _ = connection.send(&Message::SendAhead);
+                        continue;
+                    }
+                    OnKeepAlive::Ignore => continue,
+                    OnKeepAlive::Close => return,
+                    OnKeepAlive::Hang => return hang(connection),
+                },
                 (Message::Store { name, size }, _) => {
                     if self.store(&mut connection, name, size, habit).is_err() {
                         return;
@@ -899,7 +969,7 @@ impl Shared {
                 _ => continue,
             }
             match habit.after_transfer {
-                _ if habit.on_keep_alive == OnKeepAlive::Know => {}
+                AfterTransfer::Close if habit.on_keep_alive == OnKeepAlive::Know => {}
                 AfterTransfer::Close => return,
                 AfterTransfer::GoOn => {}
                 AfterTransfer::Hang => return hang(connection),
@@ -911,6 +981,7 @@ impl Shared {
     }
 
     fn store(&self, connection: &mut Connection, name: FileName, size: u64, habit: Habit) -> io::Result<()> {
+        self.ahead.fetch_add(usize::from(connection.has_more()?), Ordering::SeqCst);
         connection.send(&Message::Ack)?;
         let mut content = Vec::new();
         copy(size, &mut connection.content(size, PATIENCE), &mut |bytes| content.write_all(bytes))?;

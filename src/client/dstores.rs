@@ -3,6 +3,8 @@
 //! Whether a Dstore knows KEEP_ALIVE is found out by saying it. One that does not know it may ignore it and close after
 //! the transfer, close at once, or be confused: in each case the transfer is tried again without, and the Dstore
 //! remembered as one that wants a connection per transfer.
+//!
+//! One that keeps connections may also take content ahead of its ACK (spec 8.3): that, too, is found out by asking.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read};
@@ -30,6 +32,8 @@ pub(super) struct Dstores {
 #[derive(Default)]
 struct Known {
     habit: Habit,
+    /// It was asked whether content may be sent ahead, and the connection was of no use after that.
+    is_confused_by_question: bool,
     kept: Option<Link>,
 }
 
@@ -46,6 +50,9 @@ enum Habit {
 pub(super) struct Link {
     connection: Connection,
     opening: Opening,
+    ahead: Ahead,
+    /// Content was sent with the last request, and its ACK has not been read yet.
+    owes_ack: bool,
     /// No KEEP_ALIVE has been said on it.
     is_plain: bool,
     transfers: u32,
@@ -79,6 +86,16 @@ enum Opening {
     Sure,
 }
 
+/// Whether content may be sent ahead of the ACK on a connection. (spec 8.3)
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    Unknown,
+    /// The question is on its way. The answer comes before the next ACK, or not at all.
+    Asked,
+    Allowed,
+    NotAllowed,
+}
+
 impl Dstores {
     pub(super) fn new(timeout: Duration) -> Self {
         Self { timeout, keeps: true, known: HashMap::new() }
@@ -96,20 +113,24 @@ impl Dstores {
         let Some(mut link) = self.known.get_mut(dstore).and_then(|known| known.kept.take()) else {
             return self.connect(dstore, request, Greeting::IfUseful);
         };
-        link.opening = Opening::Kept;
-        link.asked = Instant::now();
-        let sent = match link.connection.has_more() {
-            Ok(false) => link.connection.send(request),
-            Ok(true) => Err(io::Error::new(ErrorKind::InvalidData, "has said something unasked")),
-            Err(error) => Err(error),
-        };
-        match sent {
+        match link.be_ready(self.timeout).and_then(|()| link.send(request)) {
             Ok(()) => Ok(link),
             Err(error) => {
                 self.judge(dstore, &link);
                 Err(Failed { opening: Opening::Kept, error })
             }
         }
+    }
+
+    /// Sends the request to store and all of the content, on a kept connection where that is allowed. `None` if nothing
+    /// could be sent: then the Dstore is to be [asked](Self::ask).
+    pub(super) fn send_ahead(&mut self, dstore: &Address, request: &Message, content: &[u8]) -> Option<Link> {
+        let kept = &mut self.known.get_mut(dstore)?.kept;
+        let mut link = kept.take_if(|link| link.ahead == Ahead::Allowed)?;
+        let ready = link.be_ready(self.timeout);
+        link.owes_ack = true;
+        ready.and_then(|()| link.connection.send_with_content(request, content)).ok()?;
+        Some(link)
     }
 
     /// What `answer` makes of the Dstore's answer. Where asking, or the answer, fails in a way that a less hopeful
@@ -196,7 +217,9 @@ impl Dstores {
     }
 
     fn connect(&self, dstore: &Address, request: &Message, greeting: Greeting) -> Asked {
-        let habit = self.known.get(dstore).map_or(Habit::Unknown, |known| known.habit);
+        let known = self.known.get(dstore);
+        let habit = known.map_or(Habit::Unknown, |known| known.habit);
+        let may_be_asked = known.is_none_or(|known| !known.is_confused_by_question);
         let greets = self.keeps && habit != Habit::Closes && greeting == Greeting::IfUseful;
         let opening = if greets && habit == Habit::Unknown { Opening::Greeted } else { Opening::Sure };
         // Nobody there is nobody there, with or without a greeting.
@@ -211,6 +234,8 @@ impl Dstores {
             Ok(()) => Ok(Link {
                 connection,
                 opening,
+                ahead: if may_be_asked { Ahead::Unknown } else { Ahead::NotAllowed },
+                owes_ack: false,
                 is_plain: !greets,
                 transfers: 0,
                 asked: Instant::now(),
@@ -222,7 +247,9 @@ impl Dstores {
 
     /// Learns from a connection that failed.
     fn judge(&mut self, dstore: &Address, link: &Link) {
-        if link.opening == Opening::Kept && link.transfers == 1 && link.idle_since.elapsed() < SOON {
+        if link.ahead == Ahead::Asked {
+            self.known.entry(dstore.clone()).or_default().is_confused_by_question = true;
+        } else if link.opening == Opening::Kept && link.transfers == 1 && link.idle_since.elapsed() < SOON {
             self.known.entry(dstore.clone()).or_default().habit = Habit::Closes;
         }
     }
@@ -230,20 +257,58 @@ impl Dstores {
 
 impl Link {
     /// How long to wait for the answer, from when it was asked for: several Dstores that were asked at the same time
-    /// hang at the same time. One that is confused by KEEP_ALIVE must leave time for a second try.
+    /// hang at the same time. One that is confused by an extension must leave time for a second try.
     fn patience(&self, timeout: Duration) -> Duration {
-        let is_trial = self.opening == Opening::Greeted || (self.opening == Opening::Kept && self.transfers == 1);
+        let is_trial = self.opening == Opening::Greeted
+            || self.ahead == Ahead::Asked
+            || (self.opening == Opening::Kept && self.transfers == 1);
         let limit = if is_trial { timeout / 2 } else { timeout };
         limit.saturating_sub(self.asked.elapsed()).max(LEAST_PATIENCE)
     }
 
+    /// Makes a kept connection ready for the next transfer; fails if it is of no use any more.
+    fn be_ready(&mut self, timeout: Duration) -> io::Result<()> {
+        self.opening = Opening::Kept;
+        if self.owes_ack {
+            self.receive_ack(timeout)?;
+        } else if self.connection.has_more()? {
+            return Err(io::Error::new(ErrorKind::InvalidData, "has said something unasked"));
+        }
+        self.asked = Instant::now();
+        Ok(())
+    }
+
+    /// Sends the request for a transfer on a connection that has been kept.
+    fn send(&mut self, request: &Message) -> io::Result<()> {
+        // A Dstore that keeps connections knows an extension: it may know another.
+        if self.ahead == Ahead::Unknown && matches!(request, Message::Store { .. }) {
+            self.ahead = Ahead::Asked;
+            self.connection.outgoing().send_all(&[Message::SendAhead, request.clone()])
+        } else {
+            self.connection.send(request)
+        }
+    }
+
     /// Waits for ACK.
     pub(super) fn receive_ack(&mut self, patience: Duration) -> io::Result<()> {
-        match self.connection.receive_within(patience)? {
-            Some(Ok(Message::Ack)) => Ok(()),
-            Some(_) => Err(io::Error::new(ErrorKind::InvalidData, "expected ACK")),
-            None => Err(ErrorKind::UnexpectedEof.into()),
+        loop {
+            match self.connection.receive_within(patience)? {
+                Some(Ok(Message::SendAhead)) if self.ahead == Ahead::Asked => self.ahead = Ahead::Allowed,
+                Some(Ok(Message::Ack)) => break,
+                Some(_) => return Err(io::Error::new(ErrorKind::InvalidData, "expected ACK")),
+                None => return Err(ErrorKind::UnexpectedEof.into()),
+            }
         }
+        if self.ahead == Ahead::Asked {
+            self.ahead = Ahead::NotAllowed;
+        }
+        self.owes_ack = false;
+        Ok(())
+    }
+
+    /// Whether it may be, and so what was sent on it with [`Dstores::send_ahead`] has arrived with its content.
+    pub(super) fn takes_content_ahead(&self) -> bool {
+        self.ahead == Ahead::Allowed
     }
 
     /// Waits for the beginning of the content, which says that there will be any.

@@ -43,6 +43,12 @@ pub use target::{NewFile, Target};
 /// How many holders a load tries before it takes the Controller for confused.
 const MOST_OFFERS: usize = 1000;
 
+/// Content of up to so many bytes is sent without waiting for an ACK where that is understood. (spec 8.3)
+const MOST_AHEAD: u64 = 64 << 10;
+
+/// Within this the Controller usually says that a small store is complete. After it, the Dstores are asked what is wrong.
+const USUAL_PATIENCE: Duration = Duration::from_millis(100);
+
 /// To how many Dstores a store sends before it takes the Controller for confused.
 const MOST_REPLICAS: usize = 1000;
 
@@ -79,18 +85,29 @@ impl Client {
         if size > MAX_SIZE {
             return Err(Error::TooLarge { size });
         }
-        let dstores = match self.request(&Message::Store { name: name.clone(), size })? {
+        let mut small = Vec::new();
+        if size <= MOST_AHEAD {
+            small.resize(size as usize, 0);
+            content.read_exact(&mut small)?;
+        }
+        let request = Message::Store { name: name.clone(), size };
+        let dstores = match self.request(&request)? {
             Message::StoreTo { dstores } if dstores.len() <= MOST_REPLICAS => dstores,
             reply => return Err(self.refused(&name, reply)),
         };
-        if let Err(error) = self.send_to_all(&name, size, &dstores, content) {
-            // Without all R acknowledgements the Controller will not answer.
-            self.connection = None;
-            return Err(error);
-        }
-        match self.reply(&Message::Store { name: name.clone(), size })? {
-            Message::StoreComplete => Ok(()),
-            reply => Err(self.refused(&name, reply)),
+        let reply = if size <= MOST_AHEAD {
+            self.store_small(&request, &small, &dstores)
+        } else {
+            self.send_to_all(&request, size, &dstores, content).and_then(|()| self.reply(&request))
+        };
+        match reply {
+            Ok(Message::StoreComplete) => Ok(()),
+            Ok(reply) => Err(self.refused(&name, reply)),
+            Err(error) => {
+                // Without all R acknowledgements the Controller will not answer.
+                self.connection = None;
+                Err(error)
+            }
         }
     }
 
@@ -171,21 +188,60 @@ impl Client {
         }
     }
 
+    /// Sends `content` to all of `dstores`, at once where that is understood (spec 8.3), and waits for the Controller's
+    /// reply.
+    fn store_small(&mut self, request: &Message, content: &[u8], dstores: &[Address]) -> Result<Message, Error> {
+        let mut ahead = Vec::with_capacity(dstores.len());
+        let mut others = Vec::new();
+        for dstore in dstores {
+            match self.dstores.send_ahead(dstore, request, content) {
+                Some(link) => ahead.push((dstore, link)),
+                None => others.push(dstore.clone()),
+            }
+        }
+        if !others.is_empty() {
+            self.send_to_all(request, content.len() as u64, &others, &mut &*content)?;
+        }
+        if !ahead.is_empty() {
+            if let Some(reply) = self.receive(USUAL_PATIENCE.min(self.timeout))? {
+                // Each has said ACK, which is read when its connection is used again.
+                ahead.into_iter().for_each(|(dstore, link)| self.dstores.keep(dstore, link));
+                return Ok(reply);
+            }
+            self.expect_acks(request, content, ahead)?;
+        }
+        self.reply(request)
+    }
+
+    /// Waits until all have said ACK to what was sent ahead. Where a connection turns out to have been of no use, all is
+    /// sent once more on another.
+    fn expect_acks(&mut self, request: &Message, content: &[u8], ahead: Vec<(&Address, Link)>) -> Result<(), Error> {
+        for (dstore, link) in ahead {
+            let failed = |source| Error::dstore(dstore, source);
+            let acked = self.dstores.expect_answer(dstore, request, Ok(link), Link::receive_ack);
+            let (link, ()) = acked.map_err(failed)?;
+            if !link.takes_content_ahead() {
+                link.send_content(content).map_err(failed)?;
+            }
+            self.dstores.keep(dstore, link);
+        }
+        Ok(())
+    }
+
     /// Sends `content` to all of `dstores` at the same time. One that fails fails the store: without it the
     /// Controller will not have R acknowledgements.
     fn send_to_all(
         &mut self,
-        name: &FileName,
+        request: &Message,
         size: u64,
         dstores: &[Address],
         content: &mut impl Read,
     ) -> Result<(), Error> {
-        let request = Message::Store { name: name.clone(), size };
         // All are asked before the first is waited for.
-        let asked: Vec<_> = dstores.iter().map(|dstore| (dstore, self.dstores.ask(dstore, &request))).collect();
+        let asked: Vec<_> = dstores.iter().map(|dstore| (dstore, self.dstores.ask(dstore, request))).collect();
         let mut links = Vec::with_capacity(asked.len());
         for (dstore, asked) in asked {
-            let link = self.dstores.expect_answer(dstore, &request, asked, Link::receive_ack);
+            let link = self.dstores.expect_answer(dstore, request, asked, Link::receive_ack);
             links.push((dstore, link.map_err(|source| Error::dstore(dstore, source))?.0));
         }
         let mut failed = None;
@@ -238,14 +294,21 @@ impl Client {
 
     /// The Controller's next message. If none comes the connection is given up: a late one must not be mistaken.
     fn reply(&mut self, request: &Message) -> Result<Message, Error> {
-        let (address, timeout) = (self.controller, self.timeout);
-        let failure = match self.connection()?.receive_within(timeout) {
-            Ok(Some(Ok(message))) => return Ok(message),
+        let reply = self.receive(self.timeout)?;
+        reply.ok_or_else(|| {
+            self.connection = None;
+            Error::NoReply { request: request.to_string(), timeout: self.timeout }
+        })
+    }
+
+    /// The same, or `None` if none comes within `patience`: it may still come.
+    fn receive(&mut self, patience: Duration) -> Result<Option<Message>, Error> {
+        let address = self.controller;
+        let failure = match self.connection()?.receive_within(patience) {
+            Ok(Some(Ok(message))) => return Ok(Some(message)),
             Ok(Some(Err(reason))) => Error::Unexpected { reply: reason.to_string() },
             Ok(None) => Error::Controller { address, source: io::ErrorKind::UnexpectedEof.into() },
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                Error::NoReply { request: request.to_string(), timeout }
-            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(None),
             Err(source) => Error::Controller { address, source },
         };
         self.connection = None;

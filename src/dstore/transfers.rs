@@ -43,6 +43,10 @@ fn serve_transfers(dstore: &Dstore, connection: &mut Connection) -> io::Result<(
                 is_first = false;
                 continue;
             }
+            Ok(Message::SendAhead) if keeps_alive => {
+                connection.send(&Message::SendAhead)?;
+                continue;
+            }
             Ok(Message::Store { name, size }) => store(dstore, connection, &name, size)?,
             Ok(Message::LoadData { name }) => {
                 if !load(dstore, connection, &name)? {

@@ -157,6 +157,13 @@ impl Connection {
         self.outgoing.send(message)
     }
 
+    /// Sends one message and content after it in one write.
+    pub fn send_with_content(&self, message: &Message, content: &[u8]) -> io::Result<()> {
+        let mut bytes = self.outgoing.worded(std::slice::from_ref(message)).into_bytes();
+        bytes.extend_from_slice(content);
+        self.outgoing.write(&bytes)
+    }
+
     /// Sends bytes of content as they are. Fails once the peer has accepted none for the time set with
     /// [`Outgoing::limit_stalls`].
     pub fn send_content(&self, bytes: &[u8]) -> io::Result<()> {
@@ -359,6 +366,11 @@ impl Outgoing {
 
     /// Sends several messages in one write.
     pub fn send_all(&self, messages: &[Message]) -> io::Result<()> {
+        self.write(self.worded(messages).as_bytes())
+    }
+
+    /// What is sent of messages; logs them.
+    fn worded(&self, messages: &[Message]) -> String {
         let mut text = String::new();
         for message in messages {
             let start = text.len();
@@ -366,7 +378,7 @@ impl Outgoing {
             self.log("->", &text[start..], LOGGED_BYTES);
             text.push('\n');
         }
-        self.write(text.as_bytes())
+        text
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<()> {

@@ -103,6 +103,8 @@ pub enum Message {
     LoadFailed,
     /// Client or Dstore to Dstore, first thing: more transfers follow on this connection. (spec 8.2)
     KeepAlive,
+    /// Client to Dstore: may content be sent ahead of the ACK? And the answer: it may. (spec 8.3)
+    SendAhead,
 }
 
 /// What one Dstore is to do in a rebalance. (spec 4.6)
@@ -150,6 +152,7 @@ impl Message {
             "ERROR_FILE_DOES_NOT_EXIST" => Self::FileDoesNotExist { name: words.optional_name()? },
             "ERROR_LOAD" => Self::LoadFailed,
             "KEEP_ALIVE" => Self::KeepAlive,
+            "SEND_AHEAD" => Self::SendAhead,
             verb => return Err(ParseError::UnknownVerb(verb.to_owned())),
         };
         words.finish()?;
@@ -199,6 +202,7 @@ impl fmt::Display for Message {
             }
             Self::LoadFailed => f.write_str("ERROR_LOAD"),
             Self::KeepAlive => f.write_str("KEEP_ALIVE"),
+            Self::SendAhead => f.write_str("SEND_AHEAD"),
         }
     }
 }
@@ -436,6 +440,7 @@ mod tests {
             ("ERROR_FILE_DOES_NOT_EXIST f", Message::FileDoesNotExist { name: Some(f()) }),
             ("ERROR_LOAD", Message::LoadFailed),
             ("KEEP_ALIVE", Message::KeepAlive),
+            ("SEND_AHEAD", Message::SendAhead),
         ];
         for (line, message) in table {
             assert_eq!(Message::parse(line).as_ref(), Ok(&message), "{line}");
@@ -525,6 +530,7 @@ mod tests {
             ("ERROR_FILE_DOES_NOT_EXIST f g", r#"ERROR_FILE_DOES_NOT_EXIST followed by "g""#),
             ("ERROR_LOAD f", r#"ERROR_LOAD followed by "f""#),
             ("KEEP_ALIVE 1", r#"KEEP_ALIVE followed by "1""#),
+            ("SEND_AHEAD 1", r#"SEND_AHEAD followed by "1""#),
         ];
         for (line, reason) in table {
             let error = Message::parse(line).expect_err(line);
