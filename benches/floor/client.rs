@@ -12,6 +12,8 @@ pub enum Style {
     Official,
     /// Connections that are kept, the Dstores of a store at the same time. (spec 8.2)
     Kept,
+    /// The same, with small content ahead of the ACK. (spec 8.3)
+    Ahead,
 }
 
 /// Connected to a Controller, the floor's or a real one.
@@ -20,13 +22,15 @@ pub struct Client {
     controller: TcpStream,
     /// By port.
     kept: Vec<(u16, TcpStream)>,
+    /// Those that have said ACK, which has not been read yet.
+    owing: Vec<u16>,
     /// What was loaded last.
     pub content: Vec<u8>,
 }
 
 impl Client {
     pub fn connect(style: Style, controller: u16) -> io::Result<Self> {
-        Ok(Self { style, controller: connect(controller)?, kept: Vec::new(), content: Vec::new() })
+        Ok(Self { style, controller: connect(controller)?, kept: Vec::new(), owing: Vec::new(), content: Vec::new() })
     }
 
     pub fn store(&mut self, name: &str, content: &[u8]) -> io::Result<()> {
@@ -43,7 +47,18 @@ impl Client {
                     dstore.write_all(content)?;
                 }
             }
-            Style::Kept => {
+            Style::Ahead if content.len() <= 64 << 10 => {
+                let message = [request.as_bytes(), content].concat();
+                for port in ports {
+                    if self.owing.contains(&port) {
+                        take_ack(&mut self.kept(port).expect("it owes an ACK"))?;
+                    } else {
+                        self.owing.push(port);
+                    }
+                    self.ask_kept(port, &message)?;
+                }
+            }
+            Style::Kept | Style::Ahead => {
                 let ports: Vec<_> = ports.collect();
                 ports.iter().try_for_each(|port| self.ask_kept(*port, request.as_bytes()))?;
                 let mut dstores: Vec<_> = ports.iter().map(|port| self.kept(*port).expect("asked")).collect();
@@ -70,7 +85,11 @@ impl Client {
                 dstore.write_all(request.as_bytes())?;
                 dstore.read_exact(&mut self.content)
             }
-            Style::Kept => {
+            Style::Kept | Style::Ahead => {
+                if let Some(at) = self.owing.iter().position(|owing| *owing == port) {
+                    self.owing.swap_remove(at);
+                    take_ack(&mut self.kept(port).expect("it owes an ACK"))?;
+                }
                 self.ask_kept(port, request.as_bytes())?;
                 let (_, dstore) = self.kept.iter_mut().find(|(known, _)| *known == port).expect("asked");
                 dstore.read_exact(&mut self.content)

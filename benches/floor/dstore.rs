@@ -44,14 +44,15 @@ pub fn run(listener: TcpListener, controller: u16, folder: &Path) -> io::Result<
 impl Dstore {
     fn serve(&self, mut stream: TcpStream, buffer: &mut [u8]) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        let mut request = [0; 256];
+        // As much as real ones read ahead: all of a small file that comes with its STORE.
+        let mut request = [0; 8 << 10];
         let mut keeps = false;
         loop {
             let mut length = stream.read(&mut request)?;
             if request[0] == b'K' {
                 keeps = true;
                 let greeting = "KEEP_ALIVE\n".len();
-                request.copy_within(greeting.., 0);
+                request.copy_within(greeting..length, 0);
                 length -= greeting;
             }
             if length == 0 {
@@ -74,7 +75,9 @@ impl Dstore {
         let incoming = self.folder.join(format!("incoming {}", self.arrivals.fetch_add(1, Ordering::Relaxed)));
         let mut file = File::create_new(&incoming)?;
         stream.write_all(b"ACK\n")?;
-        copy(stream, &mut file, number(&request[NAME_BYTES + 1..]), buffer)?;
+        let end = 1 + request.iter().position(|byte| *byte == b'\n').expect("a line");
+        file.write_all(&request[end..])?;
+        copy(stream, &mut file, number(&request[NAME_BYTES + 1..]) - (request.len() - end), buffer)?;
         fs::rename(incoming, self.folder.join(text(request)))?;
         self.acknowledge(b"STORE_ACK ", request)
     }

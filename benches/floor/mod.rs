@@ -7,6 +7,8 @@
 //!
 //! The client is a minimal one of the real protocol, so it works with real programs, too: then only the servers differ.
 
+#![allow(dead_code, reason = "no bench uses all of it")]
+
 mod client;
 mod controller;
 mod dstore;
@@ -78,7 +80,7 @@ fn say_listening(listener: &TcpListener) -> io::Result<()> {
 pub const BUFFER_BYTES: usize = 256 << 10;
 
 /// Moves so many bytes, through a buffer that is there.
-fn copy(from: &mut impl Read, to: &mut impl Write, bytes: usize, buffer: &mut [u8]) -> io::Result<()> {
+pub fn copy(from: &mut impl Read, to: &mut impl Write, bytes: usize, buffer: &mut [u8]) -> io::Result<()> {
     let mut remaining = bytes;
     while remaining > 0 {
         let most = remaining.min(buffer.len());
