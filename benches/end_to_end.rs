@@ -150,8 +150,6 @@ fn time_small_files(run: &Run, clients: usize, count: usize, parent: &Path) -> i
 fn large_files(run: &Run) -> io::Result<()> {
     let bytes = run.size(LARGE_BYTES);
     let parent = folder_in_memory();
-    let cluster = Cluster::start(&parent, REPLICAS, DSTORES)?;
-    let floor = Cluster::floor(&parent, REPLICAS, DSTORES, bytes, 100)?;
     let title = format!(
         "{} MB a file and a client, {DSTORES} Dstores with folders in {}, R = {REPLICAS}",
         digits(bytes as f64 / 1e6),
@@ -171,6 +169,8 @@ fn large_files(run: &Run) -> io::Result<()> {
     ];
     let mut table = Table::new(title, &heads);
     for &clients in run.size(LARGE_CLIENTS) {
+        let cluster = Cluster::start(&parent, REPLICAS, DSTORES)?;
+        let floor = Cluster::floor(&parent, REPLICAS, DSTORES, bytes, 100)?;
         let mut ways = contenders(&cluster, &floor, clients, &Files::new(clients, bytes));
         let figures = measure(run.size(LARGE_ROUNDS), |clock| {
             for Contender { way, cluster, clients, files } in &mut ways {
