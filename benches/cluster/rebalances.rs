@@ -149,6 +149,8 @@ fn rounds(entries: &[Entry], since: Instant) -> Vec<Round> {
             (Said::Ordered { dstore, is_empty }, Some(round)) => {
                 round.orders.insert(dstore.clone(), (*at, *is_empty));
             }
+            // From a Dstore that has no order yet it belongs to a round that was over before it came.
+            (Said::Reported { dstore }, Some(round)) if !round.orders.contains_key(dstore) => {}
             (Said::Reported { dstore }, Some(round)) => {
                 round.reports.insert(dstore.clone(), *at);
             }
