@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use cluster::rebalances::Rebalance;
 use cluster::{Cluster, Folder, Setup, folder_in_memory, time_together};
 use common::{Figures, Rng, Run, Size, Table, digits, measure};
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, fadvise, statvfs};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use stevedore::client::{Client, Error};
 
@@ -41,9 +41,9 @@ const ROUNDS: Size<usize> = Size { full: 7, tiny: 1 };
 /// Files stored, loaded and removed in a round, by all clients together.
 const FILES_A_ROUND: Size<usize> = Size { full: 4_096, tiny: 4 };
 
-/// Files that are there already, empty ones.
-const FILES: Extent<&[usize]> =
-    Extent { asked_for: &[1_000, 100_000, 1_000_000], brief: &[1_000, 100_000], tiny: &[10, 30] };
+/// Files that are there already, empty ones: few, and how many for comparison.
+const FEW_FILES: Size<usize> = Size { full: 1_000, tiny: 10 };
+const MANY_FILES: Extent<&[usize]> = Extent { asked_for: &[100_000, 1_000_000], brief: &[100_000], tiny: &[30] };
 /// How many clients store them.
 const FILLERS: Size<usize> = Size { full: 16, tiny: 2 };
 
@@ -118,28 +118,43 @@ fn fraction(run: &Run, size: usize) -> usize {
 /// The same work with more and more files in the index.
 fn files(run: &Run) -> io::Result<()> {
     let parent = folder_in_memory();
-    let mut clusters = Vec::new();
-    for &count in extent(run, "files", FILES) {
-        let count = if run.is_full() { fraction(run, count) } else { count };
-        let cluster = Cluster::start(&parent, 3, 4)?;
-        let before = cluster.controller.memory();
-        let begun = Instant::now();
-        fill(run, &cluster, count, 0);
-        println!(
-            "{count} empty files stored: {}/s, the Controller has grown by {} MB",
-            digits(count as f64 / begun.elapsed().as_secs_f64()),
-            digits((cluster.controller.memory() - before) as f64 / 1e6),
-        );
-        clusters.push((format!("{count} files"), cluster));
-    }
-    println!();
-    let contenders: Vec<_> = clusters.iter().map(|(label, cluster)| (label.as_str(), cluster)).collect();
     let title = format!(
         "{SMALL_BYTES} bytes a file, {} clients, 4 Dstores with folders in {}, R = 3",
         run.size(CLIENTS),
         parent.display()
     );
-    print_throughput(&title, &contenders, &throughput(run, &contenders));
+    for &many in extent(run, "files", MANY_FILES) {
+        let counts = [run.size(FEW_FILES), if run.is_full() { fraction(run, many) } else { many }];
+        require_inodes(&parent, 3 * (counts.iter().sum::<usize>() + 2 * run.size(FILES_A_ROUND)))?;
+        let mut clusters = Vec::new();
+        for count in counts {
+            let cluster = Cluster::start(&parent, 3, 4)?;
+            let before = cluster.controller.memory();
+            let begun = Instant::now();
+            fill(run, &cluster, count, 0);
+            println!(
+                "{count} empty files stored: {}/s, the Controller has grown by {} MB",
+                digits(count as f64 / begun.elapsed().as_secs_f64()),
+                digits((cluster.controller.memory() - before) as f64 / 1e6),
+            );
+            clusters.push((format!("{count} files"), cluster));
+        }
+        println!();
+        let contenders: Vec<_> = clusters.iter().map(|(label, cluster)| (label.as_str(), cluster)).collect();
+        print_throughput(&title, &contenders, &throughput(run, &contenders));
+    }
+    Ok(())
+}
+
+/// A file system in memory has room for so many files, however small they are.
+fn require_inodes(folder: &Path, needed: usize) -> io::Result<()> {
+    let file_system = statvfs(folder)?;
+    if file_system.f_files > 0 && file_system.f_favail < needed as u64 {
+        let (folder, free) = (folder.display(), file_system.f_favail);
+        return Err(io::Error::other(format!(
+            "{folder} has room for {free} more files, and {needed} are needed: set TMPDIR, or ask for a fraction"
+        )));
+    }
     Ok(())
 }
 
