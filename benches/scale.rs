@@ -119,16 +119,16 @@ fn fraction(run: &Run, size: usize) -> usize {
 fn files(run: &Run) -> io::Result<()> {
     let parent = folder_in_memory();
     let title = format!(
-        "{SMALL_BYTES} bytes a file, {} clients, 4 Dstores with folders in {}, R = 3",
+        "{SMALL_BYTES} bytes a file, {} clients, 4 Dstores with folders in {}, R = 2",
         run.size(CLIENTS),
         parent.display()
     );
     for &many in extent(run, "files", MANY_FILES) {
         let counts = [run.size(FEW_FILES), if run.is_full() { fraction(run, many) } else { many }];
-        require_inodes(&parent, 3 * (counts.iter().sum::<usize>() + 2 * run.size(FILES_A_ROUND)))?;
+        require_inodes(&parent, 2 * (counts.iter().sum::<usize>() + 2 * run.size(FILES_A_ROUND)))?;
         let mut clusters = Vec::new();
         for count in counts {
-            let cluster = Cluster::start(&parent, 3, 4)?;
+            let cluster = Cluster::start(&parent, 2, 4)?;
             let before = cluster.controller.memory();
             let begun = Instant::now();
             fill(run, &cluster, count, 0);
@@ -146,8 +146,9 @@ fn files(run: &Run) -> io::Result<()> {
     Ok(())
 }
 
-/// A file system in memory has room for so many files, however small they are.
-fn require_inodes(folder: &Path, needed: usize) -> io::Result<()> {
+/// A file system in memory has room for so many files, however small they are, and a checksum takes some of it as well.
+fn require_inodes(folder: &Path, files: usize) -> io::Result<()> {
+    let needed = files + files / 4;
     let file_system = statvfs(folder)?;
     if file_system.f_files > 0 && file_system.f_favail < needed as u64 {
         let (folder, free) = (folder.display(), file_system.f_favail);
