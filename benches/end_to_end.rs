@@ -13,12 +13,9 @@ mod floor;
 
 use std::io;
 use std::path::Path;
-use std::sync::Barrier;
-use std::thread;
-use std::time::Instant;
 
-use cluster::{Cluster, folder_in_memory, own_processor_time};
-use common::{Clock, Figures, Rng, Run, Size, Table, digits, measure};
+use cluster::{Cluster, folder_in_memory, time_together};
+use common::{Figures, Rng, Run, Size, Table, digits, measure};
 use floor::Style;
 use stevedore::client::Client;
 
@@ -302,55 +299,6 @@ impl AnyClient {
             Self::Ours { client, .. } => client.remove(name).map_err(io::Error::other),
             Self::Floor(client) => client.remove(name),
         }
-    }
-}
-
-/// Has every client do its share of `count` operations, all clients at the same time, and takes down the time for each
-/// operation, with many at once, how long the operations themselves took, and what they cost whom.
-fn time_together<C: Send>(
-    clock: &mut Clock,
-    name: &str,
-    count: usize,
-    cluster: &Cluster,
-    clients: &mut [C],
-    operation: impl Fn(&mut C, usize) + Sync,
-) {
-    let share = count / clients.len();
-    let start = Barrier::new(clients.len());
-    let mut latencies = Vec::with_capacity(count);
-    let mut span: Option<(Instant, Instant)> = None;
-    let (own_before, servers_before) = (own_processor_time(), cluster.processor_time());
-    thread::scope(|scope| {
-        let mut threads = Vec::with_capacity(clients.len());
-        for (at, client) in clients.iter_mut().enumerate() {
-            let (start, operation) = (&start, &operation);
-            threads.push(scope.spawn(move || {
-                let mut times = Vec::with_capacity(share);
-                start.wait();
-                for number in at * share..(at + 1) * share {
-                    let begun = Instant::now();
-                    operation(client, number);
-                    times.push((begun, Instant::now()));
-                }
-                times
-            }));
-        }
-        for (begun, ended) in threads.into_iter().flat_map(|thread| thread.join().expect("no operation fails")) {
-            latencies.push((ended - begun).as_secs_f64());
-            let (first, last) = span.unwrap_or((begun, ended));
-            span = Some((first.min(begun), last.max(ended)));
-        }
-    });
-    let (own, servers) = (own_processor_time(), cluster.processor_time());
-    let (first, last) = span.expect("at least one operation");
-    latencies.sort_by(f64::total_cmp);
-    let operations = latencies.len() as f64;
-    clock.record(name, (last - first).as_secs_f64() / operations);
-    clock.record(&format!("{name}, p50"), latencies[latencies.len() / 2]);
-    clock.record(&format!("{name}, p99"), latencies[latencies.len() * 99 / 100]);
-    clock.record(&format!("{name}, client"), (own - own_before) / operations);
-    for (who, at) in [("Controller", 0), ("Dstores", 1)] {
-        clock.record(&format!("{name}, {who}"), (servers[at] - servers_before[at]) / operations);
     }
 }
 

@@ -1,70 +1,133 @@
-//! A cluster of processes, the real programs or the floor's, and what each of them uses.
+//! A cluster of processes, the real programs or the floor's, what each of them uses, and clients that keep it busy.
 
 #![allow(dead_code, reason = "no bench uses all of it")]
 
+pub mod rebalances;
+
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
 use stevedore::client::Client;
 
+use crate::common::Clock;
 use crate::floor;
+use rebalances::Rebalances;
 
 /// How long clients and servers wait for each other: longer than any bench makes them.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How our own programs are started.
+#[derive(Clone, Copy)]
+pub struct Setup<'a> {
+    /// Where the Dstores' folders are made.
+    pub parent: &'a Path,
+    pub replicas: usize,
+    pub dstores: usize,
+    pub timeout: Duration,
+    /// From one rebalance to the next.
+    pub period: Duration,
+    /// Whether to follow the Controller's rebalances in its log, which costs it a little.
+    pub is_followed: bool,
+}
+
+impl<'a> Setup<'a> {
+    /// With a long timeout, and no rebalance but for those who join.
+    pub fn new(parent: &'a Path, replicas: usize, dstores: usize) -> Self {
+        Self { parent, replicas, dstores, timeout: TIMEOUT, period: Duration::ZERO, is_followed: false }
+    }
+}
+
+/// What a program is to log when nobody reads it.
+const QUIET: &str = "warn";
 
 /// A Controller and its Dstores, each a process. Dropped, even by a panic, it leaves nothing behind.
 pub struct Cluster {
     // Dropped in this order: the folder once nobody uses it any more.
     pub dstores: Vec<Process>,
     pub controller: Process,
-    pub folder: Folder,
+    /// Where each of `dstores` keeps its files.
+    pub folders: Vec<PathBuf>,
+    /// What the Controller's log says, if it is followed.
+    pub rebalances: Option<Rebalances>,
+    timeout: Duration,
+    started: usize,
+    folder: Folder,
 }
 
 impl Cluster {
     /// Our own programs, as they are with no options but a quiet log, with folders in `parent`.
     pub fn start(parent: &Path, replicas: usize, dstores: usize) -> io::Result<Self> {
-        Self::start_with(parent, replicas, dstores, TIMEOUT)
+        Self::start_with(&Setup::new(parent, replicas, dstores))
     }
 
-    /// The same with another timeout than usual.
-    pub fn start_with(parent: &Path, replicas: usize, dstores: usize, timeout: Duration) -> io::Result<Self> {
-        let timeout = timeout.as_millis().to_string();
-        let controller =
-            Process::start(env!("CARGO_BIN_EXE_controller"), &["0", &replicas.to_string(), &timeout, "1000000"])?;
-        let mut cluster = Self { dstores: Vec::new(), controller, folder: Folder::create(parent)? };
-        for _ in 0..dstores {
-            cluster.add_dstore(&timeout)?;
+    /// The same, in another way than usual.
+    pub fn start_with(setup: &Setup<'_>) -> io::Result<Self> {
+        let numbers = [setup.replicas, setup.timeout.as_millis() as usize, setup.period.as_secs() as usize];
+        let arguments: Vec<_> = [0].into_iter().chain(numbers).map(|number| number.to_string()).collect();
+        let log = if setup.is_followed { rebalances::LOG } else { QUIET };
+        let mut controller = Process::start(env!("CARGO_BIN_EXE_controller"), &arguments, log)?;
+        let rebalances = controller.child.stderr.take().map(Rebalances::follow);
+        let mut cluster = Self {
+            dstores: Vec::new(),
+            controller,
+            folders: Vec::new(),
+            rebalances,
+            timeout: setup.timeout,
+            started: 0,
+            folder: Folder::create(setup.parent)?,
+        };
+        for _ in 0..setup.dstores {
+            cluster.add_dstore()?;
         }
         cluster.wait_until_all_have_joined();
         Ok(cluster)
     }
 
     /// Starts another Dstore, and does not wait until it has joined.
-    pub fn add_dstore(&mut self, timeout: &str) -> io::Result<()> {
-        let port = self.controller.port.to_string();
-        let folder = self.folder.dstore(self.dstores.len());
-        let arguments = ["0", &port, timeout, &folder.to_string_lossy()];
-        self.dstores.push(Process::start(env!("CARGO_BIN_EXE_dstore"), &arguments)?);
+    pub fn add_dstore(&mut self) -> io::Result<()> {
+        let folder = self.new_folder();
+        let numbers = [0, self.controller.port.into(), self.timeout.as_millis()].map(|number| number.to_string());
+        let arguments: Vec<_> = numbers.into_iter().chain([folder.to_string_lossy().into_owned()]).collect();
+        self.dstores.push(Process::start(env!("CARGO_BIN_EXE_dstore"), &arguments, QUIET)?);
+        self.folders.push(folder);
         Ok(())
+    }
+
+    /// Kills a Dstore; its files are gone with it.
+    pub fn kill_dstore(&mut self, at: usize) -> io::Result<()> {
+        drop(self.dstores.remove(at));
+        fs::remove_dir_all(self.folders.remove(at))
     }
 
     /// The floor's programs, for files of `size` bytes and a LIST of `list_bytes`.
     pub fn floor(parent: &Path, replicas: usize, dstores: usize, size: usize, list_bytes: usize) -> io::Result<Self> {
         let program = env::current_exe()?;
         let arguments = floor::controller_arguments(dstores, replicas, size, list_bytes);
-        let controller = Process::start(&program, &arguments)?;
-        let mut cluster = Self { dstores: Vec::new(), controller, folder: Folder::create(parent)? };
-        for number in 0..dstores {
-            let folder = cluster.folder.dstore(number);
+        let controller = Process::start(&program, &arguments, QUIET)?;
+        let mut cluster = Self {
+            dstores: Vec::new(),
+            controller,
+            folders: Vec::new(),
+            rebalances: None,
+            timeout: TIMEOUT,
+            started: 0,
+            folder: Folder::create(parent)?,
+        };
+        for _ in 0..dstores {
+            let folder = cluster.new_folder();
             let arguments = floor::dstore_arguments(cluster.controller.port, &folder.to_string_lossy());
-            cluster.dstores.push(Process::start(&program, &arguments)?);
+            cluster.dstores.push(Process::start(&program, &arguments, QUIET)?);
+            cluster.folders.push(folder);
         }
         Ok(cluster)
     }
@@ -79,7 +142,7 @@ impl Cluster {
     }
 
     pub fn files_in_folders(&self) -> usize {
-        (0..self.dstores.len()).map(|number| self.folder.files(number)).sum()
+        self.folders.iter().map(|folder| count_files(folder)).sum()
     }
 
     /// The processor time in seconds of Controller and Dstores so far.
@@ -91,13 +154,18 @@ impl Cluster {
     fn wait_until_all_have_joined(&self) {
         let mut client = self.client();
         let mut probes = Vec::new();
-        while (0..self.dstores.len()).any(|number| self.folder.files(number) == 0) {
+        while self.folders.iter().any(|folder| count_files(folder) == 0) {
             let probe = format!("probe-{}", probes.len());
             if client.store_bytes(&probe, b"").is_ok() {
                 probes.push(probe);
             }
         }
         probes.iter().for_each(|probe| client.remove(probe).expect("removed"));
+    }
+
+    fn new_folder(&mut self) -> PathBuf {
+        self.started += 1;
+        self.folder.path().join(format!("dstore-{}", self.started))
     }
 }
 
@@ -108,9 +176,13 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(program: impl AsRef<std::ffi::OsStr>, arguments: &[impl AsRef<std::ffi::OsStr>]) -> io::Result<Self> {
+    /// What it logs, unless that is little, is for somebody to read.
+    fn start(program: impl AsRef<OsStr>, arguments: &[impl AsRef<OsStr>], log: &str) -> io::Result<Self> {
         let mut command = Command::new(program);
-        command.args(arguments).env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(arguments).env("RUST_LOG", log).stdin(Stdio::null()).stdout(Stdio::piped());
+        if log != QUIET {
+            command.stderr(Stdio::piped());
+        }
         let mut process = Self { child: command.spawn()?, port: 0 };
         let mut line = String::new();
         BufReader::new(process.child.stdout.take().expect("piped")).read_line(&mut line)?;
@@ -129,14 +201,24 @@ impl Process {
         Duration::from(clock.now().expect("it runs")).as_secs_f64()
     }
 
-    /// Bytes of memory: what it occupies now, and the most so far.
-    pub fn memory(&self) -> [usize; 2] {
+    /// Bytes of memory that it occupies now.
+    pub fn memory(&self) -> usize {
+        self.status("VmRSS:") << 10
+    }
+
+    /// The most bytes of memory that it has occupied so far.
+    pub fn peak_memory(&self) -> usize {
+        self.status("VmHWM:") << 10
+    }
+
+    pub fn threads(&self) -> usize {
+        self.status("Threads:")
+    }
+
+    fn status(&self, field: &str) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let kilobytes = |field| {
-            let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("Linux says");
-            line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number")
-        };
-        ["VmRSS:", "VmHWM:"].map(|field| kilobytes(field) << 10)
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("Linux says");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 }
 
@@ -181,14 +263,10 @@ impl Folder {
     pub fn path(&self) -> &Path {
         &self.0
     }
+}
 
-    pub fn dstore(&self, number: usize) -> PathBuf {
-        self.0.join(format!("dstore-{number}"))
-    }
-
-    fn files(&self, number: usize) -> usize {
-        fs::read_dir(self.dstore(number)).map_or(0, Iterator::count)
-    }
+pub fn count_files(folder: &Path) -> usize {
+    fs::read_dir(folder).map_or(0, Iterator::count)
 }
 
 impl Drop for Folder {
@@ -196,5 +274,54 @@ impl Drop for Folder {
         if let Err(error) = fs::remove_dir_all(&self.0) {
             eprintln!("{}: {error}", self.0.display());
         }
+    }
+}
+
+/// Has every client do its share of `count` operations, all clients at the same time, and takes down the time for each
+/// operation, with many at once, how long the operations themselves took, and what they cost whom.
+pub fn time_together<C: Send>(
+    clock: &mut Clock,
+    name: &str,
+    count: usize,
+    cluster: &Cluster,
+    clients: &mut [C],
+    operation: impl Fn(&mut C, usize) + Sync,
+) {
+    let share = count / clients.len();
+    let start = Barrier::new(clients.len());
+    let mut latencies = Vec::with_capacity(count);
+    let mut span: Option<(Instant, Instant)> = None;
+    let (own_before, servers_before) = (own_processor_time(), cluster.processor_time());
+    thread::scope(|scope| {
+        let mut threads = Vec::with_capacity(clients.len());
+        for (at, client) in clients.iter_mut().enumerate() {
+            let (start, operation) = (&start, &operation);
+            threads.push(scope.spawn(move || {
+                let mut times = Vec::with_capacity(share);
+                start.wait();
+                for number in at * share..(at + 1) * share {
+                    let begun = Instant::now();
+                    operation(client, number);
+                    times.push((begun, Instant::now()));
+                }
+                times
+            }));
+        }
+        for (begun, ended) in threads.into_iter().flat_map(|thread| thread.join().expect("no operation fails")) {
+            latencies.push((ended - begun).as_secs_f64());
+            let (first, last) = span.unwrap_or((begun, ended));
+            span = Some((first.min(begun), last.max(ended)));
+        }
+    });
+    let (own, servers) = (own_processor_time(), cluster.processor_time());
+    let (first, last) = span.expect("at least one operation");
+    latencies.sort_by(f64::total_cmp);
+    let operations = latencies.len() as f64;
+    clock.record(name, (last - first).as_secs_f64() / operations);
+    clock.record(&format!("{name}, p50"), latencies[latencies.len() / 2]);
+    clock.record(&format!("{name}, p99"), latencies[latencies.len() * 99 / 100]);
+    clock.record(&format!("{name}, client"), (own - own_before) / operations);
+    for (who, at) in [("Controller", 0), ("Dstores", 1)] {
+        clock.record(&format!("{name}, {who}"), (servers[at] - servers_before[at]) / operations);
     }
 }

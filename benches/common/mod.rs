@@ -23,23 +23,43 @@ pub struct Size<T> {
 pub struct Run {
     is_full: bool,
     filter: Option<String>,
+    fraction: f64,
 }
 
 impl Run {
     /// From the arguments: `--bench` asks for full sizes, a word for the parts whose name holds it:
-    /// `cargo bench --bench index rebalance`.
+    /// `cargo bench --bench index rebalance`. A number after the word makes a part smaller that is large when asked for.
     pub fn new() -> Self {
         let (options, words): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|arg| arg.starts_with('-'));
         let is_full = options.iter().any(|option| option == "--bench");
         if !is_full {
             println!("tiny sizes, to check that this works: `cargo bench` measures\n");
         }
-        Self { is_full, filter: words.into_iter().next() }
+        let mut words = words.into_iter();
+        let filter = words.next();
+        let fraction =
+            words.next().map_or(1.0, |word| word.parse().expect("after the part's name: a fraction of its size"));
+        Self { is_full, filter, fraction }
     }
 
     /// The size for this kind of run.
     pub fn size<T>(&self, size: Size<T>) -> T {
         if self.is_full { size.full } else { size.tiny }
+    }
+
+    /// Whether exactly this part was asked for, to be measured: it may take its time then.
+    pub fn is_asked_for(&self, name: &str) -> bool {
+        self.is_full && self.filter.as_deref() == Some(name)
+    }
+
+    /// Whether anything is measured at all.
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// What part of its full size a part that was asked for is to have.
+    pub fn fraction(&self) -> f64 {
+        self.fraction
     }
 
     /// Whether the part called `name` is wanted.

@@ -137,13 +137,13 @@ impl Client {
     }
 }
 
-fn connect(port: u16) -> io::Result<TcpStream> {
+pub(super) fn connect(port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-fn take_ack(dstore: &mut (impl Read + ?Sized)) -> io::Result<()> {
+pub(super) fn take_ack(dstore: &mut (impl Read + ?Sized)) -> io::Result<()> {
     let mut ack = [0; 4];
     dstore.read_exact(&mut ack)?;
     if ack == *b"ACK\n" { Ok(()) } else { Err(unexpected(&ack)) }

@@ -59,7 +59,11 @@ impl Dstore {
                 return Ok(());
             }
             if request[0] == b'S' {
-                self.store(&mut stream, &request["STORE ".len()..length], buffer)?;
+                let request = &request["STORE ".len()..length];
+                self.take_in(&mut stream, request, buffer)?;
+                self.acknowledge(b"STORE_ACK ", request)?;
+            } else if request[0] == b'R' {
+                self.take_in(&mut stream, &request["REBALANCE_STORE ".len()..length], buffer)?;
             } else {
                 let mut file = File::open(self.folder.join(text(&request["LOAD_DATA ".len()..])))?;
                 let size = file.metadata()?.len() as usize;
@@ -71,15 +75,14 @@ impl Dstore {
         }
     }
 
-    fn store(&self, stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) -> io::Result<()> {
+    fn take_in(&self, stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) -> io::Result<()> {
         let incoming = self.folder.join(format!("incoming {}", self.arrivals.fetch_add(1, Ordering::Relaxed)));
         let mut file = File::create_new(&incoming)?;
         stream.write_all(b"ACK\n")?;
         let end = 1 + request.iter().position(|byte| *byte == b'\n').expect("a line");
         file.write_all(&request[end..])?;
         copy(stream, &mut file, number(&request[NAME_BYTES + 1..]) - (request.len() - end), buffer)?;
-        fs::rename(incoming, self.folder.join(text(request)))?;
-        self.acknowledge(b"STORE_ACK ", request)
+        fs::rename(incoming, self.folder.join(text(request)))
     }
 
     /// What the Controller has removed.

@@ -1,4 +1,4 @@
-//! The floor: what a STORE and a LOAD cost when nothing is decided.
+//! The floor: what a STORE, a LOAD and a copy between Dstores cost when nothing is decided.
 //!
 //! Programs and a client that say the protocol's messages, byte for byte, over as many connections, and keep the same
 //! files, each written under another name first. They have no index, take fields from fixed places instead of parsing,
@@ -12,12 +12,14 @@
 mod client;
 mod controller;
 mod dstore;
+mod sender;
 
 pub use client::{Client, Style};
 
 use std::env;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
+use std::process;
 
 /// As many as any bench starts.
 pub const MOST_CLIENTS: usize = 1_000;
@@ -55,7 +57,14 @@ pub fn dstore_arguments(controller: u16, folder: &str) -> Vec<String> {
     vec![OPTION.into(), "dstore".into(), controller.to_string(), folder.into()]
 }
 
-/// Does what [`controller_arguments`] or [`dstore_arguments`] ask for, if this process was started with them. Ends with
+/// The arguments that make this program send every file of `folder` to one of the Dstores at `ports`, which take turns,
+/// so many files at the same time; if it `removes`, it then removes them. It ends when that is done.
+pub fn sender_arguments(folder: &str, senders: usize, removes: bool, ports: &[u16]) -> Vec<String> {
+    let numbers = [senders, usize::from(removes)].into_iter().chain(ports.iter().map(|port| usize::from(*port)));
+    [OPTION, "sender", folder].map(str::to_owned).into_iter().chain(numbers.map(|number| number.to_string())).collect()
+}
+
+/// Does what one of the functions above asks for, if this process was started with them. Ends with
 /// the process.
 pub fn serve_if_asked() -> io::Result<()> {
     let arguments: Vec<_> = env::args().skip(1).collect();
@@ -63,6 +72,11 @@ pub fn serve_if_asked() -> io::Result<()> {
         return Ok(());
     };
     let number = |at: usize| number(arguments[at].as_bytes());
+    if arguments[0] == "sender" {
+        let ports: Vec<_> = (4..arguments.len()).map(|at| number(at) as u16).collect();
+        sender::run(arguments[1].as_ref(), number(2), number(3) == 1, &ports)?;
+        process::exit(0);
+    }
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     match arguments[0].as_str() {
         "controller" => controller::run(&listener, number(1), number(2), number(3), number(4)),

@@ -138,18 +138,25 @@ impl<'a> Coordinator<'a> {
         if orders.is_empty() {
             return Progress::Finished; // spec 7.8
         }
-        let plan = Extent {
-            participants: situation.dstores.iter().map(|(dstore, _)| *dstore).collect(),
-            steps: orders.values().map(DstoreOrder::steps).sum(),
-        };
+        let steps = |orders: &Orders| orders.values().map(DstoreOrder::steps).sum::<usize>();
+        let planned = steps(&orders);
+        let plan =
+            Extent { participants: situation.dstores.iter().map(|(dstore, _)| *dstore).collect(), steps: planned };
         let is_progress = self.last_plan.as_ref().is_none_or(|last| plan.is_progress_from(last));
         self.last_plan = Some(plan);
         orders.values_mut().for_each(|order| order.cut(self.budget));
+        let is_cut = steps(&orders) < planned;
         let is_partial = orders.values().any(|order| order.is_partial);
         let begun = Instant::now();
         let Some(reported) = self.carry_out(situation, &orders) else { return Progress::Stopped };
         let is_done = orders.keys().all(|dstore| reported.contains(dstore));
-        self.adjust_budget(is_done, begun.elapsed());
+        let extents: Vec<_> = orders.values().map(DstoreOrder::extent).collect();
+        let most = is_cut.then(|| Budget {
+            copies: extents.iter().map(|extent| extent.copies).max().unwrap_or(0),
+            bytes: extents.iter().map(|extent| extent.bytes).max().unwrap_or(0),
+            removes: extents.iter().map(|extent| extent.removes).max().unwrap_or(0),
+        });
+        self.budget = next_budget(self.budget, most, is_done.then(|| begun.elapsed()), self.controller.config.timeout);
         self.controller.ledger.lock().index.confirm(&orders, &reported);
         if !is_done {
             log::warn!("rebalance: not every Dstore has reported in time; the next one sorts it out"); // spec 4.6.6
@@ -219,18 +226,6 @@ impl<'a> Coordinator<'a> {
         }
         Some(())
     }
-
-    /// A round should take a good part of the timeout and never all of it. (spec 7.19)
-    fn adjust_budget(&mut self, is_done: bool, took: Duration) {
-        let Budget { steps, bytes } = self.budget;
-        if !is_done {
-            // Not below the first: with steps enough, some succeed in every round although others always fail.
-            let least = first_budget(self.controller.config.timeout);
-            self.budget = Budget { steps: (steps / 2).max(least.steps), bytes: (bytes / 2).max(least.bytes) };
-        } else if took < self.controller.config.timeout / 4 {
-            self.budget = Budget { steps: steps.saturating_mul(2), bytes: bytes.saturating_mul(2) };
-        }
-    }
 }
 
 /// `None` if it is too far off ever to come.
@@ -238,8 +233,77 @@ fn from_now(time: Duration) -> Option<Instant> {
     Instant::now().checked_add(time)
 }
 
-/// What even a slow Dstore can do within the timeout: a step in a millisecond, and 20 MB/s, for half of it.
+/// What even a slow Dstore can do within half of the timeout: 1 ms a copy, 20 MB/s, 1/4 ms a remove.
 fn first_budget(timeout: Duration) -> Budget {
     let half = u64::try_from(timeout.as_millis() / 2).unwrap_or(u64::MAX).max(1);
-    Budget { steps: usize::try_from(half).unwrap_or(usize::MAX), bytes: half.saturating_mul(20_000) }
+    let copies = usize::try_from(half).unwrap_or(usize::MAX);
+    Budget { copies, bytes: half.saturating_mul(20_000), removes: copies.saturating_mul(4) }
+}
+
+/// The budget after a round: the next should take a good part of the timeout and never all of it. (spec 7.19)
+///
+/// `most` is what the busiest Dstores were given, `None` where nobody was given less than there was to do; the round
+/// `took` so long, `None` where not everybody has reported in time.
+fn next_budget(budget: Budget, most: Option<Budget>, took: Option<Duration>, timeout: Duration) -> Budget {
+    let Budget { copies, bytes, removes } = budget;
+    match (took, most) {
+        (Some(took), Some(most)) if took < timeout / 4 => Budget {
+            // What was hardly used has not been tried: a round of a few small files tells nothing about a large one.
+            copies: if most.copies > copies / 2 { copies.saturating_mul(2) } else { copies },
+            bytes: if most.bytes > bytes / 2 { bytes.saturating_mul(2) } else { bytes },
+            removes: if most.removes > removes / 2 { removes.saturating_mul(2) } else { removes },
+        },
+        (Some(took), _) if took <= timeout / 2 => budget,
+        _ => {
+            // Not below the first: with steps enough, some succeed in every round although others always fail.
+            let least = first_budget(timeout);
+            Budget {
+                copies: (copies / 2).max(least.copies),
+                bytes: (bytes / 2).max(least.bytes),
+                removes: (removes / 2).max(least.removes),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    const BUDGET: Budget = Budget { copies: 4_000, bytes: 80_000_000, removes: 16_000 };
+
+    fn after(most: Option<Budget>, took_ms: Option<u64>) -> Budget {
+        next_budget(BUDGET, most, took_ms.map(Duration::from_millis), TIMEOUT)
+    }
+
+    #[test]
+    fn a_round_that_does_all_there_is_to_do_tells_nothing_about_larger_ones() {
+        // spec 7.19: the end of a rebalance is quick, and so is every small one
+        assert_eq!(after(None, Some(1)), BUDGET);
+    }
+
+    #[test]
+    fn only_what_limited_a_quick_round_is_doubled() {
+        let hardly = Budget { copies: 1, bytes: 1, removes: 1 };
+        let twice = Budget { copies: 8_000, bytes: 160_000_000, removes: 32_000 };
+        assert_eq!(after(Some(BUDGET), Some(249)), twice);
+        let tried = Budget { copies: 4_000, ..hardly };
+        assert_eq!(after(Some(tried), Some(1)), Budget { copies: 8_000, ..BUDGET });
+        let tried = Budget { bytes: 80_000_000, ..hardly };
+        assert_eq!(after(Some(tried), Some(1)), Budget { bytes: 160_000_000, ..BUDGET });
+        let tried = Budget { removes: 16_000, ..hardly };
+        assert_eq!(after(Some(tried), Some(1)), Budget { removes: 32_000, ..BUDGET });
+        assert_eq!(after(Some(BUDGET), Some(251)), BUDGET);
+    }
+
+    #[test]
+    fn a_round_that_takes_too_much_of_the_timeout_or_all_of_it_halves_the_budget_but_not_below_the_first() {
+        let half = Budget { copies: 2_000, bytes: 40_000_000, removes: 8_000 };
+        assert_eq!(after(Some(BUDGET), Some(501)), half);
+        assert_eq!(after(Some(BUDGET), None), half);
+        assert_eq!(after(None, None), half);
+        let least = first_budget(TIMEOUT);
+        assert_eq!(next_budget(least, Some(least), None, TIMEOUT), least);
+    }
 }

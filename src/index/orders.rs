@@ -35,10 +35,12 @@ pub struct FileTransfer {
 /// How much one Dstore is given to do in one round. (spec 7.19)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Copies sent and files removed.
-    pub steps: usize,
+    /// Copies sent.
+    pub copies: usize,
     /// Bytes sent.
     pub bytes: u64,
+    /// Files removed, which is much less work for each.
+    pub removes: usize,
 }
 
 impl Situation {
@@ -151,30 +153,40 @@ impl Situation {
 impl DstoreOrder {
     /// Copies to send and files to remove.
     pub fn steps(&self) -> usize {
-        self.sends.iter().map(|transfer| transfer.to.len()).sum::<usize>() + self.removes.len()
+        let Budget { copies, removes, .. } = self.extent();
+        copies + removes
     }
 
-    /// Cuts the order down to what `budget` allows, but at least one step.
+    /// What a budget must be to allow all of it.
+    pub fn extent(&self) -> Budget {
+        let bytes = |transfer: &FileTransfer| transfer.size.saturating_mul(transfer.to.len() as u64);
+        Budget {
+            copies: self.sends.iter().map(|transfer| transfer.to.len()).sum(),
+            bytes: self.sends.iter().map(bytes).fold(0, u64::saturating_add),
+            removes: self.removes.len(),
+        }
+    }
+
+    /// Cuts the order down to what `budget` allows, but at least one step of each kind.
     ///
     /// A copy whose sending is put off is not removed either. (spec 7.17, 7.19)
     pub fn cut(&mut self, budget: Budget) {
         let mut left = budget;
         let mut sent = 0;
         for transfer in &self.sends {
-            let steps = transfer.to.len();
-            let bytes = transfer.size.saturating_mul(steps as u64);
-            if sent > 0 && (steps > left.steps || bytes > left.bytes) {
+            let copies = transfer.to.len();
+            let bytes = transfer.size.saturating_mul(copies as u64);
+            if sent > 0 && (copies > left.copies || bytes > left.bytes) {
                 break;
             }
-            left.steps = left.steps.saturating_sub(steps);
+            left.copies = left.copies.saturating_sub(copies);
             left.bytes = left.bytes.saturating_sub(bytes);
             sent += 1;
         }
         let put_off: BTreeSet<FileName> = self.sends.drain(sent..).map(|transfer| transfer.name).collect();
         let removes = self.removes.len();
         self.removes.retain(|name| !put_off.contains(name));
-        let most = if sent == 0 { left.steps.max(1) } else { left.steps };
-        self.removes.truncate(most);
+        self.removes.truncate(budget.removes.max(1));
         self.is_partial |= !put_off.is_empty() || self.removes.len() < removes;
     }
 }

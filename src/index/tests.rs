@@ -435,22 +435,23 @@ fn a_round_takes_what_fits_and_never_removes_what_it_did_not_send() {
         removes: vec![name("a"), name("b"), name("c"), name("d")],
         is_partial: false,
     };
-    let cut = |steps, bytes| {
+    let cut = |copies, bytes, removes| {
         let mut order = order.clone();
-        order.cut(Budget { steps, bytes });
+        order.cut(Budget { copies, bytes, removes });
         let sends: Vec<_> = order.sends.iter().map(|transfer| transfer.name.to_string()).collect();
         let removes: Vec<_> = order.removes.iter().map(|name| name.to_string()).collect();
         (sends.concat(), removes.concat(), order.is_partial)
     };
     let is = |sends: &str, removes: &str, is_cut| (sends.to_owned(), removes.to_owned(), is_cut);
-    assert_eq!(cut(8, 28), is("abc", "abcd", false));
-    assert_eq!(cut(7, 28), is("abc", "abc", true));
-    assert_eq!(cut(8, 27), is("ab", "abd", true));
-    assert_eq!(cut(3, 99), is("ab", "", true));
-    assert_eq!(cut(2, 99), is("a", "a", true));
-    assert_eq!(cut(1, 1), is("a", "", true), "at least one step, or it would never end");
+    assert_eq!(order.extent(), Budget { copies: 4, bytes: 28, removes: 4 });
+    assert_eq!(cut(4, 28, 4), is("abc", "abcd", false));
+    assert_eq!(cut(4, 28, 3), is("abc", "abc", true));
+    assert_eq!(cut(4, 27, 9), is("ab", "abd", true));
+    assert_eq!(cut(3, 99, 9), is("ab", "abd", true));
+    assert_eq!(cut(2, 99, 1), is("a", "a", true));
+    assert_eq!(cut(0, 1, 0), is("a", "a", true), "at least one step of each kind, or it would never end");
     let mut only_removes = DstoreOrder { removes: vec![name("a"), name("b")], ..DstoreOrder::default() };
-    only_removes.cut(Budget { steps: 1, bytes: 0 });
+    only_removes.cut(Budget { copies: 1, bytes: 0, removes: 1 });
     assert!(only_removes.is_partial);
     assert_eq!(only_removes.removes, [name("a")]);
 }

@@ -41,7 +41,7 @@ const LOGGED_BYTES: usize = 64 << 10;
 const LOGGED_NONSENSE: usize = 256;
 
 /// How much is read ahead of the line in hand; larger reads of content go around it.
-const READ_AHEAD: usize = 8 << 10;
+const READ_AHEAD: usize = 4 << 10;
 
 /// What [`Connection::receive`] yields: a message or why the line is none, `None` at end of stream.
 pub type Received = io::Result<Option<Result<Message, ParseError>>>;
