@@ -398,7 +398,7 @@ impl World<'_> {
             return;
         }
         let steps = if is_all_well { usize::MAX } else { 1 + self.choose(4) };
-        orders.values_mut().for_each(|order| order.cut(Budget { steps, bytes: u64::MAX }));
+        orders.values_mut().for_each(|order| order.cut(Budget { copies: steps, bytes: u64::MAX, removes: steps }));
         for (number, _) in &situation.dstores {
             if let Some(dstore) = self.dstores.get_mut(number) {
                 let order = orders.get(number).cloned().unwrap_or_default();
