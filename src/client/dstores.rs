@@ -196,7 +196,7 @@ impl Dstores {
     pub(super) fn finish_load(&mut self, dstore: &Address, mut link: Link, size: u64) -> io::Result<()> {
         let surplus = || io::Error::new(ErrorKind::InvalidData, "has more content than the Controller said");
         if size <= FIRST_BYTES || link.is_plain {
-            if link.connection.has_more()? {
+            if link.connection.had_more()? {
                 return Err(surplus());
             }
             if !link.is_plain {

@@ -91,7 +91,7 @@ impl Connection {
         let outgoing =
             Outgoing { local: stream.local_addr()?.port(), remote: stream.peer_addr()?, stream: Arc::clone(&stream) };
         let mistakes = Mistakes::of(outgoing.remote);
-        let incoming = Incoming { stream, wait: Wait::Forever, kernel_timeout: None };
+        let incoming = Incoming { stream, wait: Wait::Forever, kernel_timeout: None, was_short: false };
         Ok(Self {
             reader: BufReader::with_capacity(READ_AHEAD, incoming),
             outgoing,
@@ -216,6 +216,12 @@ impl Connection {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether more had arrived by the last read than it was asked for. Looks again only if that read does not tell.
+    pub fn had_more(&mut self) -> io::Result<bool> {
+        let is_drained = self.reader.buffer().is_empty() && self.reader.get_ref().was_short;
+        if is_drained { Ok(false) } else { self.has_more() }
     }
 
     /// Closes so that the peer sees a reset, not an orderly end: the transfer has failed. (spec 7.18)
@@ -535,6 +541,8 @@ struct Incoming {
     wait: Wait,
     /// What the kernel was last told, to tell it only what is new.
     kernel_timeout: Option<Duration>,
+    /// The last read got less than it had room for: it took all that there was.
+    was_short: bool,
 }
 
 /// How long a read may take.
@@ -574,7 +582,10 @@ impl Read for Incoming {
             match (&*self.stream).read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => has_waited = true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                outcome => return outcome,
+                outcome => {
+                    self.was_short = outcome.as_ref().is_ok_and(|&received| received < buffer.len());
+                    return outcome;
+                }
             }
         }
     }
