@@ -698,7 +698,8 @@ const SAMPLES: u32 = 20;
 fn large(run: &Run) -> io::Result<()> {
     let bytes = if run.is_full() { fraction(run, run.size(LARGE_BYTES)) } else { run.size(LARGE_BYTES) };
     let parent = env::temp_dir();
-    let cluster = Cluster::start(&parent, 1, 3)?;
+    // A store is to be complete within the timeout, however large the file: all of them share one disk.
+    let cluster = Cluster::start_with(&Setup { timeout: Duration::from_secs(600), ..Setup::new(&parent, 1, 3) })?;
     let pool = Pool::new();
     let clients = run.size(LARGE_CLIENTS);
     let title = format!(

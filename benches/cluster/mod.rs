@@ -134,7 +134,7 @@ impl Cluster {
 
     pub fn client(&self) -> Client {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.controller.port));
-        Client::connect(address, TIMEOUT).expect("the Controller accepts")
+        Client::connect(address, self.timeout.max(TIMEOUT)).expect("the Controller accepts")
     }
 
     pub fn floor_client(&self, style: floor::Style) -> floor::Client {
