@@ -581,6 +581,25 @@ fn content_is_sent_ahead_of_the_ack_where_the_dstore_says_that_it_may_be_and_now
 }
 
 #[test]
+fn a_client_that_has_sent_ahead_closes_its_connections_in_order() {
+    // spec 8.3: its last ACK is read by then, or the Dstore would see a reset
+    let controller = controller::start(controller::Config { timeout: PATIENCE, ..controller::Config::new(1) }).unwrap();
+    let habit = Habit { on_keep_alive: OnKeepAlive::Know, on_send_ahead: OnKeepAlive::Know, ..Habit::default() };
+    let dstore = ForeignDstore::join(&controller, habit);
+    let mut client = client_of(&controller);
+    for file in ["first", "asks", "ahead"] {
+        client.store_bytes(file, b"hello").unwrap();
+    }
+    drop(client);
+    let ended = || [0, 1].map(|how| dstore.shared.ended[how].load(Ordering::SeqCst));
+    let deadline = Instant::now() + PATIENCE;
+    while ended() == [0, 0] && Instant::now() < deadline {
+        thread::yield_now();
+    }
+    assert_eq!((dstore.stores_ahead(), ended()), (1, [1, 0]));
+}
+
+#[test]
 fn what_was_sent_ahead_on_a_connection_that_had_been_closed_is_sent_again() {
     // spec 8.2, 8.3: the client finds out when the Controller says nothing
     let controller = controller::start(controller::Config { timeout: PATIENCE, ..controller::Config::new(1) }).unwrap();
@@ -810,6 +829,8 @@ struct Shared {
     loads: AtomicUsize,
     /// Stores whose content had come before the ACK was sent.
     ahead: AtomicUsize,
+    /// Connections that the client has ended: in order, and otherwise.
+    ended: [AtomicUsize; 2],
 }
 
 #[derive(Clone, Copy)]
@@ -867,6 +888,7 @@ impl ForeignDstore {
             connections: AtomicUsize::new(0),
             loads: AtomicUsize::new(0),
             ahead: AtomicUsize::new(0),
+            ended: Default::default(),
         });
         // The threads end with the process: nothing here waits for them.
         thread::spawn({
@@ -938,7 +960,14 @@ impl Shared {
     }
 
     fn serve(&self, mut connection: Connection) {
-        while let Ok(Some(Ok(message))) = connection.receive() {
+        loop {
+            let message = match connection.receive() {
+                Ok(Some(Ok(message))) => message,
+                end => {
+                    self.ended[usize::from(end.is_err())].fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+            };
             let habit = *self.habit.lock().unwrap();
             match (message, habit.on_keep_alive) {
                 (Message::KeepAlive, OnKeepAlive::Know | OnKeepAlive::Ignore) => continue,

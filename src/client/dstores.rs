@@ -255,6 +255,15 @@ impl Dstores {
     }
 }
 
+impl Drop for Link {
+    fn drop(&mut self) {
+        // A connection that is closed with something unread looks to its peer like one that has broken.
+        if self.owes_ack {
+            let _ = self.receive_ack(LEAST_PATIENCE);
+        }
+    }
+}
+
 impl Link {
     /// How long to wait for the answer, from when it was asked for: several Dstores that were asked at the same time
     /// hang at the same time. One that is confused by an extension must leave time for a second try.
