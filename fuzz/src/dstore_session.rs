@@ -294,6 +294,7 @@ impl Facts {
         };
         match request {
             Request::Content { .. } | Request::CutShort => end_of(b"ACK\n").into_iter().collect(),
+            Request::SendAhead => end_of(b"SEND_AHEAD\n").into_iter().collect(),
             Request::Load { name } => {
                 let contents = self.contents.get(name);
                 contents.into_iter().flatten().filter_map(|content| end_of(content)).collect()
@@ -311,6 +312,8 @@ enum Request {
     CutShort,
     /// LOAD_DATA.
     Load { name: FileName },
+    /// SEND_AHEAD, where it is answered. (spec 8.3)
+    SendAhead,
 }
 
 /// The transfers that a Dstore may read in what a peer has sent; it may have given up before the last. (spec 2.5, 8.2)
@@ -326,6 +329,7 @@ fn requests(peer: &Peer) -> Vec<Request> {
                 keeps_alive |= was_first;
                 continue;
             }
+            Ok(Message::SendAhead) if keeps_alive => requests.push(Request::SendAhead),
             Ok(Message::LoadData { name }) => requests.push(Request::Load { name }),
             Ok(Message::Store { ref name, size } | Message::RebalanceStore { ref name, size }) => {
                 let content = reader.content(size, peer.sent.len()).to_vec();
