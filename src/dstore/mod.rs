@@ -25,11 +25,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
+
 use crate::protocol::connection::{DSTORE_LINE_LIMIT, KEEPALIVE};
 use crate::protocol::{Address, Connection, Message, Outgoing};
 use crate::server::{Crew, Server, listen};
 use crate::sync::Mutex;
-use crossbeam_channel::{Receiver, Sender, bounded};
 
 use folder::Folder;
 

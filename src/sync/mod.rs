@@ -5,9 +5,8 @@
 //! happen, finds the one in which somebody waits for ever, and prints it. `controller::schedules` has those tests. Whoever
 //! waits in the Controller must therefore wait with what is here, and with nothing else.
 //!
-//! Nothing here spins or yields before it sleeps. With more threads than processors, whoever does takes the time of the
-//! thread that it waits for: with libraries that do, a store took a tenth longer, and one in a hundred took ten times as
-//! long as most. (docs/performance.md)
+//! Nobody here yields before it sleeps. With more threads than processors, whoever does takes the time of the thread that it
+//! waits for: with libraries that do, one store in a hundred took eight times as long as most. (docs/performance.md)
 
 mod channel;
 mod locks;
