@@ -65,6 +65,12 @@ fn a_dstore_out_of_descriptors_is_done_without_and_takes_transfers_again_later()
     }
     drop(connections);
     system.dstores[starved].wait_for_log("can take new connections again");
+    // The rest of those connections still queue there, and are taken many at a time. Who comes after them has room.
+    let mut attempts = 0;
+    eventually("the Dstore takes transfers", || {
+        attempts += 1;
+        client.store_bytes(&format!("later-{attempts}"), b"content").is_ok()
+    });
     system.serves();
     assert_eq!(count(&mut system.dstores[starved], "cannot take new connections"), 1, "said once");
 }
