@@ -20,8 +20,9 @@ const BACKLOG: i32 = 4096;
 /// How long a thread waits for a connection before it ends, unless nobody else waits.
 const PARKED: Duration = Duration::from_secs(5);
 
-/// How many threads wait for connections at most, once as many have been needed at a time.
-const MOST_WAITING: usize = 64;
+/// How many threads wait for connections at most, once as many have been needed at a time. Each has a descriptor meanwhile:
+/// Linux reserves that of the connection to come.
+const MOST_WAITING: usize = 16;
 
 /// How long accepting rests after an error: out of descriptors, trying again at once would only spin.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -124,7 +125,8 @@ impl Acceptors {
         self.crew.run(move || acceptors.run())
     }
 
-    /// Accepts and serves one connection after another; ends when stopping, or when enough others wait.
+    /// Accepts and serves one connection after another; ends when stopping, when enough others wait, or when anything is
+    /// short and one other waits.
     fn run(self: &Arc<Self>) {
         loop {
             let accepted = self.listener.accept();
@@ -152,6 +154,9 @@ impl Acceptors {
                 }
                 Err(error) => {
                     self.trouble.lock().has_come(&error);
+                    if self.is_left_to_others(1) {
+                        return; // others may need what this thread has
+                    }
                     thread::sleep(BACK_OFF);
                 }
             }
