@@ -580,9 +580,8 @@ fn content_is_sent_ahead_of_the_ack_where_the_dstore_says_that_it_may_be_and_now
     });
 }
 
-#[test]
-fn a_client_that_has_sent_ahead_closes_its_connections_in_order() {
-    // spec 8.3: its last ACK is read by then, or the Dstore would see a reset
+/// A client, with the one Dstore that it has sent a file's content ahead to.
+fn sending_ahead() -> (controller::Handle, ForeignDstore, Client) {
     let controller = controller::start(controller::Config { timeout: PATIENCE, ..controller::Config::new(1) }).unwrap();
     let habit = Habit { on_keep_alive: OnKeepAlive::Know, on_send_ahead: OnKeepAlive::Know, ..Habit::default() };
     let dstore = ForeignDstore::join(&controller, habit);
@@ -590,6 +589,13 @@ fn a_client_that_has_sent_ahead_closes_its_connections_in_order() {
     for file in ["first", "asks", "ahead"] {
         client.store_bytes(file, b"hello").unwrap();
     }
+    (controller, dstore, client)
+}
+
+#[test]
+fn a_client_that_has_sent_ahead_closes_its_connections_in_order() {
+    // spec 8.3: its last ACK is read by then, or the Dstore would see a reset
+    let (_controller, dstore, client) = sending_ahead();
     drop(client);
     let ended = || [0, 1].map(|how| dstore.shared.ended[how].load(Ordering::SeqCst));
     let deadline = Instant::now() + PATIENCE;
@@ -602,13 +608,7 @@ fn a_client_that_has_sent_ahead_closes_its_connections_in_order() {
 #[test]
 fn what_was_sent_ahead_on_a_connection_that_had_been_closed_is_sent_again() {
     // spec 8.2, 8.3: the client finds out when the Controller says nothing
-    let controller = controller::start(controller::Config { timeout: PATIENCE, ..controller::Config::new(1) }).unwrap();
-    let habit = Habit { on_keep_alive: OnKeepAlive::Know, on_send_ahead: OnKeepAlive::Know, ..Habit::default() };
-    let dstore = ForeignDstore::join(&controller, habit);
-    let mut client = client_of(&controller);
-    for file in ["first", "asks", "ahead"] {
-        client.store_bytes(file, b"hello").unwrap();
-    }
+    let (_controller, dstore, mut client) = sending_ahead();
     dstore.change(|habit| *habit = Habit { on_keep_alive: OnKeepAlive::Ignore, ..*habit });
     client.store_bytes("last", b"hello").unwrap(); // after which the Dstore closes
     for file in ["again", "and again"] {

@@ -3,17 +3,20 @@
 //! The only place that touches the bytes of the protocol, and the one that logs every message. (spec 5.2)
 //! Decides nothing: whoever owns the connection says what a message means and how long to wait for it.
 
+mod incoming;
+
 use std::fmt::{self, Write as _};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use super::complaint::Mistakes;
 use super::message::{Message, ParseError};
+use incoming::{Incoming, Wait, connect, peek};
 
 /// The longest line in bytes that a peer may send unless told otherwise: generous for anything a client says.
 pub const CLIENT_LINE_LIMIT: usize = 64 << 10;
@@ -91,7 +94,7 @@ impl Connection {
         let outgoing =
             Outgoing { local: stream.local_addr()?.port(), remote: stream.peer_addr()?, stream: Arc::clone(&stream) };
         let mistakes = Mistakes::of(outgoing.remote);
-        let incoming = Incoming { stream, wait: Wait::Forever, kernel_timeout: None, was_short: false };
+        let incoming = Incoming::new(stream);
         Ok(Self {
             reader: BufReader::with_capacity(READ_AHEAD, incoming),
             outgoing,
@@ -299,46 +302,6 @@ impl Connection {
     }
 }
 
-/// Connects a new socket within `timeout`, which then bounds its writes.
-#[cfg(target_os = "linux")]
-fn connect(stream: &TcpStream, address: SocketAddr, timeout: Duration) -> io::Result<()> {
-    use rustix::io::Errno;
-    // The limit for writes is one for connecting, too: one call in place of five.
-    stream.set_write_timeout(Some(timeout))?;
-    loop {
-        let connected = SockRef::from(stream).connect(&address.into());
-        return match connected.as_ref().err().and_then(Errno::from_io_error) {
-            // Stopped and continued: it goes on connecting.
-            Some(Errno::INTR) => continue,
-            Some(Errno::INPROGRESS | Errno::ALREADY | Errno::AGAIN) => Err(ErrorKind::TimedOut.into()),
-            _ => connected,
-        };
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn connect(stream: &TcpStream, address: SocketAddr, timeout: Duration) -> io::Result<()> {
-    SockRef::from(stream).connect_timeout(&address.into(), timeout)?;
-    stream.set_write_timeout(Some(timeout))
-}
-
-/// Looks for a byte that has arrived, and leaves it there; `WouldBlock` if there is none.
-#[cfg(unix)]
-fn peek(stream: &TcpStream) -> io::Result<usize> {
-    use rustix::net::{RecvFlags, recv};
-    // One call, where switching the socket's mode to and fro would take three.
-    let (_, received) = recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
-    Ok(received)
-}
-
-#[cfg(not(unix))]
-fn peek(stream: &TcpStream) -> io::Result<usize> {
-    stream.set_nonblocking(true)?;
-    let peeked = stream.peek(&mut [0]);
-    stream.set_nonblocking(false)?;
-    peeked
-}
-
 fn has_more_words(line: &str, most: usize) -> bool {
     // A word and the space after it are two bytes at least.
     line.len() / 2 >= most && line.bytes().filter(|&byte| byte == b' ').count() >= most
@@ -533,78 +496,6 @@ pub fn copy(
         }
     }
     Ok(())
-}
-
-/// The receiving half of a stream, with the waits that the protocol asks for.
-struct Incoming {
-    stream: Arc<TcpStream>,
-    wait: Wait,
-    /// What the kernel was last told, to tell it only what is new.
-    kernel_timeout: Option<Duration>,
-    /// The last read got less than it had room for: it took all that there was.
-    was_short: bool,
-}
-
-/// How long a read may take.
-enum Wait {
-    Forever,
-    /// Each read for itself.
-    EachRead(Duration),
-    /// All reads together.
-    Until(Instant),
-}
-
-impl Wait {
-    fn deadline(timeout: Duration) -> Self {
-        Instant::now().checked_add(timeout).map_or(Self::Forever, Self::Until)
-    }
-}
-
-impl Read for Incoming {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let deadline = match self.wait {
-            Wait::Forever => None,
-            Wait::EachRead(stall) => Instant::now().checked_add(stall),
-            Wait::Until(deadline) => Some(deadline),
-        };
-        let mut has_waited = false;
-        loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            if has_waited {
-                self.tell_kernel(left)?;
-            } else if !self.is_known_to_kernel(left) {
-                // A little less than is left: it will do for the next wait of as long.
-                self.tell_kernel(left.map(|left| left - left / 8))?;
-            }
-            match (&*self.stream).read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => has_waited = true,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                outcome => {
-                    self.was_short = outcome.as_ref().is_ok_and(|&received| received < buffer.len());
-                    return outcome;
-                }
-            }
-        }
-    }
-}
-
-impl Incoming {
-    /// Whether the kernel will end a wait in time. Earlier does no harm: most waits are short, and one that is not begins
-    /// again. So hardly any read needs a second call to say how long it may take.
-    fn is_known_to_kernel(&self, left: Option<Duration>) -> bool {
-        left.is_none_or(|left| self.kernel_timeout.is_some_and(|timeout| timeout <= left))
-    }
-
-    fn tell_kernel(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        if timeout != self.kernel_timeout {
-            self.stream.set_read_timeout(timeout)?;
-            self.kernel_timeout = timeout;
-        }
-        Ok(())
-    }
 }
 
 fn invalid(what: String) -> io::Error {
