@@ -16,7 +16,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use common::{Clock, Figures, Rng, Run, Size, Table, digits, measure};
-use stevedore::index::{DstoreId, Index, Orders, Survey};
+use stevedore::index::{DstoreId, Index, Lists, Orders};
 use stevedore::protocol::{Address, FileName, Message};
 
 const SEED: u64 = 1;
@@ -176,7 +176,7 @@ fn time_operations(run: &Run, files: usize) -> Figures {
         let in_hash = clock.time_each("HashMap insert", count, || new.iter().filter(is_new).count());
         assert_eq!([in_tree, in_hash], [count; 2], "no two names are alike");
 
-        let is_there = |name: &&FileName| cluster.index.offer(name, &[]).is_ok();
+        let is_there = |name: &&FileName| cluster.index.offer(name, &[], |dstore| dstore).is_ok();
         let offered = clock.time_each("offer", count, || old.iter().filter(is_there).count());
         let is_there = |name: &&FileName| tree.contains_key(*name);
         let in_tree = clock.time_each("BTreeMap get", count, || old.iter().filter(is_there).count());
@@ -339,7 +339,7 @@ fn rebalances(run: &Run) {
     let heads = [
         "files",
         "a Dstore has",
-        "survey ms",
+        "lists ms",
         "reconcile ms",
         "plan ms",
         "confirm ms",
@@ -381,7 +381,7 @@ fn rebalances(run: &Run) {
             table.row([
                 files.to_string(),
                 cause.to_owned(),
-                phase("survey"),
+                phase("lists"),
                 phase("reconcile"),
                 phase("plan"),
                 phase("confirm"),
@@ -456,18 +456,18 @@ impl World {
         let step = |name: &str| format!("{cause}: {name}");
 
         let begun = Instant::now();
-        let survey = clock.time(&step("survey"), || Survey::new(lists));
-        let situation = clock.time(&step("reconcile"), || index.reconcile(&survey));
-        let orders = clock.time(&step("plan"), || situation.orders(REPLICAS));
+        let lists = clock.time(&step("lists"), || Lists::new(lists));
+        let inventory = clock.time(&step("reconcile"), || index.reconcile(&lists));
+        let orders = clock.time(&step("plan"), || inventory.orders(REPLICAS));
         let worded = clock.time(&step("rest"), || {
-            drop(survey);
-            orders.values().map(|order| situation.worded(order)).collect::<Vec<_>>()
+            drop(lists);
+            orders.values().map(|order| inventory.to_message(order)).collect::<Vec<_>>()
         });
         let reported = orders.keys().copied().collect();
         clock.time(&step("confirm"), || index.confirm(&orders, &reported));
         clock.record(&step("total"), begun.elapsed().as_secs_f64());
 
-        assert_eq!(situation.files.len(), self.files.len(), "no file is lost");
+        assert_eq!(inventory.files.len(), self.files.len(), "no file is lost");
         assert_eq!(worded.len(), orders.len());
         let sends: usize = orders.values().flat_map(|order| &order.sends).map(|transfer| transfer.to.len()).sum();
         assert_eq!(sends, fewest, "no copy is sent that need not be");

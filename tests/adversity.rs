@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use stevedore::index::{Index, Survey};
+use stevedore::index::{Index, Lists};
 use stevedore::protocol::{Address, Connection, FileName, Message, Order, Transfer};
 use stevedore::{controller, dstore};
 
@@ -136,8 +136,8 @@ fn no_dstore_is_told_to_remove_what_it_is_about_to_be_sent() {
     index.leave(third);
     // Now x needs another holder, and the one that there is has the orphan.
     let lists = BTreeMap::from([(first, vec![name("a"), name("b"), name("x")]), (second, vec![name("a"), name("x")])]);
-    let situation = index.reconcile(&Survey::new(lists));
-    let orders = situation.orders(2);
+    let inventory = index.reconcile(&Lists::new(lists));
+    let orders = inventory.orders(2);
     for (dstore, order) in &orders {
         for removed in &order.removes {
             let is_sent = orders

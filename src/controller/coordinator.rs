@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::Controller;
-use crate::index::{Budget, DstoreId, DstoreOrder, Orders, Situation, Survey};
+use crate::index::{Budget, DstoreId, DstoreOrder, Inventory, Lists, Orders};
 use crate::protocol::FileName;
 use crate::sync::{Inbox, Next};
 
@@ -58,7 +58,7 @@ pub(super) struct Coordinator<'a> {
     /// What the last round of this rebalance found to do.
     last_plan: Option<Extent>,
     /// What the last round has worked with, until there is time to free it.
-    spent: Option<(Survey, Situation)>,
+    spent: Option<(Lists, Inventory)>,
 }
 
 impl<'a> Coordinator<'a> {
@@ -99,12 +99,12 @@ impl<'a> Coordinator<'a> {
                 return false;
             }
             // Joins wait at the gate meanwhile: whoever unsettles the cluster again does so after this round.
-            self.controller.ledger.lock().is_unsettled = true;
+            self.controller.state.lock().is_unsettled = true;
             let progress = self.round();
             {
-                let mut ledger = self.controller.ledger.lock();
-                ledger.rebalances = self.round;
-                ledger.is_unsettled = matches!(progress, Progress::MoreToDo);
+                let mut state = self.controller.state.lock();
+                state.rebalances = self.round;
+                state.is_unsettled = matches!(progress, Progress::MoreToDo);
                 self.controller.changed.notify_all();
             }
             self.controller.gate.open();
@@ -120,35 +120,35 @@ impl<'a> Coordinator<'a> {
 
     /// A complete rebalance of as much as the Dstores can do within the timeout; leaves the index true.
     fn round(&mut self) -> Progress {
-        if !self.controller.ledger.lock().index.has_enough_dstores() {
+        if !self.controller.state.lock().index.has_enough_dstores() {
             return Progress::Finished;
         }
         self.round += 1;
         let Some(lists) = self.collect_lists() else { return Progress::Stopped };
-        let survey = Survey::new(lists);
-        let situation = self.controller.ledger.lock().index.reconcile(&survey);
-        let progress = self.improve(&situation);
-        self.spent = Some((survey, situation));
+        let lists = Lists::new(lists);
+        let inventory = self.controller.state.lock().index.reconcile(&lists);
+        let progress = self.improve(&inventory);
+        self.spent = Some((lists, inventory));
         progress
     }
 
     /// Plans, has as much of the plan carried out as fits a round, and lets the index know what was done.
-    fn improve(&mut self, situation: &Situation) -> Progress {
-        let mut orders = situation.orders(self.controller.config.replicas);
+    fn improve(&mut self, inventory: &Inventory) -> Progress {
+        let mut orders = inventory.orders(self.controller.config.replicas);
         if orders.is_empty() {
             return Progress::Finished; // spec 7.8
         }
         let steps = |orders: &Orders| orders.values().map(DstoreOrder::steps).sum::<usize>();
         let planned = steps(&orders);
         let plan =
-            Extent { participants: situation.dstores.iter().map(|(dstore, _)| *dstore).collect(), steps: planned };
+            Extent { participants: inventory.dstores.iter().map(|(dstore, _)| *dstore).collect(), steps: planned };
         let is_progress = self.last_plan.as_ref().is_none_or(|last| plan.is_progress_from(last));
         self.last_plan = Some(plan);
         orders.values_mut().for_each(|order| order.cut(self.budget));
         let is_cut = steps(&orders) < planned;
         let is_partial = orders.values().any(|order| order.is_partial);
         let begun = Instant::now();
-        let Some(reported) = self.carry_out(situation, &orders) else { return Progress::Stopped };
+        let Some(reported) = self.carry_out(inventory, &orders) else { return Progress::Stopped };
         let is_done = orders.keys().all(|dstore| reported.contains(dstore));
         let extents: Vec<_> = orders.values().map(DstoreOrder::extent).collect();
         let most = is_cut.then(|| Budget {
@@ -157,7 +157,7 @@ impl<'a> Coordinator<'a> {
             removes: extents.iter().map(|extent| extent.removes).max().unwrap_or(0),
         });
         self.budget = next_budget(self.budget, most, is_done.then(|| begun.elapsed()), self.controller.config.timeout);
-        self.controller.ledger.lock().index.confirm(&orders, &reported);
+        self.controller.state.lock().index.confirm(&orders, &reported);
         if !is_done {
             log::warn!("rebalance: not every Dstore has reported in time; the next one sorts it out"); // spec 4.6.6
         }
@@ -185,12 +185,12 @@ impl<'a> Coordinator<'a> {
 
     /// Gives every Dstore that takes part its order, if only an empty one (spec 7.8); returns those that report to have
     /// carried it out in time. (spec 4.6.4 to 4.6.6)
-    fn carry_out(&self, situation: &Situation, orders: &Orders) -> Option<BTreeSet<DstoreId>> {
+    fn carry_out(&self, inventory: &Inventory, orders: &Orders) -> Option<BTreeSet<DstoreId>> {
         let nothing = DstoreOrder::default();
         let mut ordered = BTreeSet::new();
-        for (dstore, _) in &situation.dstores {
+        for (dstore, _) in &inventory.dstores {
             if let Some(link) = self.controller.links.get(*dstore) {
-                link.order(self.round, situation.worded(orders.get(dstore).unwrap_or(&nothing)));
+                link.order(self.round, inventory.to_message(orders.get(dstore).unwrap_or(&nothing)));
                 ordered.insert(*dstore);
             }
         }

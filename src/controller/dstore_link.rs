@@ -226,16 +226,16 @@ impl Controller {
     }
 
     fn join(&self, address: &Address, link: &Arc<DstoreLink>) -> DstoreId {
-        let mut ledger = self.ledger.lock();
-        let older = ledger.index.member_at(address).and_then(|older| {
-            ledger.leave(older);
+        let mut state = self.state.lock();
+        let older = state.index.member_at(address).and_then(|older| {
+            state.leave(older);
             self.links.remove(older)
         });
-        let dstore = ledger.index.join(address.clone());
-        ledger.is_unsettled = true;
+        let dstore = state.index.join(address.clone());
+        state.is_unsettled = true;
         self.links.insert(dstore, Arc::clone(link));
         self.changed.notify_all();
-        drop(ledger);
+        drop(state);
         if let Some(older) = older {
             (older.hang_up)(&format!("another Dstore joins with port {address}"));
         }
@@ -247,11 +247,11 @@ impl Controller {
     pub(super) fn hear(&self, dstore: DstoreId, link: &DstoreLink, message: Message) -> bool {
         let event = match message {
             Message::StoreAck { name } => {
-                self.ledger.lock().acknowledge_store(&name, dstore);
+                self.state.lock().acknowledge_store(&name, dstore);
                 return true;
             }
             Message::RemoveAck { name } | Message::FileDoesNotExist { name: Some(name) } => {
-                self.ledger.lock().acknowledge_remove(&name, dstore);
+                self.state.lock().acknowledge_remove(&name, dstore);
                 return true;
             }
             Message::List { names } => link.take_list().map(|round| Event::Listed { dstore, round, names }),
@@ -265,11 +265,11 @@ impl Controller {
 
     /// A Dstore's connection has ended: it is a member no longer, if it still was one. (spec 4.1)
     pub(super) fn leave(&self, dstore: DstoreId) {
-        let mut ledger = self.ledger.lock();
-        ledger.leave(dstore);
+        let mut state = self.state.lock();
+        state.leave(dstore);
         self.links.remove(dstore);
         self.changed.notify_all();
-        drop(ledger);
+        drop(state);
         self.tell_coordinator(Event::Left { dstore });
     }
 

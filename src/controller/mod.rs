@@ -11,11 +11,11 @@ mod client_session;
 mod coordinator;
 mod dstore_link;
 pub mod gate;
-pub mod ledger;
 pub mod one_shot;
 mod requests;
 #[cfg(all(test, shuttle))]
 mod schedules;
+pub mod state;
 
 use std::fmt;
 use std::io;
@@ -34,7 +34,7 @@ use client_session::ClientSession;
 use coordinator::{Coordinator, Event};
 use dstore_link::Links;
 use gate::Gate;
-use ledger::Ledger;
+use state::State;
 
 /// What a Controller is started with. (spec 5)
 #[derive(Clone, Debug)]
@@ -156,7 +156,7 @@ impl Handle {
 
     /// What it looks like just now.
     pub fn status(&self) -> Status {
-        status(&self.running.controller.ledger.lock())
+        status(&self.running.controller.state.lock())
     }
 
     /// Waits until `condition` holds; `None` if it does not within `timeout`. Looks after every join, departure and
@@ -164,26 +164,26 @@ impl Handle {
     pub fn wait_until(&self, timeout: Duration, condition: impl Fn(&Status) -> bool) -> Option<Status> {
         let deadline = Instant::now() + timeout;
         let controller = &self.running.controller;
-        let mut ledger = controller.ledger.lock();
+        let mut state = controller.state.lock();
         loop {
-            let status = status(&ledger);
+            let status = status(&state);
             if condition(&status) {
                 return Some(status);
             }
             if Instant::now() >= deadline {
                 return None;
             }
-            controller.changed.wait_until(&mut ledger, deadline);
+            controller.changed.wait_until(&mut state, deadline);
         }
     }
 }
 
-fn status(ledger: &Ledger) -> Status {
+fn status(state: &State) -> Status {
     Status {
-        members: ledger.index.members(),
-        files: ledger.index.len(),
-        rebalances: ledger.rebalances,
-        is_at_rest: !ledger.is_unsettled,
+        members: state.index.members(),
+        files: state.index.len(),
+        rebalances: state.rebalances,
+        is_at_rest: !state.is_unsettled,
     }
 }
 
@@ -210,7 +210,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         // From the outside in: nobody waiting, nobody rebalancing, then the threads can end.
         self.controller.gate.shut();
-        self.controller.ledger.lock().stop();
+        self.controller.state.lock().stop();
         drop(self.stop.take());
         if let Some(coordinator) = self.coordinator.take() {
             let _ = coordinator.join();
@@ -222,12 +222,12 @@ impl Drop for Running {
 
 /// What the Controller's threads share.
 ///
-/// Lock order: the gate lets in before the ledger is locked; `ledger`, then `links`; a one-shot's last. None is held
+/// Lock order: the gate lets in before the state is locked; `state`, then `links`; a one-shot's last. None is held
 /// across a wait for a peer, or any I/O.
 struct Controller {
     config: Config,
-    ledger: Mutex<Ledger>,
-    /// Signalled with the ledger's lock held, whenever [`Status`] shows something new to wait for.
+    state: Mutex<State>,
+    /// Signalled with the state's lock held, whenever [`Status`] shows something new to wait for.
     changed: Condvar,
     links: Links,
     gate: Gate,
@@ -241,7 +241,7 @@ impl Controller {
     fn new(config: Config) -> (Arc<Self>, Stop, Inbox<Event>) {
         let (events, stop, happened) = inbox();
         let controller = Self {
-            ledger: Mutex::new(Ledger::new(config.replicas)),
+            state: Mutex::new(State::new(config.replicas)),
             changed: Condvar::new(),
             links: Links::default(),
             gate: Gate::default(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Controller;
 use super::gate::{Request, Shut};
-use super::ledger::Outcome;
+use super::state::Outcome;
 use crate::index::{DstoreId, Refusal};
 use crate::protocol::complaint::complain;
 use crate::protocol::{Address, FileName, Message};
@@ -22,7 +22,7 @@ impl Controller {
         size: u64,
         tell: impl FnOnce(Vec<Address>) -> io::Result<()>,
     ) -> io::Result<Option<Message>> {
-        let decide = || self.ledger.lock().begin_store(name, size);
+        let decide = || self.state.lock().begin_store(name, size);
         let (decision, _pass) = self.gate.enter(Request::Change, decide)?;
         let (dstores, outcome) = match decision {
             Ok(begun) => begun,
@@ -31,7 +31,7 @@ impl Controller {
         let told = tell(dstores);
         // With the client gone the store could still complete, but nobody could be told of it.
         let timeout = if told.is_ok() { self.config.timeout } else { Duration::ZERO };
-        let outcome = outcome.recv_timeout(timeout).unwrap_or_else(|_| self.ledger.lock().expire_store(name, &outcome));
+        let outcome = outcome.recv_timeout(timeout).unwrap_or_else(|_| self.state.lock().expire_store(name, &outcome));
         told?;
         Ok(match outcome {
             Outcome::Complete => Some(Message::StoreComplete),
@@ -44,7 +44,7 @@ impl Controller {
 
     /// LOAD, or RELOAD if some have been `tried`: offers another holder, which then counts as tried. (spec 4.3)
     pub(super) fn load(&self, name: &FileName, tried: &mut Vec<DstoreId>) -> Result<Message, Shut> {
-        let decide = || self.ledger.lock().index.offer(name, tried);
+        let decide = || self.state.lock().offer(name, tried);
         let (decision, _) = self.gate.enter(Request::Look, decide)?;
         Ok(match decision {
             Ok(offer) => {
@@ -58,7 +58,7 @@ impl Controller {
     /// REMOVE: tells every holder, and waits for their acknowledgements. No answer if they do not all come in time.
     /// (spec 4.4)
     pub(super) fn remove(&self, name: &FileName) -> Result<Option<Message>, Shut> {
-        let decide = || self.ledger.lock().begin_remove(name);
+        let decide = || self.state.lock().begin_remove(name);
         let (decision, _pass) = self.gate.enter(Request::Change, decide)?;
         let (holders, outcome) = match decision {
             Ok(begun) => begun,
@@ -70,7 +70,7 @@ impl Controller {
         // The wait starts now that the last REMOVE is on its way.
         let outcome = outcome
             .recv_timeout(self.config.timeout)
-            .unwrap_or_else(|_| self.ledger.lock().expire_remove(name, &outcome));
+            .unwrap_or_else(|_| self.state.lock().expire_remove(name, &outcome));
         Ok(match outcome {
             Outcome::Complete => Some(Message::RemoveComplete),
             Outcome::Failed => {
@@ -82,7 +82,7 @@ impl Controller {
 
     /// LIST: the complete files. (spec 4.5)
     pub(super) fn list(&self) -> Result<Message, Shut> {
-        let decide = || self.ledger.lock().index.list();
+        let decide = || self.state.lock().index.list();
         let (decision, _) = self.gate.enter(Request::Look, decide)?;
         Ok(decision.map_or_else(refused, |names| Message::List { names }))
     }

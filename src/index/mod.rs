@@ -5,14 +5,14 @@
 
 pub mod orders;
 pub mod rebalance;
-pub mod survey;
+pub mod reconcile;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::{Address, FileName};
 
 pub use orders::{Budget, DstoreOrder, Orders};
-pub use survey::{Situation, Survey};
+pub use reconcile::{Inventory, Lists};
 
 /// One membership of one Dstore: from its JOIN until its connection drops. Never used again, so that a fact about
 /// a Dstore that has left cannot be taken for one about its successor on the same port.
@@ -79,6 +79,7 @@ pub struct Index {
     /// The files with an operation that somebody waits for: few, so that a departure need not look at all files.
     in_progress: BTreeSet<FileName>,
     joins: u32,
+    version: u64,
 }
 
 #[derive(Debug)]
@@ -92,7 +93,7 @@ struct Member {
     is_suspect: bool,
     /// Files that an order which was not reported has it remove, though the index does not say that it has them. It may
     /// come to the order late: then a new file of such a name goes, too. Known to be over when it answers a LIST.
-    doomed: BTreeSet<FileName>,
+    pending_removes: BTreeSet<FileName>,
     /// Stores that were given up before it had acknowledged them: their content may still come, from a client that hung,
     /// and replace what was stored under the name in the meantime. At most [`MOST_OVERDUE`].
     overdue: BTreeSet<FileName>,
@@ -167,7 +168,14 @@ impl Index {
     /// An empty index for `replicas` (R) copies of each file; R is at least 1.
     pub fn new(replicas: usize) -> Self {
         assert!(replicas >= 1, "R is at least 1");
-        Self { replicas, members: BTreeMap::new(), files: BTreeMap::new(), in_progress: BTreeSet::new(), joins: 0 }
+        Self {
+            replicas,
+            members: BTreeMap::new(),
+            files: BTreeMap::new(),
+            in_progress: BTreeSet::new(),
+            joins: 0,
+            version: 0,
+        }
     }
 
     /// A Dstore joins. (spec 4.1)
@@ -178,7 +186,7 @@ impl Index {
         self.joins += 1;
         self.members.insert(
             dstore,
-            Member { address, load: 0, is_suspect: false, doomed: BTreeSet::new(), overdue: BTreeSet::new() },
+            Member { address, load: 0, is_suspect: false, pending_removes: BTreeSet::new(), overdue: BTreeSet::new() },
         );
         dstore
     }
@@ -268,7 +276,7 @@ impl Index {
     pub fn acknowledge_store(&mut self, name: &str, dstore: DstoreId) -> bool {
         let Some(member) = self.members.get_mut(&dstore) else { return false };
         member.is_suspect = false;
-        if member.doomed.contains(name) {
+        if member.pending_removes.contains(name) {
             return false;
         }
         let file = match self.files.get_mut(name) {
@@ -290,6 +298,7 @@ impl Index {
             storing.acknowledged.iter().map(|&dstore| Copy { dstore, certainty: Certainty::Certain }).collect();
         file.state = State::Stored { copies };
         self.in_progress.remove(name);
+        self.version += 1;
         true
     }
 
@@ -301,7 +310,7 @@ impl Index {
         let has_other = copies.iter().any(|copy| is_other(copy) && self.members.contains_key(&copy.dstore));
         if let (Some(at), true) = (copies.iter().position(|copy| copy.dstore == dstore), has_other) {
             copies.remove(at);
-            self.lighten(dstore);
+            self.reduce_load(dstore);
         }
     }
 
@@ -319,20 +328,27 @@ impl Index {
         true
     }
 
-    /// Chooses whom a client may load the file from: a Dstore that certainly has it and is not in `tried`; the holders
-    /// take turns. (spec 4.3, 7.20, 7.22)
-    pub fn offer(&mut self, name: &str, tried: &[DstoreId]) -> Result<Offer, Refusal> {
+    /// Chooses whom a client may load the file from: of the Dstores that certainly have it and are not in `tried`, the
+    /// one that `turn` puts first; among equals, the one that is first in the index. (spec 4.3, 7.20, 7.22)
+    ///
+    /// Whose turn it is the caller remembers: a load does not change the index.
+    pub fn offer<T: Ord>(
+        &self,
+        name: &str,
+        tried: &[DstoreId],
+        turn: impl Fn(DstoreId) -> T,
+    ) -> Result<Offer, Refusal> {
         self.check_members()?;
-        let Some(File { size, state: State::Stored { copies } }) = self.files.get_mut(name) else {
+        let Some(File { size, state: State::Stored { copies } }) = self.files.get(name) else {
             return Err(Refusal::FileDoesNotExist);
         };
-        let members = &self.members;
-        let is_candidate =
-            |copy: &Copy| copy.is_certain() && !tried.contains(&copy.dstore) && members.contains_key(&copy.dstore);
-        let at = copies.iter().position(is_candidate).ok_or(Refusal::AllTried)?;
-        let dstore = copies[at].dstore;
-        copies[at..].rotate_left(1); // to the back of the queue
-        Ok(Offer { dstore, address: members[&dstore].address.clone(), size: *size })
+        copies
+            .iter()
+            .filter(|copy| copy.is_certain() && !tried.contains(&copy.dstore))
+            .filter_map(|copy| Some((copy.dstore, self.members.get(&copy.dstore)?)))
+            .min_by_key(|(dstore, _)| turn(*dstore))
+            .map(|(dstore, member)| Offer { dstore, address: member.address.clone(), size: *size })
+            .ok_or(Refusal::AllTried)
     }
 
     /// A client wants a file removed: every member that has or may have it is to be told. With none, the remove is
@@ -343,6 +359,7 @@ impl Index {
         let State::Stored { copies } = &file.state else { return Err(Refusal::FileDoesNotExist) };
         let holders: Vec<_> =
             copies.iter().map(|copy| copy.dstore).filter(|dstore| self.members.contains_key(dstore)).collect();
+        self.version += 1;
         if holders.is_empty() {
             self.files.remove(name);
         } else {
@@ -361,7 +378,7 @@ impl Index {
             return false;
         }
         let is_complete = removing.awaited.is_empty();
-        self.lighten(dstore);
+        self.reduce_load(dstore);
         if is_complete {
             self.files.remove(name);
             self.in_progress.remove(name);
@@ -384,6 +401,11 @@ impl Index {
         Ok(complete.map(|(name, _)| name.clone()).collect())
     }
 
+    /// Changes whenever [`list`](Self::list) does, as long as enough Dstores have joined.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     fn check_members(&self) -> Result<(), Refusal> {
         if self.has_enough_dstores() { Ok(()) } else { Err(Refusal::NotEnoughDstores) }
     }
@@ -392,7 +414,7 @@ impl Index {
     /// first.
     fn least_loaded(&self, name: &str) -> Vec<DstoreId> {
         let rank = |(&dstore, member): (&DstoreId, &Member)| {
-            (member.is_suspect || member.doomed.contains(name), member.load, dstore)
+            (member.is_suspect || member.pending_removes.contains(name), member.load, dstore)
         };
         let mut members: Vec<_> = self.members.iter().map(rank).collect();
         if self.replicas < members.len() {
@@ -408,7 +430,7 @@ impl Index {
         let Some(File { state: State::Storing(_), .. }) = self.files.get(name) else { return None };
         let (name, File { state: State::Storing(storing), .. }) = self.files.remove_entry(name)? else { return None };
         for dstore in storing.acknowledged.iter().chain(&storing.awaited) {
-            self.lighten(*dstore);
+            self.reduce_load(*dstore);
         }
         for dstore in &storing.awaited {
             let Some(member) = self.members.get_mut(dstore) else { continue };
@@ -421,7 +443,7 @@ impl Index {
         Some(storing)
     }
 
-    fn lighten(&mut self, dstore: DstoreId) {
+    fn reduce_load(&mut self, dstore: DstoreId) {
         if let Some(member) = self.members.get_mut(&dstore) {
             member.load = member.load.saturating_sub(1);
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rebalance::{self, Plan};
-use super::{Certainty, Copy, DstoreId, Index, Situation, State, take};
+use super::{Certainty, Copy, DstoreId, Index, Inventory, State, take};
 use crate::protocol::{FileName, Order, Transfer};
 
 /// What each Dstore that has anything to do is to do.
@@ -43,8 +43,8 @@ pub struct Budget {
     pub removes: usize,
 }
 
-impl Situation {
-    /// Plans, and words the plan: the planner's moves, and everything condemned. (spec 4.6.3, 4.6.4)
+impl Inventory {
+    /// Plans, and words the plan: the planner's moves, and everything unwanted. (spec 4.6.3, 4.6.4)
     ///
     /// With fewer than `replicas` Dstores taking part no plan could give R copies, and there is none. (spec 4.6)
     pub fn orders(&self, replicas: usize) -> Orders {
@@ -54,8 +54,8 @@ impl Situation {
         let mut plan = rebalance::plan(&self.holdings, replicas);
         let waiting = self.spare_suspects(&mut plan);
         let Plan { sends, removes } = plan;
-        let condemned: BTreeSet<(DstoreId, &FileName)> =
-            self.condemned.iter().map(|(dstore, name)| (*dstore, name)).collect();
+        let unwanted: BTreeSet<(DstoreId, &FileName)> =
+            self.unwanted.iter().map(|(dstore, name)| (*dstore, name)).collect();
         let mut orders = Orders::new();
         // A Dstore that has a copy nobody trusts gets a good one only once the other is gone, in a later round: if the
         // send failed, the next LIST could not tell the two apart. Who was to send it keeps its own. (spec 7.17)
@@ -64,7 +64,7 @@ impl Situation {
             let (name, size) = &self.files[send.file as usize];
             let to = self.dstores[send.to as usize].0;
             let order: &mut DstoreOrder = orders.entry(self.dstores[send.from as usize].0).or_default();
-            if condemned.contains(&(to, name)) {
+            if unwanted.contains(&(to, name)) {
                 put_off.insert((send.file, send.from));
                 order.is_partial = true;
                 continue;
@@ -79,7 +79,7 @@ impl Situation {
             let order = orders.entry(self.dstores[remove.from as usize].0).or_default();
             order.removes.push(self.files[remove.file as usize].0.clone());
         }
-        for (dstore, name) in &self.condemned {
+        for (dstore, name) in &self.unwanted {
             orders.entry(*dstore).or_default().removes.push(name.clone());
         }
         for place in waiting {
@@ -137,7 +137,7 @@ impl Situation {
     }
 
     /// The order as the protocol words it.
-    pub fn worded(&self, order: &DstoreOrder) -> Order {
+    pub fn to_message(&self, order: &DstoreOrder) -> Order {
         let address = |dstore: &DstoreId| {
             let at = self.dstores.binary_search_by_key(dstore, |(other, _)| *other).expect("orders name participants");
             self.dstores[at].1.clone()
@@ -232,7 +232,7 @@ impl Index {
             _ => false,
         };
         if let (false, false, Some(member)) = (is_done, is_expected, self.members.get_mut(&from)) {
-            member.doomed.insert(name.clone());
+            member.pending_removes.insert(name.clone());
         }
         let Some(file) = self.files.get_mut(name) else { return };
         match &mut file.state {
@@ -241,7 +241,7 @@ impl Index {
                 let Some(at) = copies.iter().position(|copy| copy.dstore == from) else { return };
                 if is_done {
                     copies.remove(at);
-                    self.lighten(from);
+                    self.reduce_load(from);
                 } else {
                     copies[at].certainty = Certainty::Going;
                 }
@@ -251,7 +251,7 @@ impl Index {
                     if removing.awaited.is_empty() {
                         self.files.remove(name);
                     }
-                    self.lighten(from);
+                    self.reduce_load(from);
                 }
             }
         }

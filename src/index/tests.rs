@@ -63,17 +63,17 @@ fn names(index: &Index) -> Vec<String> {
     index.list().unwrap().iter().map(|name| name.to_string()).collect()
 }
 
-fn survey<'a>(lists: impl IntoIterator<Item = (DstoreId, &'a [&'a str])>) -> Survey {
-    Survey::new(lists.into_iter().map(|(dstore, files)| (dstore, files.iter().map(|f| name(f)).collect())).collect())
+fn lists<'a>(lists: impl IntoIterator<Item = (DstoreId, &'a [&'a str])>) -> Lists {
+    Lists::new(lists.into_iter().map(|(dstore, files)| (dstore, files.iter().map(|f| name(f)).collect())).collect())
 }
 
-fn condemned(situation: &Situation) -> Vec<(DstoreId, String)> {
-    situation.condemned.iter().map(|(dstore, name)| (*dstore, name.to_string())).collect()
+fn unwanted(inventory: &Inventory) -> Vec<(DstoreId, String)> {
+    inventory.unwanted.iter().map(|(dstore, name)| (*dstore, name.to_string())).collect()
 }
 
-fn offers(index: &mut Index, file: &str) -> Vec<DstoreId> {
+fn offers(index: &Index, file: &str) -> Vec<DstoreId> {
     let mut tried = Vec::new();
-    while let Ok(offer) = index.offer(file, &tried) {
+    while let Ok(offer) = index.offer(file, &tried, |_| ()) {
         tried.push(offer.dstore);
     }
     tried
@@ -87,20 +87,20 @@ fn each_request_gets_what_the_table_says_in_each_state() {
     let absent = Err(Refusal::FileDoesNotExist);
     let taken = Err(Refusal::FileAlreadyExists);
 
-    assert_eq!(index.offer("f", &[]), absent.clone());
+    assert_eq!(index.offer("f", &[], |_| ()), absent.clone());
     assert_eq!(index.begin_remove(&f), absent.clone().map(|_: Offer| vec![]));
     assert_eq!(names(&index), [""; 0]);
 
     index.begin_store(&f, 7).unwrap(); // absent: accepted; now store in progress
     assert_eq!(index.begin_store(&f, 8), taken);
-    assert_eq!(index.offer("f", &[]), absent.clone());
+    assert_eq!(index.offer("f", &[], |_| ()), absent.clone());
     assert_eq!(index.begin_remove(&f), absent.clone().map(|_: Offer| vec![]));
     assert_eq!(names(&index), [""; 0]);
 
     index.acknowledge_store("f", ids[0]);
     assert!(index.acknowledge_store("f", ids[1])); // store complete
     assert_eq!(index.begin_store(&f, 8), taken);
-    assert_eq!(index.offer("f", &[]), Ok(Offer { dstore: ids[0], address: address(1), size: 7 }));
+    assert_eq!(index.offer("f", &[], |_| ()), Ok(Offer { dstore: ids[0], address: address(1), size: 7 }));
     assert_eq!(names(&index), ["f"]);
 
     assert_eq!(
@@ -111,13 +111,13 @@ fn each_request_gets_what_the_table_says_in_each_state() {
         Ok(ids.clone())
     );
     assert_eq!(index.begin_store(&f, 8), taken); // remove in progress
-    assert_eq!(index.offer("f", &[]), absent.clone());
+    assert_eq!(index.offer("f", &[], |_| ()), absent.clone());
     assert_eq!(index.begin_remove(&f), absent.clone().map(|_: Offer| vec![]));
     assert_eq!(names(&index), [""; 0]);
 
     assert!(!index.acknowledge_remove("f", ids[0]));
     assert!(index.acknowledge_remove("f", ids[1])); // gone
-    assert_eq!(index.offer("f", &[]), absent);
+    assert_eq!(index.offer("f", &[], |_| ()), absent);
     assert!(index.begin_store(&f, 8).is_ok());
 }
 
@@ -129,7 +129,7 @@ fn too_few_dstores_come_before_any_other_reason() {
     index.leave(ids[0]);
     assert_eq!(index.begin_store(&name("f"), 1), Err(Refusal::NotEnoughDstores));
     assert_eq!(index.begin_store(&name("g"), 1), Err(Refusal::NotEnoughDstores));
-    assert_eq!(index.offer("f", &[]), Err(Refusal::NotEnoughDstores));
+    assert_eq!(index.offer("f", &[], |_| ()), Err(Refusal::NotEnoughDstores));
     assert_eq!(index.begin_remove(&name("f")), Err(Refusal::NotEnoughDstores));
     assert_eq!(index.list(), Err(Refusal::NotEnoughDstores));
 }
@@ -186,13 +186,13 @@ fn a_copy_that_a_late_store_has_overwritten_no_longer_counts_and_is_replaced() {
     index.abandon_store("f");
     assert_eq!(store(&mut index, "f"), ids[..2]);
     assert!(!index.acknowledge_store("f", ids[0]));
-    assert_eq!(offers(&mut index, "f"), [ids[1]], "the other copy is the file");
+    assert_eq!(offers(&index, "f"), [ids[1]], "the other copy is the file");
     assert!(!index.acknowledge_store("f", ids[1]));
-    assert_eq!(offers(&mut index, "f"), [ids[1]], "the last copy is kept, whatever it is");
+    assert_eq!(offers(&index, "f"), [ids[1]], "the last copy is kept, whatever it is");
     index.assert_consistent();
-    let situation = index.reconcile(&survey([(ids[0], &["f"][..]), (ids[1], &["f"]), (ids[2], &[])]));
-    assert_eq!(condemned(&situation), [(ids[0], "f".to_owned())]);
-    assert_eq!(situation.orders(2)[&ids[0]].removes, [name("f")]);
+    let inventory = index.reconcile(&lists([(ids[0], &["f"][..]), (ids[1], &["f"]), (ids[2], &[])]));
+    assert_eq!(unwanted(&inventory), [(ids[0], "f".to_owned())]);
+    assert_eq!(inventory.orders(2)[&ids[0]].removes, [name("f")]);
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn an_acknowledgement_that_is_said_twice_takes_nothing_back() {
     for &dstore in &ids {
         assert!(!index.acknowledge_store("f", dstore));
     }
-    assert_eq!(offers(&mut index, "f").len(), 2);
+    assert_eq!(offers(&index, "f").len(), 2);
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn a_departure_ends_the_stores_that_wait_for_it() {
     assert_eq!(departure, Departure { failed_stores: vec![name("f")], completed_removes: vec![] });
     assert!(index.acknowledge_store("g", ids[2]), "it had acknowledged before it left");
     assert_eq!(names(&index), ["g"]);
-    assert_eq!(offers(&mut index, "g"), [ids[2]], "and is not offered");
+    assert_eq!(offers(&index, "g"), [ids[2]], "and is not offered");
     assert_eq!(index.leave(ids[0]), Departure::default(), "leaving twice is leaving once");
 }
 
@@ -253,27 +253,55 @@ fn removing_what_no_member_has_is_complete_at_once() {
     let (mut index, ids) = index(1, 2);
     let holder = store(&mut index, "f")[0];
     index.leave(holder);
-    assert_eq!(index.offer("f", &[]), Err(Refusal::AllTried));
+    assert_eq!(index.offer("f", &[], |_| ()), Err(Refusal::AllTried));
     assert_eq!(index.begin_remove(&name("f")), Ok(vec![]));
     assert!(index.is_empty());
     assert!(ids.contains(&holder));
 }
 
 #[test]
-fn a_load_is_offered_each_holder_once_and_loads_take_turns() {
+fn a_load_is_offered_each_holder_once() {
     // spec 4.3, 7.22
     let (mut index, _) = index(3, 3);
-    let mut holders = store(&mut index, "f");
-    let mut tried = offers(&mut index, "f");
+    let holders = store(&mut index, "f");
+    let mut tried = offers(&index, "f");
+    assert_eq!(index.offer("f", &tried, |_| ()), Err(Refusal::AllTried));
     tried.sort();
-    holders.sort();
-    assert_eq!(tried, holders);
-    assert_eq!(index.offer("f", &tried), Err(Refusal::AllTried));
-    let mut firsts: Vec<_> = (0..3).map(|_| index.offer("f", &[]).unwrap().dstore).collect();
-    let again: Vec<_> = (0..3).map(|_| index.offer("f", &[]).unwrap().dstore).collect();
-    assert_eq!(firsts, again);
-    firsts.sort();
-    assert_eq!(firsts, holders, "three loads in a row go to three Dstores");
+    assert_eq!(tried, sorted(&holders));
+    for first in holders {
+        assert_eq!(index.offer("f", &[], |dstore| dstore != first).unwrap().dstore, first, "whose turn it is");
+    }
+}
+
+#[test]
+fn the_version_changes_with_what_is_listed_and_only_then() {
+    // spec 4.5
+    let (mut index, ids) = index(1, 2);
+    let mut before = (index.version(), names(&index));
+    let mut look = |index: &Index, is_new: bool| {
+        let now = (index.version(), names(index));
+        assert_eq!(now.0 != before.0, is_new, "{before:?} {now:?}");
+        assert_eq!(now.1 != before.1, is_new);
+        before = now;
+    };
+    for (file, holder) in [("f", ids[0]), ("g", ids[1])] {
+        index.begin_store(&name(file), 1).unwrap();
+        look(&index, false);
+        index.acknowledge_store(file, holder);
+        look(&index, true);
+    }
+    index.begin_store(&name("failed"), 1).unwrap();
+    index.abandon_store("failed");
+    look(&index, false);
+    index.begin_remove(&name("f")).unwrap();
+    look(&index, true);
+    index.acknowledge_remove("f", ids[0]);
+    look(&index, false);
+    let inventory = index.reconcile(&lists([(ids[0], &[][..]), (ids[1], &["g"])]));
+    index.confirm(&inventory.orders(1), &BTreeSet::new());
+    look(&index, false);
+    index.reconcile(&lists(ids.iter().map(|&dstore| (dstore, &[][..]))));
+    look(&index, true);
 }
 
 #[test]
@@ -286,32 +314,32 @@ fn lists_correct_the_index() {
     store(&mut index, "removing"); // on 1 and 2
     index.begin_remove(&name("removing")).unwrap();
     index.abandon_remove("removing");
-    let situation = index.reconcile(&survey([
+    let inventory = index.reconcile(&lists([
         (ids[0], &["both", "one", "orphan", "removing"][..]),
         (ids[1], &["both", "both"]),
         (ids[2], &["another-orphan"]),
     ]));
     assert_eq!(names(&index), ["both", "one"]);
     assert_eq!(
-        condemned(&situation),
+        unwanted(&inventory),
         [(ids[2], "another-orphan".into()), (ids[0], "orphan".into()), (ids[0], "removing".into())]
     );
-    let held: Vec<Vec<u32>> = (0..2).map(|f| sorted(situation.holdings.holders(f))).collect();
+    let held: Vec<Vec<u32>> = (0..2).map(|f| sorted(inventory.holdings.holders(f))).collect();
     assert_eq!(held, [vec![0, 1], vec![0]]);
-    assert_eq!(offers(&mut index, "one"), [ids[0]]);
+    assert_eq!(offers(&index, "one"), [ids[0]]);
 
     // What is being removed is gone once its removal is confirmed, and not before.
-    let orders = situation.orders(2);
+    let orders = inventory.orders(2);
     let mut before = index;
     assert_eq!(before.begin_store(&name("removing"), 1), Err(Refusal::FileAlreadyExists));
     before.confirm(&orders, &orders.keys().copied().collect());
     assert!(before.begin_store(&name("removing"), 1).is_ok());
 }
 
-fn sorted(numbers: &[u32]) -> Vec<u32> {
-    let mut numbers = numbers.to_vec();
-    numbers.sort();
-    numbers
+fn sorted<T: Ord + Clone>(items: &[T]) -> Vec<T> {
+    let mut items = items.to_vec();
+    items.sort();
+    items
 }
 
 #[test]
@@ -319,17 +347,17 @@ fn silence_is_not_proof_of_loss() {
     // spec 7.16
     let (mut index, ids) = index(2, 3);
     store(&mut index, "f"); // on 1 and 2
-    let situation = index.reconcile(&survey([(ids[2], &[][..])]));
+    let inventory = index.reconcile(&lists([(ids[2], &[][..])]));
     assert_eq!(names(&index), ["f"], "both holders are silent: the file stays");
-    assert_eq!(situation.holdings.files(), 0, "and no plan can count on it");
-    assert_eq!(situation.orders(2), Orders::new(), "fewer than R take part: no plan");
+    assert_eq!(inventory.holdings.files(), 0, "and no plan can count on it");
+    assert_eq!(inventory.orders(2), Orders::new(), "fewer than R take part: no plan");
 
-    let situation = index.reconcile(&survey([(ids[1], &["f"][..]), (ids[2], &[][..])]));
-    let orders = situation.orders(2);
+    let inventory = index.reconcile(&lists([(ids[1], &["f"][..]), (ids[2], &[][..])]));
+    let orders = inventory.orders(2);
     let expected = DstoreOrder { sends: vec![transfer("f", &[ids[2]])], removes: vec![], is_partial: false };
     assert_eq!(orders, BTreeMap::from([(ids[1], expected)]), "the silent copy does not count towards R");
     index.confirm(&orders, &BTreeSet::from([ids[1]]));
-    assert_eq!(offers(&mut index, "f").len(), 3, "but is still a copy");
+    assert_eq!(offers(&index, "f").len(), 3, "but is still a copy");
 }
 
 fn transfer(file: &str, to: &[DstoreId]) -> orders::FileTransfer {
@@ -344,20 +372,20 @@ fn a_copy_nobody_ordered_is_not_trusted_while_another_exists() {
     let other = ids.iter().copied().find(|&dstore| dstore != holder).unwrap();
     let third = ids.iter().copied().find(|&dstore| dstore != holder && dstore != other).unwrap();
 
-    let both = survey([(holder, &["f"][..]), (other, &["f"][..]), (third, &[][..])]);
-    assert_eq!(condemned(&index.reconcile(&both)), [(other, "f".into())]);
-    assert_eq!(offers(&mut index, "f"), [holder]);
+    let both = lists([(holder, &["f"][..]), (other, &["f"][..]), (third, &[][..])]);
+    assert_eq!(unwanted(&index.reconcile(&both)), [(other, "f".into())]);
+    assert_eq!(offers(&index, "f"), [holder]);
 
     // The holder is silent: its copy may be the only good one, the other may be the last one. Neither is touched.
-    let silent = survey([(other, &["f"][..]), (third, &[][..])]);
-    let situation = index.reconcile(&silent);
-    assert_eq!((condemned(&situation), situation.holdings.files()), (vec![], 0));
-    assert_eq!(offers(&mut index, "f"), [holder]);
+    let silent = lists([(other, &["f"][..]), (third, &[][..])]);
+    let inventory = index.reconcile(&silent);
+    assert_eq!((unwanted(&inventory), inventory.holdings.files()), (vec![], 0));
+    assert_eq!(offers(&index, "f"), [holder]);
 
     // The holder says that it has nothing: a Dstore lists the file, so it is not dropped.
-    let gone = survey([(holder, &[][..]), (other, &["f"][..]), (third, &[][..])]);
-    assert_eq!(condemned(&index.reconcile(&gone)), []);
-    assert_eq!(offers(&mut index, "f"), [other]);
+    let gone = lists([(holder, &[][..]), (other, &["f"][..]), (third, &[][..])]);
+    assert_eq!(unwanted(&index.reconcile(&gone)), []);
+    assert_eq!(offers(&index, "f"), [other]);
 }
 
 #[test]
@@ -369,24 +397,24 @@ fn the_index_believes_reports_not_plans() {
     }
     index.leave(ids[2]);
     let newcomer = index.join(address(4));
-    let lists: BTreeMap<DstoreId, Vec<FileName>> = [ids[0], ids[1]]
+    let answers: BTreeMap<DstoreId, Vec<FileName>> = [ids[0], ids[1]]
         .map(|dstore| {
             (
                 dstore,
-                ["a", "b", "c"].iter().copied().filter(|f| offers(&mut index, f).contains(&dstore)).map(name).collect(),
+                ["a", "b", "c"].iter().copied().filter(|f| offers(&index, f).contains(&dstore)).map(name).collect(),
             )
         })
         .into_iter()
         .chain([(newcomer, vec![])])
         .collect();
-    let situation = index.reconcile(&Survey::new(lists));
-    let orders = situation.orders(2);
+    let inventory = index.reconcile(&Lists::new(answers));
+    let orders = inventory.orders(2);
     let sent: Vec<_> = orders.values().flat_map(|order| &order.sends).map(|transfer| transfer.name.clone()).collect();
     assert_eq!(sent.len(), 2, "b and c have lost a copy each: {orders:?}");
 
     index.confirm(&orders, &BTreeSet::new());
     for file in &sent {
-        let offered = offers(&mut index, file);
+        let offered = offers(&index, file);
         assert_eq!(offered.len(), 1, "a copy that may not exist is not offered");
         assert!(!offered.contains(&newcomer));
     }
@@ -395,8 +423,8 @@ fn the_index_believes_reports_not_plans() {
     let listed: Vec<&str> = vec![&sent[1]];
     let all = ["a", "b", "c"];
     index.abandon_remove(&sent[0]);
-    index.reconcile(&survey([(ids[0], &all[..]), (ids[1], &all[..]), (newcomer, &listed[..])]));
-    assert!(offers(&mut index, &sent[1]).contains(&newcomer), "a LIST has shown it");
+    index.reconcile(&lists([(ids[0], &all[..]), (ids[1], &all[..]), (newcomer, &listed[..])]));
+    assert!(offers(&index, &sent[1]).contains(&newcomer), "a LIST has shown it");
 }
 
 #[test]
@@ -408,12 +436,12 @@ fn what_an_unreported_order_was_to_remove_is_in_doubt() {
     let order = DstoreOrder { sends: vec![transfer("f", &[other])], removes: vec![name("f")], is_partial: false };
     let orders = Orders::from([(holder, order)]);
     index.confirm(&orders, &BTreeSet::new());
-    assert_eq!(index.offer("f", &[]), Err(Refusal::AllTried));
+    assert_eq!(index.offer("f", &[], |_| ()), Err(Refusal::AllTried));
     assert_eq!(names(&index), ["f"]);
-    index.reconcile(&survey([(holder, &["f"][..]), (other, &[][..])]));
-    assert_eq!(offers(&mut index, "f"), [holder]);
+    index.reconcile(&lists([(holder, &["f"][..]), (other, &[][..])]));
+    assert_eq!(offers(&index, "f"), [holder]);
     index.confirm(&orders, &BTreeSet::from([holder]));
-    assert_eq!(offers(&mut index, "f"), [other]);
+    assert_eq!(offers(&index, "f"), [other]);
 }
 
 #[test]
@@ -421,9 +449,9 @@ fn nothing_to_do_is_an_empty_plan() {
     // spec 7.8
     let (mut index, ids) = index(2, 2);
     store(&mut index, "f");
-    let situation = index.reconcile(&survey([(ids[0], &["f"][..]), (ids[1], &["f"][..])]));
-    assert!(situation.orders(2).is_empty());
-    assert_eq!(situation.worded(&DstoreOrder::default()), Order::default());
+    let inventory = index.reconcile(&lists([(ids[0], &["f"][..]), (ids[1], &["f"][..])]));
+    assert!(inventory.orders(2).is_empty());
+    assert_eq!(inventory.to_message(&DstoreOrder::default()), Order::default());
 }
 
 #[test]
@@ -465,14 +493,14 @@ fn a_file_whose_order_is_carried_out_between_two_lists_is_not_lost() {
     let order = DstoreOrder { sends: vec![transfer("f", &[receiver])], removes: vec![name("f")], is_partial: false };
     index.confirm(&Orders::from([(sender, order)]), &BTreeSet::new());
 
-    let nobody = || survey([(sender, &[][..]), (receiver, &[][..])]);
-    index.reconcile(&survey([(receiver, &[][..])])); // the sender is silent: it may not even have begun
-    assert_eq!(condemned(&index.reconcile(&nobody())), []);
+    let nobody = || lists([(sender, &[][..]), (receiver, &[][..])]);
+    index.reconcile(&lists([(receiver, &[][..])])); // the sender is silent: it may not even have begun
+    assert_eq!(unwanted(&index.reconcile(&nobody())), []);
     assert_eq!(names(&index), ["f"], "both lists may be older than the transfer");
 
-    let situation = index.reconcile(&survey([(sender, &[][..]), (receiver, &["f"][..])]));
-    assert_eq!((condemned(&situation), situation.holdings.files()), (vec![], 1));
-    assert_eq!(offers(&mut index, "f"), [receiver]);
+    let inventory = index.reconcile(&lists([(sender, &[][..]), (receiver, &["f"][..])]));
+    assert_eq!((unwanted(&inventory), inventory.holdings.files()), (vec![], 1));
+    assert_eq!(offers(&index, "f"), [receiver]);
 }
 
 #[test]
@@ -482,7 +510,7 @@ fn what_two_lists_in_a_row_do_not_show_is_gone() {
     let sender = store(&mut index, "f")[0];
     let order = DstoreOrder { removes: vec![name("f")], ..DstoreOrder::default() };
     index.confirm(&Orders::from([(sender, order)]), &BTreeSet::new());
-    let nobody = survey(ids.iter().map(|&dstore| (dstore, &[][..])));
+    let nobody = lists(ids.iter().map(|&dstore| (dstore, &[][..])));
     index.reconcile(&nobody);
     assert_eq!(names(&index), ["f"]);
     index.reconcile(&nobody);
@@ -537,7 +565,7 @@ impl Folders {
     /// One round; sends to `refuses` fail, and whoever made one does not report. (spec 4.6, 7.17)
     fn rebalance(&mut self, index: &mut Index, replicas: usize, refuses: Option<DstoreId>) {
         let lists = self.0.iter().map(|(&dstore, files)| (dstore, files.iter().cloned().collect())).collect();
-        let orders = index.reconcile(&Survey::new(lists)).orders(replicas);
+        let orders = index.reconcile(&Lists::new(lists)).orders(replicas);
         let mut reported = BTreeSet::new();
         for (&dstore, order) in &orders {
             let mut unsent = BTreeSet::new();
@@ -595,15 +623,13 @@ fn a_dstore_that_takes_no_copies_does_not_keep_files_from_having_all_of_theirs()
         }
         for file in &files {
             assert_eq!(folders.copies(file), replicas, "R={replicas} N={dstores} {file}: {:?}", folders.0);
-            assert!(!offers(&mut index, file).is_empty());
+            assert!(!offers(&index, file).is_empty());
         }
         // There is room again.
         for _ in 0..4 {
             folders.rebalance(&mut index, replicas, None);
         }
-        assert!(
-            files.iter().all(|file| folders.copies(file) == replicas && offers(&mut index, file).len() == replicas)
-        );
+        assert!(files.iter().all(|file| folders.copies(file) == replicas && offers(&index, file).len() == replicas));
         assert!(folders.spread() <= 1, "R={replicas} N={dstores}: {:?}", folders.0);
     }
 }
@@ -616,9 +642,9 @@ fn a_dstore_that_lacks_what_it_was_sent_is_a_suspect_only_once_everybody_was_hea
     let receiver = ids.iter().copied().find(|&dstore| dstore != sender).unwrap();
     let order = DstoreOrder { sends: vec![transfer("f", &[receiver])], removes: vec![], is_partial: false };
     index.confirm(&Orders::from([(sender, order.clone())]), &BTreeSet::new());
-    assert!(index.reconcile(&survey([(receiver, &[][..])])).suspects.is_empty());
+    assert!(index.reconcile(&lists([(receiver, &[][..])])).suspects.is_empty());
     index.confirm(&Orders::from([(sender, order)]), &BTreeSet::new());
-    assert_eq!(index.reconcile(&survey([(sender, &["f"][..]), (receiver, &[][..])])).suspects.len(), 1);
+    assert_eq!(index.reconcile(&lists([(sender, &["f"][..]), (receiver, &[][..])])).suspects.len(), 1);
 }
 
 #[test]
@@ -626,8 +652,8 @@ fn a_new_file_is_not_trusted_to_a_dstore_that_may_yet_carry_out_an_old_order_to_
     // spec 4.6.6, 7.20: found by fuzzing; all R copies of a file that was said to be complete could go like this
     let (mut index, ids) = index(2, 3);
     // A store of f fails after a copy has arrived on the first: it is told to remove it, and does not report.
-    let lists = |file: &'static [&str]| survey([(ids[0], file), (ids[1], &[][..]), (ids[2], &[][..])]);
-    let orders = index.reconcile(&lists(&["f"])).orders(2);
+    let all_lists = |file: &'static [&str]| lists([(ids[0], file), (ids[1], &[][..]), (ids[2], &[][..])]);
+    let orders = index.reconcile(&all_lists(&["f"])).orders(2);
     assert_eq!(orders[&ids[0]].removes, [name("f")]);
     index.confirm(&orders, &BTreeSet::new());
     // With others to choose from it is not chosen,
@@ -639,7 +665,7 @@ fn a_new_file_is_not_trusted_to_a_dstore_that_may_yet_carry_out_an_old_order_to_
     assert!(!index.acknowledge_store("f", ids[0]) && !index.acknowledge_store("f", ids[2]));
     assert!(index.abandon_store("f"));
     // until it answers a LIST, which it does after the order.
-    index.reconcile(&lists(&[]));
+    index.reconcile(&all_lists(&[]));
     let chosen = store(&mut index, "f");
     assert!(chosen.contains(&ids[0]));
 }

@@ -106,14 +106,18 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "silence-is-loss",
         breaks: "spec 7.16: the copies of a Dstore that does not answer count as gone",
-        edits: &[("src/index/survey.rs", "if is_silent(&copy.dstore) {", "if is_silent(&copy.dstore) && false {")],
+        edits: &[("src/index/reconcile.rs", "if is_silent(&copy.dstore) {", "if is_silent(&copy.dstore) && false {")],
         options: &["--replicas", "1", "--dstores", "4"],
         survives: None,
     },
     Mutant {
         name: "debris-is-trusted",
         breaks: "spec 4.6.2: copies that a failed store has left count as the file's",
-        edits: &[("src/index/survey.rs", "if copies.is_empty() {", "if !unexpected.is_empty() || copies.is_empty() {")],
+        edits: &[(
+            "src/index/reconcile.rs",
+            "if copies.is_empty() {",
+            "if !unexpected.is_empty() || copies.is_empty() {",
+        )],
         options: &["--names", "4", "--period-ms", "2000"],
         survives: Some(
             "debris and a file of the same name and size must meet within a period, or a load goes elsewhere",
@@ -133,7 +137,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "failed-store-stays",
         breaks: "spec 4.2: a store that is not acknowledged in time stays in the index",
-        edits: &[("src/controller/ledger.rs", "self.index.abandon_store(name);", "")],
+        edits: &[("src/controller/state.rs", "self.index.abandon_store(name);", "")],
         options: &[],
         survives: None,
     },

@@ -1,7 +1,7 @@
 //! Nobody waits for ever, whatever comes first: the Controller's own code under thousands of schedules.
 //!
 //! Built with `--cfg shuttle` only; README says how to run it. Everything of the Controller but its sockets is here as it
-//! is in the program: gate, ledger, index, requests, joins, departures, coordinator, shutdown. What a socket would carry,
+//! is in the program: gate, state, index, requests, joins, departures, coordinator, shutdown. What a socket would carry,
 //! a test's Dstores and clients hand over themselves, by the same calls as the threads that read from sockets. A thread that
 //! waits when all others wait or have ended is a deadlock, which shuttle reports with the schedule that led there.
 
@@ -216,24 +216,24 @@ impl Cast {
 
     /// Between operations: nobody waits for one, and what is kept twice agrees.
     fn assert_nobody_waits(&self) {
-        let ledger = self.controller.ledger.lock();
-        assert!(!ledger.is_anybody_waiting());
-        ledger.index.assert_consistent();
-        let members = ledger.index.members().into_iter().map(|member| member.dstore);
+        let state = self.controller.state.lock();
+        assert!(!state.is_anybody_waiting());
+        state.index.assert_consistent();
+        let members = state.index.members().into_iter().map(|member| member.dstore);
         assert!(members.eq(self.controller.links.all().into_iter().map(|(dstore, _)| dstore)));
     }
 
     /// Waits until at least so many Dstores have joined, and a rebalance has seen them.
     fn settle(&self, dstores: usize) {
-        let mut ledger = self.controller.ledger.lock();
-        while ledger.index.members().len() < dstores || ledger.is_unsettled {
-            self.controller.changed.wait(&mut ledger);
+        let mut state = self.controller.state.lock();
+        while state.index.members().len() < dstores || state.is_unsettled {
+            self.controller.changed.wait(&mut state);
         }
     }
 
     /// What a client or another Dstore would say to a Dstore.
     fn tell(&self, address: &Address, message: Message) {
-        let member = self.controller.ledger.lock().index.member_at(address);
+        let member = self.controller.state.lock().index.member_at(address);
         if let Some(dstore) = member {
             self.controller.links.send(dstore, message);
         }

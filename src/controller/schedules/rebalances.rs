@@ -105,7 +105,7 @@ fn when_all_have_joined_the_files_are_spread_as_they_should_be() {
         for file in ["f", "g"] {
             assert_eq!(stage.cast.holders(file).len(), 2, "{file}");
         }
-        let members = stage.cast.controller.ledger.lock().index.members();
+        let members = stage.cast.controller.state.lock().index.members();
         assert!(members.iter().all(|member| member.files == 1), "{members:?}");
         stage.end();
     });

@@ -1,11 +1,12 @@
-//! The index, and beside it who waits for which operation's end. One mutex guards both.
+//! What the Controller's threads share under one mutex: the index, which client thread waits for which operation's end,
+//! and which Dstore was offered when.
 //!
 //! Each method is one short critical section: no I/O, no wait.
 
 use std::collections::BTreeMap;
 
 use super::one_shot::{Receiver, Sender, one_shot};
-use crate::index::{Departure, DstoreId, Index, Refusal};
+use crate::index::{Departure, DstoreId, Index, Offer, Refusal};
 use crate::protocol::{Address, FileName};
 
 /// How an operation that somebody waits for ended.
@@ -18,7 +19,7 @@ pub enum Outcome {
 }
 
 /// What the Controller's threads share under one lock.
-pub struct Ledger {
+pub struct State {
     /// Which files exist, and where.
     pub index: Index,
     /// Rebalances that have ended since the start; a round of a larger one counts. (spec 7.19)
@@ -27,17 +28,22 @@ pub struct Ledger {
     pub is_unsettled: bool,
     /// By file: a file has at most one operation in progress.
     waiting: BTreeMap<FileName, Sender<Outcome>>,
+    /// For each Dstore that was offered for a load, which offer was its last. (spec 7.22)
+    last_offers: BTreeMap<DstoreId, u64>,
+    offers: u64,
     is_stopped: bool,
 }
 
-impl Ledger {
-    /// An empty index, and nobody waiting.
+impl State {
+    /// An empty index, and no operation in progress.
     pub fn new(replicas: usize) -> Self {
         Self {
             index: Index::new(replicas),
             rebalances: 0,
             is_unsettled: false,
             waiting: BTreeMap::new(),
+            last_offers: BTreeMap::new(),
+            offers: 0,
             is_stopped: false,
         }
     }
@@ -46,6 +52,15 @@ impl Ledger {
     pub fn begin_store(&mut self, name: &FileName, size: u64) -> Result<(Vec<Address>, Receiver<Outcome>), Refusal> {
         let dstores = self.index.begin_store(name, size)?;
         Ok((dstores, self.wait_for(name)))
+    }
+
+    /// Chooses whom a client may load a file from: of its holders that are not in `tried`, the one whose last offer is
+    /// the longest ago, so that holders take turns and loads spread over all Dstores. (spec 4.3, 7.22)
+    pub fn offer(&mut self, name: &str, tried: &[DstoreId]) -> Result<Offer, Refusal> {
+        let offer = self.index.offer(name, tried, |dstore| self.last_offers.get(&dstore))?;
+        self.offers += 1;
+        self.last_offers.insert(offer.dstore, self.offers);
+        Ok(offer)
     }
 
     /// Begins a remove: whom to tell, and where its outcome will be told. With nobody to tell it is complete.
@@ -93,6 +108,7 @@ impl Ledger {
 
     /// A Dstore has left, which ends the operations that waited for it alone or in vain.
     pub fn leave(&mut self, dstore: DstoreId) {
+        self.last_offers.remove(&dstore);
         let Departure { failed_stores, completed_removes } = self.index.leave(dstore);
         for name in failed_stores {
             self.conclude(&name, Outcome::Failed);
@@ -124,7 +140,7 @@ impl Ledger {
 }
 
 #[cfg(all(test, shuttle))]
-impl Ledger {
+impl State {
     pub(super) fn is_anybody_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }

@@ -11,13 +11,13 @@ use crate::protocol::{Address, FileName};
 /// The file lists of the Dstores that answered in time. The others are *silent*: nothing is known of their copies,
 /// and silence is not proof of loss. (spec 7.16)
 #[derive(Debug, Default)]
-pub struct Survey {
+pub struct Lists {
     answered: Vec<DstoreId>,
     /// In order of name, then Dstore; each pair once.
     copies: Vec<(FileName, DstoreId)>,
 }
 
-impl Survey {
+impl Lists {
     /// Sorts and merges the answers; the costly part, and no lock is needed for it.
     pub fn new(lists: BTreeMap<DstoreId, Vec<FileName>>) -> Self {
         let answered = lists.keys().copied().collect();
@@ -71,7 +71,7 @@ impl Eq for Head {}
 /// What a rebalance starts from, after the index has been corrected: the planner's input, with the names and
 /// addresses behind its numbers.
 #[derive(Debug)]
-pub struct Situation {
+pub struct Inventory {
     /// The Dstores that take part, in order of joining.
     pub dstores: Vec<(DstoreId, Address)>,
     /// The complete files of which at least one copy is certain, with their sizes.
@@ -81,28 +81,28 @@ pub struct Situation {
     /// Those of `dstores`, by place, that seem unable to store anything.
     pub suspects: BTreeSet<u32>,
     /// Copies that are to go: of files that the index does not have or is removing, and copies nobody ordered.
-    pub condemned: Vec<(DstoreId, FileName)>,
+    pub unwanted: Vec<(DstoreId, FileName)>,
 }
 
-/// What a survey knows of a Dstore, by the number of its membership.
+/// What the lists tell of a Dstore, by the number of its membership.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Left,
     Silent,
-    /// It takes part, and this is its place in [`Situation::dstores`].
+    /// It takes part, and this is its place in [`Inventory::dstores`].
     Answered(u32),
 }
 
 impl Index {
-    /// Corrects the index by `survey`. No operation is in progress meanwhile. (spec 4.6.2)
+    /// Corrects the index by `lists`. No operation is in progress meanwhile. (spec 4.6.2)
     ///
     /// A copy on a Dstore where the index did not expect one may be the debris of an earlier file of the same name: it
     /// is not counted while an expected copy exists. Where all expected ones are certainly gone it is the file.
-    pub fn reconcile(&mut self, survey: &Survey) -> Situation {
+    pub fn reconcile(&mut self, lists: &Lists) -> Inventory {
         let mut dstores = Vec::new();
         let mut standings = vec![Standing::Left; self.joins as usize];
         for (&dstore, member) in &self.members {
-            standings[dstore.place()] = if survey.answered.binary_search(&dstore).is_ok() {
+            standings[dstore.place()] = if lists.answered.binary_search(&dstore).is_ok() {
                 dstores.push((dstore, member.address.clone()));
                 Standing::Answered(dstores.len() as u32 - 1)
             } else {
@@ -110,23 +110,24 @@ impl Index {
             };
         }
         let mut loads = vec![0; standings.len()];
-        let mut situation = Situation {
+        let mut inventory = Inventory {
             holdings: Holdings::new(dstores.len()),
             dstores,
             files: Vec::new(),
             suspects: BTreeSet::new(),
-            condemned: Vec::new(),
+            unwanted: Vec::new(),
         };
         // By membership: whether copies were coming, and whether any of them has come.
         let mut arrivals = vec![None; standings.len()];
         let is_silent = |dstore: &DstoreId| standings[dstore.place()] == Standing::Silent;
 
         let is_member = |dstore: DstoreId| standings[dstore.place()] != Standing::Left;
-        let mut listed = survey.copies.iter().filter(|(_, dstore)| is_member(*dstore)).peekable();
+        let mut listed = lists.copies.iter().filter(|(_, dstore)| is_member(*dstore)).peekable();
         let mut listers = Vec::new();
+        let files = self.files.len();
         self.files.retain(|name, file| {
             while let Some((orphan, dstore)) = listed.next_if(|(other, _)| other < name) {
-                situation.condemned.push((*dstore, orphan.clone()));
+                inventory.unwanted.push((*dstore, orphan.clone()));
             }
             listers.clear();
             while let Some((_, dstore)) = listed.next_if(|(other, _)| other == name) {
@@ -136,7 +137,7 @@ impl Index {
                 State::Removing(removing) if removing.abandoned => {
                     removing.awaited.retain(is_silent);
                     removing.awaited.extend(&listers);
-                    situation.condemned.extend(listers.iter().map(|&dstore| (dstore, name.clone())));
+                    inventory.unwanted.extend(listers.iter().map(|&dstore| (dstore, name.clone())));
                 }
                 State::Storing(_) | State::Removing(_) => {}
                 State::Stored { copies } => {
@@ -145,7 +146,7 @@ impl Index {
                         *arrivals[copy.dstore.place()].get_or_insert(false) |= listers.contains(&copy.dstore);
                     }
                     let unexpected = correct(copies, &listers, is_silent);
-                    situation.condemned.extend(unexpected.into_iter().map(|dstore| (dstore, name.clone())));
+                    inventory.unwanted.extend(unexpected.into_iter().map(|dstore| (dstore, name.clone())));
                     let certain = copies.iter().filter(|copy| copy.is_certain());
                     let mut holders = certain
                         .filter_map(|copy| match standings[copy.dstore.place()] {
@@ -154,8 +155,8 @@ impl Index {
                         })
                         .peekable();
                     if holders.peek().is_some() {
-                        situation.holdings.push(holders);
-                        situation.files.push((name.clone(), file.size));
+                        inventory.holdings.push(holders);
+                        inventory.files.push((name.clone(), file.size));
                     }
                 }
             }
@@ -166,9 +167,10 @@ impl Index {
             });
             holders > 0
         });
-        situation.condemned.extend(listed.map(|(orphan, dstore)| (*dstore, orphan.clone())));
+        self.version += u64::from(self.files.len() < files);
+        inventory.unwanted.extend(listed.map(|(orphan, dstore)| (*dstore, orphan.clone())));
         // Once everybody has answered, nobody is still carrying out an order.
-        let is_evident = situation.dstores.len() == self.members.len();
+        let is_evident = inventory.dstores.len() == self.members.len();
         for (dstore, member) in &mut self.members {
             member.load = loads[dstore.place()];
             match arrivals[dstore.place()] {
@@ -177,13 +179,13 @@ impl Index {
                 _ => {}
             }
             if !is_silent(dstore) {
-                member.doomed.clear(); // it has come to all earlier orders: lists are made between them
+                member.pending_removes.clear(); // it has come to all earlier orders: lists are made between them
             }
         }
-        let places = (0..).zip(&situation.dstores);
-        situation.suspects =
+        let places = (0..).zip(&inventory.dstores);
+        inventory.suspects =
             places.filter(|(_, (dstore, _))| self.members[dstore].is_suspect).map(|(place, _)| place).collect();
-        situation
+        inventory
     }
 }
 
