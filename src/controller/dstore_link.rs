@@ -169,7 +169,7 @@ impl DstoreLink {
 pub(super) fn serve(controller: &Arc<Controller>, mut connection: Connection, address: Address) -> io::Result<()> {
     let outgoing = connection.outgoing().clone();
     let (outbox, messages) = unbounded();
-    controller.crew.run({
+    controller.threads.spawn({
         let outgoing = outgoing.clone();
         move || write(&outgoing, &messages)
     })?;

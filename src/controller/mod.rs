@@ -27,7 +27,7 @@ use crate::index::MemberStatus;
 use crate::protocol::complaint::complain;
 use crate::protocol::connection::{CLIENT_LINE_LIMIT, DSTORE_LINE_LIMIT, KEEPALIVE};
 use crate::protocol::{Connection, Message};
-use crate::server::{Crew, Server, listen};
+use crate::server::{Server, ThreadGroup, listen};
 use crate::sync::{Condvar, Inbox, Mutex, Sender, Stop, inbox, thread};
 
 use client_session::ClientSession;
@@ -140,7 +140,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     let listener =
         listen(config.bind, config.port).map_err(|source| StartError::Listen { port: config.port, source })?;
     let running = Running::start(config).map_err(StartError::Thread)?;
-    let server = Server::start(listener, &running.controller.crew, {
+    let server = Server::start(listener, &running.controller.threads, {
         let controller = Arc::clone(&running.controller);
         move |stream| serve(&controller, stream)
     })
@@ -216,7 +216,7 @@ impl Drop for Running {
             let _ = coordinator.join();
         }
         self.controller.links.clear();
-        self.controller.crew.stop();
+        self.controller.threads.stop();
     }
 }
 
@@ -233,7 +233,7 @@ struct Controller {
     gate: Gate,
     /// To the coordinator.
     events: Sender<Event>,
-    crew: Arc<Crew>,
+    threads: Arc<ThreadGroup>,
 }
 
 impl Controller {
@@ -246,7 +246,7 @@ impl Controller {
             links: Links::default(),
             gate: Gate::default(),
             events,
-            crew: Crew::new("connection"),
+            threads: ThreadGroup::new("connection"),
             config,
         };
         (Arc::new(controller), stop, happened)

@@ -13,17 +13,17 @@ use crate::protocol::{Connection, FileName, Message};
 /// Starts the thread that reads from the Controller and the one that rebalances. `going` gets the reason when
 /// the Controller has gone.
 pub(super) fn start(dstore: &Arc<Dstore>, connection: Connection, going: Sender<io::Error>) -> io::Result<()> {
-    let socket = dstore.crew.adopt(connection.outgoing().socket());
+    let socket = dstore.threads.track(connection.outgoing().socket());
     let (tasks, given) = unbounded();
     let removals = match dstore.folder.is_synced() {
         true => Some(answer_together(dstore)?),
         false => None,
     };
-    dstore.crew.run({
+    dstore.threads.spawn({
         let dstore = Arc::clone(dstore);
         move || rebalancer::run(&dstore, &given)
     })?;
-    dstore.crew.run({
+    dstore.threads.spawn({
         let dstore = Arc::clone(dstore);
         move || {
             let ended = || io::Error::new(ErrorKind::UnexpectedEof, "it has closed the connection");
@@ -91,7 +91,7 @@ fn remove(dstore: &Dstore, name: FileName) -> Option<Message> {
 fn answer_together(dstore: &Arc<Dstore>) -> io::Result<Sender<Message>> {
     let (removals, answers) = unbounded();
     let dstore_of_thread = Arc::clone(dstore);
-    dstore.crew.run(move || {
+    dstore.threads.spawn(move || {
         let dstore = dstore_of_thread;
         for first in &answers {
             let waiting: Vec<_> = iter::once(first).chain(answers.try_iter()).collect();

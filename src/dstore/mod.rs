@@ -29,7 +29,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::protocol::connection::{DSTORE_LINE_LIMIT, KEEPALIVE};
 use crate::protocol::{Address, Connection, Message, Outgoing};
-use crate::server::{Crew, Server, listen};
+use crate::server::{Server, ThreadGroup, listen};
 use crate::sync::Mutex;
 
 use folder::Folder;
@@ -183,10 +183,10 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         folder,
         timeout: config.timeout,
         controller: Mutex::new(controller.outgoing().clone()),
-        crew: Crew::new(format!("dstore-{port}")),
+        threads: ThreadGroup::new(format!("dstore-{port}")),
     });
     // It listens before it joins: whoever is told of it can connect. (spec 4.1)
-    let server = Server::start(listener, &dstore.crew, {
+    let server = Server::start(listener, &dstore.threads, {
         let dstore = Arc::clone(&dstore);
         move |stream| transfers::serve(&dstore, stream)
     })
@@ -197,7 +197,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     let handle = Handle { dstore, server, address, controller_gone, scrubbing: Some(scrubbing) };
     if let Some(period) = config.scrub {
         let dstore = Arc::clone(&handle.dstore);
-        handle.dstore.crew.run(move || scrub::run(&dstore, period, &stop)).map_err(StartError::Thread)?;
+        handle.dstore.threads.spawn(move || scrub::run(&dstore, period, &stop)).map_err(StartError::Thread)?;
     }
     handle.dstore.tell_controller(&Message::Join { address: handle.address.clone() }).map_err(unreachable)?;
     controller_link::start(&handle.dstore, controller, going).map_err(StartError::Thread)?;
@@ -233,7 +233,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.scrubbing = None;
         self.server.stop();
-        self.dstore.crew.stop();
+        self.dstore.threads.stop();
     }
 }
 
@@ -244,7 +244,7 @@ struct Dstore {
     folder: Folder,
     timeout: Duration,
     controller: Mutex<Outgoing>,
-    crew: Arc<Crew>,
+    threads: Arc<ThreadGroup>,
 }
 
 impl Dstore {

@@ -106,8 +106,8 @@ fn send_copies<'a>(dstore: &Dstore, order: &'a Order) -> BTreeSet<&'a FileName> 
 /// to be bad is never sent to its end, and is as one that is missing. (spec 7.17, 7.18)
 fn send_copy(dstore: &Dstore, name: &FileName, address: &Address) -> io::Result<()> {
     let mut file = dstore.folder.open(name)?;
-    let adopt = |socket: &_| dstore.crew.adopt(socket);
-    let (mut connection, adopted) = Connection::connect_announced(address.socket(), dstore.timeout, adopt)?;
+    let track = |socket: &_| dstore.threads.track(socket);
+    let (mut connection, tracked) = Connection::connect_announced(address.socket(), dstore.timeout, track)?;
     connection.send(&Message::RebalanceStore { name: name.clone(), size: file.size() })?;
     match connection.receive_within(dstore.timeout)? {
         Some(Ok(Message::Ack)) => {}
@@ -120,7 +120,7 @@ fn send_copy(dstore: &Dstore, name: &FileName, address: &Address) -> io::Result<
         Err(CopyError::Source(error)) => {
             // Not all of it was sent, and the receiver is not to take that for an end, nor to wait for one.
             connection.reset();
-            drop(adopted);
+            drop(tracked);
             dstore.folder.examine(&file);
             return Err(error);
         }

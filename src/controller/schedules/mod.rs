@@ -173,7 +173,7 @@ impl Stage {
         for client in self.clients.drain(..) {
             client.join().unwrap();
         }
-        // Here the crew would end the sockets.
+        // Here the group of threads would shut the sockets down.
         let wires = std::mem::take(&mut *self.cast.wires.lock().unwrap());
         wires.iter().for_each(|wire| wire.cut());
         for dstore in self.dstores.drain(..) {

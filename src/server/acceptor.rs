@@ -1,21 +1,17 @@
-//! One listener, a thread for every connection, and a way to end them all. (design: a thread per connection)
-//!
-//! Knows nothing of the protocol: a Controller and a Dstore differ in what they do with a connection.
+//! Accepts connections, and has a thread serve each.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
+use super::ThreadGroup;
+use super::listen::reachable;
 use crate::sync::Mutex;
-
-/// How many connections may wait to be accepted.
-const BACKLOG: i32 = 4096;
 
 /// How long a thread waits for a connection before it ends, unless nobody else waits.
 const PARKED: Duration = Duration::from_secs(5);
@@ -27,34 +23,7 @@ const MOST_WAITING: usize = 16;
 /// How long accepting rests after an error: out of descriptors, trying again at once would only spin.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Enough for any of our threads; with thousands of connections the default of 2 MiB would show.
-const STACK_BYTES: usize = 512 << 10;
-
-/// Listens on `port` (0: any free one) of `bind`, or of every address, IPv4 and IPv6 alike. (spec 7.14)
-pub fn listen(bind: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
-    match bind {
-        Some(ip) => listen_on(SocketAddr::from((ip, port))),
-        // A machine without IPv6 refuses the first.
-        None => listen_on(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).or_else(|error| match error.kind() {
-            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
-            _ => listen_on(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
-        }),
-    }
-}
-
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        socket.set_only_v6(false)?;
-    }
-    // A restart must not wait for the connections of the run before to be forgotten.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// Accepts connections and has each served by a thread of a [`Crew`].
+/// Accepts connections and has each served by a thread of a [`ThreadGroup`].
 ///
 /// The thread that accepts a connection serves it, and accepts again: no connection is handed from one to another, which
 /// would cost as much as all else that a small transfer needs from the processor. One thread always waits for the next
@@ -63,7 +32,7 @@ pub struct Server(Arc<Acceptors>);
 
 struct Acceptors {
     listener: TcpListener,
-    crew: Arc<Crew>,
+    threads: Arc<ThreadGroup>,
     serve: Box<dyn Fn(Arc<TcpStream>) + Send + Sync>,
     /// How many threads wait for a connection, or are about to.
     waiting: AtomicUsize,
@@ -73,17 +42,17 @@ struct Acceptors {
 
 impl Server {
     /// Starts accepting. `serve` runs once for each connection, which closes when it returns. The threads end with the
-    /// crew, after [`stop`](Self::stop).
+    /// group, after [`stop`](Self::stop).
     pub fn start(
         listener: TcpListener,
-        crew: &Arc<Crew>,
+        threads: &Arc<ThreadGroup>,
         serve: impl Fn(Arc<TcpStream>) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         // On Linux this bounds the wait of an accept. Elsewhere a thread that has come to wait does so for ever.
         SockRef::from(&listener).set_read_timeout(Some(PARKED))?;
         let acceptors = Arc::new(Acceptors {
             listener,
-            crew: Arc::clone(crew),
+            threads: Arc::clone(threads),
             serve: Box::new(serve),
             waiting: AtomicUsize::new(1),
             stopping: AtomicBool::new(false),
@@ -122,7 +91,7 @@ impl Acceptors {
     /// Starts a thread that is counted as waiting already.
     fn start_one(self: &Arc<Self>) -> io::Result<()> {
         let acceptors = Arc::clone(self);
-        self.crew.run(move || acceptors.run())
+        self.threads.spawn(move || acceptors.run())
     }
 
     /// Accepts and serves one connection after another; ends when stopping, when enough others wait, or when anything is
@@ -168,13 +137,13 @@ impl Acceptors {
         // Linux has a new socket inherit what is set for its listener.
         stream.set_read_timeout(None)?;
         let stream = Arc::new(stream);
-        let adopted = self.crew.adopt(&stream);
+        let tracked = self.threads.track(&stream);
         if !self.is_left_to_others(1) {
             self.start_one()?; // in the place of this one
         }
         Ok(|| {
             (self.serve)(stream);
-            drop(adopted);
+            drop(tracked);
         })
     }
 
@@ -200,16 +169,6 @@ fn is_about_one_connection(error: &io::Error) -> bool {
             | HostUnreachable
             | TimedOut
     )
-}
-
-/// Where an address that is listened on can be reached from this machine.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    address
 }
 
 /// What has been said about connections that cannot be taken: that it is so and that it is over, but not time after
@@ -240,86 +199,6 @@ impl Trouble {
     }
 }
 
-/// The threads and sockets of one Controller or Dstore, so that all of them can be ended.
-pub struct Crew {
-    name: String,
-    /// `None` once stopped.
-    threads: Mutex<Option<Vec<JoinHandle<()>>>>,
-    sockets: Mutex<HashMap<u64, Arc<TcpStream>>>,
-    adoptions: AtomicU64,
-    is_stopped: AtomicBool,
-}
-
-impl Crew {
-    /// Nobody yet; `name` is what its threads are called.
-    pub fn new(name: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self {
-            name: name.into(),
-            threads: Mutex::new(Some(Vec::new())),
-            sockets: Mutex::default(),
-            adoptions: AtomicU64::new(0),
-            is_stopped: AtomicBool::new(false),
-        })
-    }
-
-    /// Runs `job` on a new thread. Fails if there can be no more, or after [`stop`](Self::stop).
-    pub fn run(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let mut threads = self.threads.lock();
-        let Some(threads) = &mut *threads else { return Err(io::Error::other("stopping")) };
-        if threads.len() == threads.capacity() {
-            threads.retain(|thread| !thread.is_finished());
-        }
-        threads.push(thread::Builder::new().name(self.name.clone()).stack_size(STACK_BYTES).spawn(job)?);
-        Ok(())
-    }
-
-    /// Sees to it that `stop` ends this socket, until the guard is dropped.
-    pub fn adopt(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Adopted {
-        let key = self.adoptions.fetch_add(1, Ordering::Relaxed);
-        self.sockets.lock().insert(key, Arc::clone(socket));
-        // Looked at after the insertion, so that either `stop` finds the socket or this finds that it was missed.
-        if self.is_stopped.load(Ordering::SeqCst) {
-            end(socket);
-        }
-        Adopted { crew: Arc::clone(self), key }
-    }
-
-    /// Ends every socket, which ends whoever waits on one, and waits for every thread to end. Not to be called by a
-    /// thread of the crew.
-    pub fn stop(&self) {
-        self.is_stopped.store(true, Ordering::SeqCst);
-        let threads = self.threads.lock().take();
-        for thread in threads.into_iter().flatten() {
-            // Again and again: a socket that was just about to connect does not feel the first time.
-            while !thread.is_finished() {
-                self.sockets.lock().values().for_each(|socket| end(socket));
-                thread::sleep(Duration::from_millis(1));
-            }
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Ends whoever waits on a socket. One that is to be closed by a reset is not ended in order before that: whoever owns it
-/// has seen to it that the peer cannot take the end for a good one, and waits for what the peer sends only.
-fn end(socket: &TcpStream) {
-    let resets = SockRef::from(socket).linger().is_ok_and(|linger| linger == Some(Duration::ZERO));
-    // An error means that it has ended already.
-    let _ = socket.shutdown(if resets { Shutdown::Read } else { Shutdown::Both });
-}
-
-/// A socket that its crew would end; see [`Crew::adopt`].
-pub struct Adopted {
-    crew: Arc<Crew>,
-    key: u64,
-}
-
-impl Drop for Adopted {
-    fn drop(&mut self) {
-        self.crew.sockets.lock().remove(&self.key);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,18 +218,6 @@ mod tests {
         ]) {
             let error = io::Error::from_raw_os_error(number);
             assert_eq!(is_about_one_connection(&error), expected, "{error}");
-        }
-    }
-
-    #[test]
-    fn an_address_listened_on_can_be_reached() {
-        for (listening, expected) in [
-            ("0.0.0.0:1", "127.0.0.1:1"),
-            ("[::]:1", "[::1]:1"),
-            ("127.0.1.1:1", "127.0.1.1:1"),
-            ("[::1]:1", "[::1]:1"),
-        ] {
-            assert_eq!(reachable(listening.parse().unwrap()), expected.parse().unwrap());
         }
     }
 }

@@ -1,0 +1,31 @@
+//! What a server of any protocol needs: a listener, a thread for each connection, and a way to end them all.
+//!
+//! Knows no message: the Controller and a Dstore differ in what they do with a connection. Another server is a few lines:
+//!
+//! ```
+//! use stevedore::server::{Server, ThreadGroup, listen};
+//!
+//! let threads = ThreadGroup::new("echo");
+//! let echo = |stream: std::sync::Arc<std::net::TcpStream>| {
+//!     let _ = std::io::copy(&mut &*stream, &mut &*stream);
+//! };
+//! let mut server = Server::start(listen(None, 0)?, &threads, echo)?;
+//! // Its end: no more connections are taken, those that there are get closed, and their threads joined.
+//! server.stop();
+//! threads.stop();
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `listen` | the socket that connections come to |
+//! | `acceptor` | [`Server`]: the threads that accept connections and serve them |
+//! | `threads` | [`ThreadGroup`]: what was started, to be ended together |
+
+mod acceptor;
+mod listen;
+mod threads;
+
+pub use acceptor::Server;
+pub use listen::listen;
+pub use threads::{ThreadGroup, Tracked};

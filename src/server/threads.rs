@@ -1,0 +1,98 @@
+//! Threads and sockets that can all be ended together.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::sync::Mutex;
+
+/// Enough for any of our threads; with thousands of connections the default of 2 MiB would show.
+const STACK_BYTES: usize = 512 << 10;
+
+/// The threads and sockets of one server, so that all of them can be ended.
+///
+/// A thread that waits for a socket ends once the socket is shut down. So a socket that a thread of the group waits for
+/// is [tracked](Self::track) for as long, and [`stop`](Self::stop) needs to know nothing else about the threads.
+pub struct ThreadGroup {
+    name: String,
+    /// `None` once stopped.
+    threads: Mutex<Option<Vec<JoinHandle<()>>>>,
+    sockets: Mutex<HashMap<u64, Arc<TcpStream>>>,
+    next_key: AtomicU64,
+    is_stopped: AtomicBool,
+}
+
+impl ThreadGroup {
+    /// No threads yet; each will be called `name`.
+    pub fn new(name: impl Into<String>) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            threads: Mutex::new(Some(Vec::new())),
+            sockets: Mutex::default(),
+            next_key: AtomicU64::new(0),
+            is_stopped: AtomicBool::new(false),
+        })
+    }
+
+    /// Runs `job` on a new thread. Fails if there can be no more, or after [`stop`](Self::stop).
+    pub fn spawn(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let mut threads = self.threads.lock();
+        let Some(threads) = &mut *threads else { return Err(io::Error::other("stopping")) };
+        if threads.len() == threads.capacity() {
+            threads.retain(|thread| !thread.is_finished());
+        }
+        threads.push(thread::Builder::new().name(self.name.clone()).stack_size(STACK_BYTES).spawn(job)?);
+        Ok(())
+    }
+
+    /// Has [`stop`](Self::stop) shut this socket down, until the guard is dropped.
+    pub fn track(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Tracked {
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        self.sockets.lock().insert(key, Arc::clone(socket));
+        // Looked at after the insertion, so that either `stop` finds the socket or this finds that it was missed.
+        if self.is_stopped.load(Ordering::SeqCst) {
+            shut_down(socket);
+        }
+        Tracked { group: Arc::clone(self), key }
+    }
+
+    /// Shuts every tracked socket down and waits for every thread to end. Not to be called by a thread of the group.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+        let threads = self.threads.lock().take();
+        for thread in threads.into_iter().flatten() {
+            // Again and again: a socket that was just about to connect does not feel the first time.
+            while !thread.is_finished() {
+                self.sockets.lock().values().for_each(|socket| shut_down(socket));
+                thread::sleep(Duration::from_millis(1));
+            }
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Wakes the thread that waits for a socket. A socket that is set to end in a reset is only closed for reading: its peer
+/// must not see an orderly end, and its thread waits for nothing but what the peer sends.
+fn shut_down(socket: &TcpStream) {
+    let resets = SockRef::from(socket).linger().is_ok_and(|linger| linger == Some(Duration::ZERO));
+    // An error means that it has ended already.
+    let _ = socket.shutdown(if resets { Shutdown::Read } else { Shutdown::Both });
+}
+
+/// A socket that [`ThreadGroup::stop`] shuts down, for as long as this exists.
+pub struct Tracked {
+    group: Arc<ThreadGroup>,
+    key: u64,
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.group.sockets.lock().remove(&self.key);
+    }
+}
