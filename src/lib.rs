@@ -11,13 +11,15 @@
 //! 6. [`client`]: one blocking API over all of it.
 //! 7. [`program`]: what the four programs share.
 //!
-//! Beside them, `sync`: what the Controller's threads wait with, and how tests get to schedule it.
+//! Beside them, [`sync`]: what threads wait with, and how tests get to schedule them; and [`complaint`]: what the log says
+//! about peers that do not keep to the protocol, and how much of it.
 
 pub mod client;
+pub mod complaint;
 pub mod controller;
 pub mod dstore;
 pub mod index;
 pub mod program;
 pub mod protocol;
 pub mod server;
-mod sync;
+pub mod sync;

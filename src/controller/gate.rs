@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::one_shot::{self, one_shot};
+use crate::sync::one_shot::{self, one_shot};
 use crate::sync::{Condvar, Mutex};
 
 /// What a request asks of the gate.

@@ -10,12 +10,11 @@
 mod client_session;
 mod coordinator;
 mod dstore_link;
-pub mod gate;
-pub mod one_shot;
+mod gate;
 mod requests;
 #[cfg(all(test, shuttle))]
 mod schedules;
-pub mod state;
+mod state;
 
 use std::fmt;
 use std::io;
@@ -23,8 +22,8 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::complaint::complain;
 use crate::index::MemberStatus;
-use crate::protocol::complaint::complain;
 use crate::protocol::connection::{CLIENT_LINE_LIMIT, DSTORE_LINE_LIMIT, KEEPALIVE};
 use crate::protocol::{Connection, Message};
 use crate::server::{Server, ThreadGroup, listen};

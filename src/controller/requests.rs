@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::Controller;
 use super::gate::{Request, Shut};
 use super::state::Outcome;
+use crate::complaint::complain;
 use crate::index::{DstoreId, Refusal};
-use crate::protocol::complaint::complain;
 use crate::protocol::{Address, FileName, Message};
 
 impl Controller {

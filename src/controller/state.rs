@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::one_shot::{Receiver, Sender, one_shot};
 use crate::index::{Departure, DstoreId, Index, Offer, Refusal};
 use crate::protocol::{Address, FileName};
+use crate::sync::one_shot::{Receiver, Sender, one_shot};
 
 /// How an operation that somebody waits for ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 use super::StartError;
 use super::checksum::{self, Summing};
-use super::group_commit::GroupCommit;
 use crate::protocol::FileName;
 use crate::sync::Mutex;
+use crate::sync::group_commit::GroupCommit;
 use stored::{Identity, identity};
 
 pub use stored::StoredFile;

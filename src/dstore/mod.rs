@@ -13,7 +13,6 @@
 pub mod checksum;
 mod controller_link;
 pub mod folder;
-pub mod group_commit;
 mod rebalancer;
 mod scrub;
 mod transfers;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Dstore;
 use super::folder::Incoming;
-use crate::protocol::complaint::complain;
+use crate::complaint::complain;
 use crate::protocol::connection::{CopyError, copy};
 use crate::protocol::{Connection, FileName, Message};
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
-use super::complaint::Mistakes;
 use super::message::{Message, ParseError};
+use crate::complaint::Mistakes;
 use incoming::{Incoming, Wait, connect, peek};
 
 /// The longest line in bytes that a peer may send unless told otherwise: generous for anything a client says.

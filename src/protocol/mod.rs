@@ -3,7 +3,6 @@
 //! Nothing outside this module formats or parses a word of the protocol, or touches a byte of it.
 
 pub mod address;
-pub mod complaint;
 pub mod connection;
 pub mod message;
 pub mod name;

@@ -9,7 +9,9 @@
 //! waits for: with libraries that do, one store in a hundred took eight times as long as most. (docs/performance.md)
 
 mod channel;
+pub mod group_commit;
 mod locks;
+pub mod one_shot;
 
 #[cfg(all(test, shuttle))]
 use shuttle as base;

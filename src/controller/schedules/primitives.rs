@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::super::gate::Request::{Change, Look};
 use super::super::gate::{Gate, Request, Shut};
-use super::super::one_shot::{Missing, one_shot};
 use super::{ANY_TIME, exhaust, explore};
+use crate::sync::one_shot::{Missing, one_shot};
 use crate::sync::thread;
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::thread;
 
-use super::super::one_shot::Missing;
 use super::*;
+use crate::sync::one_shot::Missing;
 
 fn name(text: &str) -> FileName {
     text.parse().unwrap()

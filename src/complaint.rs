@@ -19,7 +19,7 @@ const MOST: u32 = 100;
 /// See [`MOST`].
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Of one connection's mistakes the first are told one by one, then only when their number has doubled.
+/// Per connection the first 10 mistakes are logged, later ones at each power of two.
 const TOLD_ONE_BY_ONE: u64 = 10;
 
 /// Logs a warning about a peer, unless too many have been logged lately; how many were left out is said later.
@@ -56,24 +56,24 @@ impl Limit {
 }
 
 /// The mistakes of one connection. Says at its end how many there were, if not all have been told.
-pub(super) struct Mistakes {
+pub(crate) struct Mistakes {
     peer: SocketAddr,
     count: u64,
 }
 
 impl Mistakes {
-    pub(super) fn of(peer: SocketAddr) -> Self {
+    pub(crate) fn of(peer: SocketAddr) -> Self {
         Self { peer, count: 0 }
     }
 
     /// Whether the next one will be told.
-    pub(super) fn next_is_told(&self) -> bool {
+    pub(crate) fn next_is_told(&self) -> bool {
         let next = self.count + 1;
         next <= TOLD_ONE_BY_ONE || next.is_power_of_two()
     }
 
     /// One more, with what is wrong with it.
-    pub(super) fn add(&mut self, what: &dyn fmt::Display) {
+    pub(crate) fn add(&mut self, what: &dyn fmt::Display) {
         let is_told = self.next_is_told();
         self.count += 1;
         match self.count {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::sync::{Condvar, Mutex};
+use super::{Condvar, Mutex};
 
 /// Tells the value. Dropped without having told it, it tells that there will be none.
 #[must_use = "dropped, it ends the wait"]

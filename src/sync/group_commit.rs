@@ -4,7 +4,7 @@
 
 use std::io::{self, ErrorKind};
 
-use crate::sync::{Condvar, Mutex};
+use super::{Condvar, Mutex};
 
 /// Lets those who come while a sync is running share the next one.
 ///
