@@ -19,5 +19,5 @@ use shuttle as base;
 use std as base;
 
 pub use base::thread;
-pub use channel::{Inbox, Next, Receiver, Sender, Stop, inbox, unbounded};
+pub(crate) use channel::{Inbox, Next, Receiver, Sender, Stop, inbox, unbounded};
 pub use locks::{Condvar, Mutex};
