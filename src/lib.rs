@@ -9,7 +9,7 @@
 //! 4. [`controller`]: the Controller's threads around the index.
 //! 5. [`dstore`]: a Dstore's threads around its folder.
 //! 6. [`client`]: one blocking API over all of it.
-//! 7. [`program`]: what the four programs share.
+//! 7. `program`: what the four programs share, and programs built on this one may use. It comes with the feature `programs`.
 //!
 //! Beside them, [`sync`]: what threads wait with, and how tests get to schedule them; and [`complaint`]: what the log says
 //! about peers that do not keep to the protocol, and how much of it.
@@ -19,6 +19,7 @@ pub mod complaint;
 pub mod controller;
 pub mod dstore;
 pub mod index;
+#[cfg(feature = "programs")]
 pub mod program;
 pub mod protocol;
 pub mod server;

@@ -493,7 +493,8 @@ fn the_cluster_shows_what_a_lost_dstore_does_not_cost() {
     let output = run(CLUSTER, &["--folder", "kept"], folder.path(), input);
     let (text, complaints) = (out(&output), err(&output));
     assert_eq!(code(&output), 2, "{complaints}");
-    let expected = "Dstore 1 is dead already\n\"five\" is not the number of a Dstore\nsay: status, kill N, or join\n";
+    let expected = "Dstore 1 is dead already\n\"five\" is not the number of a Dstore\n\
+        that is not how to say status; try help\n";
     assert_eq!(complaints, expected);
     assert!(text.contains("dead\n") && text.contains("Dstore 5 has been started") && text.contains("kill N"), "{text}");
     assert!(folder.path().join("kept/dstore-5").is_dir(), "a folder that was given stays");

@@ -94,13 +94,13 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Remove(remove)) if remove.names.is_empty() => return Err(Failure::usage("remove which files?")),
         _ => {}
     }
-    program::start_log("error");
+    let _log = program::start_log("error")?;
     signals::end_clients_tidily()?;
     let controller = ([127, 0, 0, 1], arguments.cport).into();
     let mut client = Client::connect(controller, arguments.timeout)?;
     let client = &mut client;
     match arguments.command {
-        None => prompt::run(client, &mut prompt::NoExtra),
+        None => prompt::run(&mut [client]),
         Some(Command::List(_)) => commands::list(client),
         Some(Command::Store(Store { files, name })) => {
             program::for_each("client", &files, |path| commands::store(client, path, name.as_deref()))

@@ -7,8 +7,8 @@ use std::time::Duration;
 use argh::FromArgs;
 use stevedore::client::{Client, NewFile};
 use stevedore::controller;
-use stevedore::program::cluster::{Cluster, Config, Ender};
-use stevedore::program::commands::say;
+use stevedore::program::cluster::{Cluster, Config, ShutdownHandle};
+use stevedore::program::output::say;
 use stevedore::program::signals::{self, Terminal};
 use stevedore::program::{self, Failure, demo, milliseconds, positive, prompt};
 
@@ -72,24 +72,25 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         _ => {}
     }
-    program::start_log("error");
+    let _log = program::start_log("error")?;
     let mut controller = controller::Config::new(replicas);
     controller.port = arguments.cport;
     controller.timeout = arguments.timeout;
     controller.rebalance_period = (arguments.period > 0).then(|| Duration::from_secs(arguments.period));
-    let ender = Ender::default();
+    let shutdown = ShutdownHandle::default();
     signals::on_first({
-        let ender = ender.clone();
+        let shutdown = shutdown.clone();
         move |_| {
-            ender.end();
+            shutdown.shut_down();
             NewFile::discard_all(|| {
                 Terminal::restore();
+                log::logger().flush();
                 process::exit(0)
             });
         }
     })?;
     let config =
-        Config { dstores, controller, first_dstore_port: arguments.dstore_port, folder: arguments.folder, ender };
+        Config { dstores, controller, first_dstore_port: arguments.dstore_port, folder: arguments.folder, shutdown };
     let mut cluster = Cluster::start(config)?;
     let address = cluster.controller_address().map_err(Failure::new)?;
     // A request may have to wait for a whole rebalance (spec 7.28), and then still for its answer.
@@ -105,6 +106,6 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         demo::run(&mut cluster, &mut client, &paths)
     } else {
         say(format_args!("Say help for the commands, quit to end it all."))?;
-        prompt::run(&mut client, &mut cluster)
+        prompt::run(&mut [&mut client, &mut cluster])
     }
 }

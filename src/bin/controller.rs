@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use argh::FromArgs;
 use stevedore::controller::{self, Config};
-use stevedore::program::{self, Failure, log_2021, milliseconds, positive, seconds, signals};
+use stevedore::program::{self, Failure, milliseconds, positive, seconds, signals};
 
 /// The Controller of a distributed file store: knows which files exist and which Dstores have them. Start it first,
 /// then at least R Dstores, then clients.
@@ -59,11 +59,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
-    if arguments.log_2021 {
-        log_2021::start("controller").map_err(|error| Failure::new(format!("cannot write the log file: {error}")))?;
-    } else {
-        program::start_log("info");
-    }
+    let _log = if arguments.log_2021 { program::start_log_2021("controller")? } else { program::start_log("info")? };
     let period = match arguments.rebalance_period {
         0 => None,
         ms if arguments.period_in_ms => Some(Duration::from_millis(ms)),

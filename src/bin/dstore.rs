@@ -8,7 +8,7 @@ use std::time::Duration;
 use argh::FromArgs;
 use crossbeam_channel::select_biased;
 use stevedore::dstore::{self, Config};
-use stevedore::program::{self, Failure, log_2021, milliseconds, peer_port, positive, seconds, signals};
+use stevedore::program::{self, Failure, milliseconds, peer_port, positive, seconds, signals};
 
 /// A Dstore of a distributed file store: keeps files in a folder, and tells the Controller. Everything in the folder
 /// is deleted when it starts.
@@ -61,12 +61,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
-    if arguments.log_2021 {
-        log_2021::start(&format!("dstore_{}", arguments.port))
-            .map_err(|error| Failure::new(format!("cannot write the log file: {error}")))?;
+    let _log = if arguments.log_2021 {
+        program::start_log_2021(&format!("dstore_{}", arguments.port))?
     } else {
-        program::start_log("info");
-    }
+        program::start_log("info")?
+    };
     let asked_to_end = signals::requests_to_end()?;
     let dstore = dstore::start(Config {
         bind: arguments.bind,

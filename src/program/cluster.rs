@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::prompt::Extra;
-use super::{Failure, commands};
+use super::Failure;
+use super::output::say;
+use super::prompt::Commands;
 use crate::protocol::Address;
 use crate::{controller, dstore};
 
@@ -27,7 +28,7 @@ pub struct Config {
     /// Where the Dstores' folders are; a fresh temporary folder, removed at the end, unless given.
     pub folder: Option<PathBuf>,
     /// Can end it from elsewhere, at any time.
-    pub ender: Ender,
+    pub shutdown: ShutdownHandle,
 }
 
 /// A running cluster. Dropping it ends all of it.
@@ -35,14 +36,14 @@ pub struct Cluster {
     dstores: Vec<Dstore>,
     controller: controller::Handle,
     root: PathBuf,
-    ender: Ender,
+    shutdown: ShutdownHandle,
     config: Config,
 }
 
-/// Ends a cluster's Dstores from any thread, and takes its temporary folder away: for a signal that finds the cluster's
-/// owner busy. Nothing of it is started again.
+/// Ends a cluster's Dstores from any thread and removes its temporary folder: for a signal that arrives while the thread
+/// that owns the cluster is busy. After that no Dstore can be started in it.
 #[derive(Clone, Default)]
-pub struct Ender(Arc<Mutex<Running>>);
+pub struct ShutdownHandle(Arc<Mutex<Running>>);
 
 /// What would leave traces in the file system.
 #[derive(Default)]
@@ -53,9 +54,9 @@ struct Running {
     is_ended: bool,
 }
 
-impl Ender {
-    /// Returns when all of it has ended.
-    pub fn end(&self) {
+impl ShutdownHandle {
+    /// Returns when the Dstores have ended and the folder is gone.
+    pub fn shut_down(&self) {
         let mut running = self.0.lock();
         running.is_ended = true;
         running.dstores.clear();
@@ -77,7 +78,7 @@ pub struct Dstore {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // Before the Controller: Dstores that leave an ended one would only complain.
-        self.ender.end();
+        self.shutdown.shut_down();
     }
 }
 
@@ -91,13 +92,13 @@ impl Cluster {
         let root = match &config.folder {
             Some(path) => path.clone(),
             None => {
-                let mut running = config.ender.0.lock();
+                let mut running = config.shutdown.0.lock();
                 let path = fresh_folder().map_err(Failure::new)?;
                 running.temporary_folder.insert(path).clone()
             }
         };
-        let ender = config.ender.clone();
-        let mut cluster = Self { dstores: Vec::new(), controller, root, ender, config };
+        let shutdown = config.shutdown.clone();
+        let mut cluster = Self { dstores: Vec::new(), controller, root, shutdown, config };
         for _ in 0..cluster.config.dstores {
             cluster.start_dstore()?;
         }
@@ -150,7 +151,7 @@ impl Cluster {
                 .map_err(|_| Failure::new(format!("there is no port left for Dstore {number}")))?;
         }
         let folder = config.folder.clone();
-        let mut running = self.ender.0.lock();
+        let mut running = self.shutdown.0.lock();
         if running.is_ended {
             return Err(Failure::new("the cluster is ending"));
         }
@@ -171,7 +172,7 @@ impl Cluster {
         if !std::mem::take(&mut dstore.is_alive) {
             return Err(Failure::usage(format!("Dstore {number} is dead already")));
         }
-        drop(self.ender.0.lock().dstores.get_mut(number - 1).and_then(Option::take));
+        drop(self.shutdown.0.lock().dstores.get_mut(number - 1).and_then(Option::take));
         Ok(dstore)
     }
 
@@ -244,9 +245,9 @@ impl fmt::Display for Spread {
 }
 
 /// The prompt's commands to look and to break things.
-impl Extra for Cluster {
+impl Commands for Cluster {
     fn help(&self) -> &str {
-        "\n
+        "\
 status              the Dstores, their files, the spread
 kill N              end Dstore N as if its machine had lost its power
 join                start another Dstore"
@@ -254,17 +255,17 @@ join                start another Dstore"
 
     fn run(&mut self, words: &[&str]) -> Option<Result<(), Failure>> {
         Some(match words {
-            ["status"] => commands::say(format_args!("{}", self.status())),
+            ["status"] => say(format_args!("{}", self.status())),
             ["kill", number] => match number.parse() {
-                Ok(number) => self.kill(number).map(|dstore| dstore.address.clone()).and_then(|address| {
-                    commands::say(format_args!("Dstore {number} (port {address}) is dead; see status"))
-                }),
+                Ok(number) => self
+                    .kill(number)
+                    .map(|dstore| dstore.address.clone())
+                    .and_then(|address| say(format_args!("Dstore {number} (port {address}) is dead; see status"))),
                 Err(_) => Err(Failure::usage(format!("{number:?} is not the number of a Dstore"))),
             },
-            ["join"] => self
-                .start_dstore()
-                .and_then(|number| commands::say(format_args!("Dstore {number} has been started; see status"))),
-            ["kill" | "status" | "join", ..] => Err(Failure::usage("say: status, kill N, or join")),
+            ["join"] => {
+                self.start_dstore().and_then(|number| say(format_args!("Dstore {number} has been started; see status")))
+            }
             _ => return None,
         })
     }

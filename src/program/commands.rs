@@ -1,13 +1,38 @@
 //! The client's commands, as the command line and the prompt have them.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
-use super::Failure;
+use super::output::{say, say_each};
+use super::prompt::Commands;
+use super::{Failure, progress};
 use crate::client::{Client, NewFile, Target};
+
+/// The client's commands at the prompt.
+impl Commands for Client {
+    fn help(&self) -> &str {
+        "\
+store PATH [NAME]   store a file under its own name, or under NAME
+load NAME [FOLDER]  load a file into this folder, or into FOLDER, in place of any it has there
+list                the names of all files
+remove NAME         remove a file"
+    }
+
+    fn run(&mut self, words: &[&str]) -> Option<Result<(), Failure>> {
+        Some(match words {
+            ["store", path] => store(self, Path::new(path), None),
+            ["store", path, name] => store(self, Path::new(path), Some(name)),
+            ["load", name] => load(self, name, &current_folder()),
+            ["load", name, folder] => load(self, name, Path::new(folder)),
+            ["list"] => list(self),
+            ["remove", name] => remove(self, name),
+            _ => return None,
+        })
+    }
+}
 
 /// Stores the file at `path` under `name`, or else under its own name.
 pub fn store(client: &mut Client, path: &Path, name: Option<&str>) -> Result<(), Failure> {
@@ -19,7 +44,7 @@ pub fn store(client: &mut Client, path: &Path, name: Option<&str>) -> Result<(),
     if !metadata.is_file() {
         return Err(Failure::new(format!("{} is not a file", path.display())));
     }
-    let bar = progress_bar(name, metadata.len());
+    let bar = progress::of_bytes(name, metadata.len());
     let outcome = client.store(name, metadata.len(), &mut bar.wrap_read(file));
     bar.finish_and_clear();
     outcome?;
@@ -41,11 +66,9 @@ pub fn load(client: &mut Client, name: &str, to: &Path) -> Result<(), Failure> {
     say(format_args!("loaded {name} ({size} bytes) into {}", path.display()))
 }
 
-/// Prints the names of all files, one in a line.
+/// Prints the names of all files, one in a line; escaped on a terminal where they could deceive.
 pub fn list(client: &mut Client) -> Result<(), Failure> {
-    let names = client.list()?;
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    names.iter().try_for_each(|name| writeln!(out, "{name}")).and_then(|()| out.flush()).map_err(cannot_print)
+    say_each(client.list()?)
 }
 
 /// Removes a file.
@@ -59,28 +82,6 @@ pub fn current_folder() -> PathBuf {
     PathBuf::from(".")
 }
 
-/// One line on stdout.
-pub fn say(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{line}").map_err(cannot_print)
-}
-
-/// Whoever read our output has seen enough (`| head`): no reason to complain, but one to stop.
-fn cannot_print(error: io::Error) -> Failure {
-    let is_closed = error.kind() == io::ErrorKind::BrokenPipe;
-    Failure::new(if is_closed { String::new() } else { format!("cannot write to stdout: {error}") })
-}
-
-/// A bar on stderr if that is a terminal and the transfer may take a while.
-fn progress_bar(name: &str, size: u64) -> ProgressBar {
-    const STYLE: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    const LONG: u64 = 16 << 20;
-    if size < LONG {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template(STYLE).expect("a valid template");
-    ProgressBar::new(size).with_style(style).with_message(name.to_owned())
-}
-
 /// A file being loaded, with a bar.
 struct Shown<'a> {
     name: &'a str,
@@ -91,7 +92,7 @@ struct Shown<'a> {
 impl Target for Shown<'_> {
     fn begin(&mut self, size: u64) -> io::Result<()> {
         self.bar.finish_and_clear();
-        self.bar = progress_bar(self.name, size);
+        self.bar = progress::of_bytes(self.name, size);
         self.file.begin(size)
     }
 

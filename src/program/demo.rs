@@ -6,11 +6,9 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-use super::Failure;
 use super::cluster::{Cluster, Spread};
-use super::commands::say;
+use super::output::say;
+use super::{Failure, progress};
 use crate::client::{Client, Target};
 use crate::protocol::FileName;
 use crate::protocol::name::MAX_NAME_BYTES;
@@ -102,7 +100,7 @@ fn stored_name(path: &str, taken: &Files) -> FileName {
 fn store_all(client: &mut Client, files: &Files) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut bytes = 0;
-    let bar = file_bar("storing", files.len());
+    let bar = progress::of_files("storing", files.len());
     for (name, path) in files {
         client.store_file(name, path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
         bytes += fs::metadata(path).map_or(0, |metadata| metadata.len());
@@ -114,7 +112,7 @@ fn store_all(client: &mut Client, files: &Files) -> Result<(), Failure> {
 }
 
 fn load_all(client: &mut Client, files: &Files) -> Result<(), Failure> {
-    let bar = file_bar("comparing", files.len());
+    let bar = progress::of_files("comparing", files.len());
     for (name, path) in files {
         let failed = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
         let mut comparison = Comparison { original: File::open(path).map_err(|error| failed(&error))? };
@@ -158,11 +156,6 @@ fn wait_until_healed(cluster: &Cluster, files: &Files) -> Result<(), Failure> {
         let left = deadline.saturating_duration_since(Instant::now());
         cluster.controller().wait_until(left, |status| status.rebalances > seen);
     }
-}
-
-fn file_bar(doing: &'static str, files: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} files").expect("a valid template");
-    ProgressBar::new(files as u64).with_style(style).with_message(doing)
 }
 
 /// Takes content and compares it with a file as it comes.

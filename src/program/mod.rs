@@ -1,27 +1,32 @@
-//! What the four programs share: arguments, the log, exit codes, the client's commands and prompt.
+//! What makes a program: arguments, exit codes, the log, signals, output, progress bars, a prompt.
 //!
-//! The mains stay thin; what can be tested without starting a process is here.
+//! The mains stay thin; what can be tested without starting a process is here. What is general serves any program built
+//! on this library: [`main`] and [`Failure`], [`start_log`], [`signals`], [`output`], [`progress`], [`prompt`]. The rest
+//! belongs to the four programs of this package: the client's [`commands`], a [`cluster`] in one process, its [`demo`].
+//!
+//! Compiled with the feature `programs`, so that whoever embeds a Controller, a Dstore or a client needs none of it.
 
 pub mod cluster;
 pub mod commands;
 pub mod demo;
-pub mod log_2021;
-mod patient;
+mod log_writer;
+mod logging;
+pub mod output;
+pub mod progress;
 pub mod prompt;
 pub mod signals;
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use argh::{EarlyExit, FromArgs};
-use env_logger::{Builder, Env, Logger};
-use log::{Log, Metadata, Record};
-use parking_lot::Mutex;
 
 use crate::client;
+pub use logging::{LogGuard, start_log, start_log_2021};
+use output::{complain, say};
 
 /// The exit codes of all programs. 0 is success, and for a server, which runs until it is told to stop, also its end by
 /// SIGINT or SIGTERM. A client that is interrupted dies of the signal: 130 or 143 to a shell. See [`signals`].
@@ -81,8 +86,8 @@ pub fn main<Arguments: FromArgs>(program: &str, run: impl FnOnce(Arguments) -> R
     let outcome = match Arguments::from_args(&[program], &words) {
         Ok(arguments) => run(arguments),
         Err(EarlyExit { output, status: Ok(()) }) => {
-            // Nobody reads on: that is not our failure.
-            let _ = writeln!(io::stdout(), "{}", output.trim_end());
+            // A reader that has seen enough (`| head`) is no failure.
+            let _ = say(format_args!("{}", output.trim_end()));
             return ExitCode::SUCCESS;
         }
         Err(EarlyExit { output, status: Err(()) }) => {
@@ -94,78 +99,31 @@ pub fn main<Arguments: FromArgs>(program: &str, run: impl FnOnce(Arguments) -> R
 }
 
 fn fail(program: &str, failure: &Failure) -> ExitCode {
-    complain(program, failure);
+    tell(program, failure);
     ExitCode::from(failure.code)
 }
 
-/// One line on stderr. An empty message has been told already; and where stderr is closed there is nobody to tell.
-fn complain(program: &str, failure: &Failure) {
+/// One line on stderr; an empty message has been told already.
+fn tell(program: &str, failure: &Failure) {
     if !failure.message.is_empty() {
-        let _ = writeln!(io::stderr(), "{program}: {}", failure.message);
+        complain(format_args!("{program}: {}", failure.message));
     }
 }
 
-/// Logs to stderr what `RUST_LOG` asks for, and `default` where it does not say. Messages of the protocol are logged
-/// at level `info` with target `stevedore::messages`. (spec 5.2)
-pub fn start_log(default: &str) {
-    let logger = log_builder(default).build();
-    log::set_max_level(logger.filter());
-    log::set_boxed_logger(Box::new(InTurn::new(logger))).expect("a program starts one log");
-}
-
-/// Lets threads log in turn. The lock within would go to whoever logs most, and keep the others from their work.
-struct InTurn {
-    logger: Logger,
-    turn: Mutex<()>,
-}
-
-impl InTurn {
-    fn new(logger: Logger) -> Self {
-        Self { logger, turn: Mutex::default() }
-    }
-}
-
-impl Log for InTurn {
-    fn enabled(&self, metadata: &Metadata) -> bool {
-        self.logger.enabled(metadata)
-    }
-
-    fn log(&self, record: &Record) {
-        if self.logger.matches(record) {
-            let _turn = self.turn.lock();
-            self.logger.log(record);
-        }
-    }
-
-    fn flush(&self) {
-        self.logger.flush();
-    }
-}
-
-fn log_builder(default: &str) -> Builder {
-    let mut builder = Builder::from_env(Env::default().default_filter_or(default));
-    builder.format_timestamp_millis();
-    // A terminal has colours and somebody before it.
-    if !io::stderr().is_terminal() {
-        builder.target(env_logger::Target::Pipe(Box::new(patient::Patient::new(io::stderr()))));
-    }
-    builder
-}
-
-/// Says where a server listens, for whoever started it on port 0. On stdout, which scripts read, unless `to_log`.
+/// Says where a server listens, which may have been started on port 0. On stdout, which scripts read, unless `to_log`.
 pub fn say_listening(address: io::Result<SocketAddr>, to_log: bool) -> Result<(), Failure> {
     let port = address.map_err(Failure::new)?.port();
     if to_log {
         log::info!("listening on {port}");
         return Ok(());
     }
-    commands::say(format_args!("listening on {port}"))
+    say(format_args!("listening on {port}"))
 }
 
 /// Does all of them, tells what fails, and fails with the first failure's code.
 pub fn for_each<T>(program: &str, items: &[T], run: impl FnMut(&T) -> Result<(), Failure>) -> Result<(), Failure> {
     let failures = items.iter().map(run).filter_map(Result::err).map(|failure| {
-        complain(program, &failure);
+        tell(program, &failure);
         failure.code
     });
     match failures.reduce(|first, _| first) {
@@ -174,7 +132,7 @@ pub fn for_each<T>(program: &str, items: &[T], run: impl FnMut(&T) -> Result<(),
     }
 }
 
-/// The port of somebody who is already listening, for argh.
+/// The port of a peer that is listening already, for argh.
 pub fn peer_port(word: &str) -> Result<u16, String> {
     match word.parse() {
         Ok(port) if port > 0 => Ok(port),

@@ -1,49 +1,35 @@
-//! The client's prompt: a command in a line, from a person or from a pipe.
+//! A prompt: a command in a line, from a person or from a pipe.
+//!
+//! What is typed while a command runs is kept for the lines after it, and of a block that is pasted each line is a
+//! command.
 
-use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, IsTerminal};
 
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
+use super::Failure;
+use super::output::{complain, say};
 use super::signals::Terminal;
-use super::{Failure, commands};
-use crate::client::Client;
 
-const HELP: &str = "\
-store PATH [NAME]   store a file under its own name, or under NAME
-load NAME [FOLDER]  load a file into this folder, or into FOLDER, in place of any it has there
-list                the names of all files
-remove NAME         remove a file
+/// The help for what every prompt has.
+const OWN_HELP: &str = "\
 help                this text
 quit                leave (so do exit and the end of input)
 
 A word with spaces goes in double quotes.";
 
-/// Commands that a prompt has besides the client's.
-pub trait Extra {
-    /// Lines for `help`.
+/// Commands that a prompt offers.
+pub trait Commands {
+    /// Lines for `help`: each begins with the command's word, which a blank follows.
     fn help(&self) -> &str;
 
-    /// Runs the command if it is one of these; `None` if not.
+    /// Runs the command if it is one of these, with as many words as it takes; `None` if not.
     fn run(&mut self, words: &[&str]) -> Option<Result<(), Failure>>;
 }
 
-/// No further commands.
-pub struct NoExtra;
-
-impl Extra for NoExtra {
-    fn help(&self) -> &str {
-        ""
-    }
-
-    fn run(&mut self, _: &[&str]) -> Option<Result<(), Failure>> {
-        None
-    }
-}
-
 /// Takes commands until `quit` or the end of input. With commands piped in, the last failure is the program's.
-pub fn run(client: &mut Client, extra: &mut dyn Extra) -> Result<(), Failure> {
+pub fn run(commands: &mut [&mut dyn Commands]) -> Result<(), Failure> {
     let is_interactive = io::stdin().is_terminal();
     let mut last_failure = None;
     let outcome = for_each_line(is_interactive, |line| {
@@ -52,9 +38,8 @@ pub fn run(client: &mut Client, extra: &mut dyn Extra) -> Result<(), Failure> {
         if matches!(words[..], ["quit" | "exit"]) {
             return false;
         }
-        if let Err(failure) = command(client, extra, &words) {
-            // With stderr closed there is nobody to tell.
-            let _ = writeln!(io::stderr(), "{}", failure.message);
+        if let Err(failure) = run_one(commands, &words) {
+            complain(format_args!("{}", failure.message));
             last_failure = Some(failure);
         }
         true
@@ -67,27 +52,23 @@ pub fn run(client: &mut Client, extra: &mut dyn Extra) -> Result<(), Failure> {
     }
 }
 
-fn command(client: &mut Client, extra: &mut dyn Extra, words: &[&str]) -> Result<(), Failure> {
-    match words {
-        [] => Ok(()),
-        ["store", path] => commands::store(client, Path::new(path), None),
-        ["store", path, name] => commands::store(client, Path::new(path), Some(name)),
-        ["load", name] => commands::load(client, name, &commands::current_folder()),
-        ["load", name, folder] => commands::load(client, name, &PathBuf::from(folder)),
-        ["list"] => commands::list(client),
-        ["remove", name] => commands::remove(client, name),
-        ["help"] => commands::say(format_args!("{HELP}{}", extra.help())),
-        other => match extra.run(other) {
-            Some(outcome) => outcome,
-            None if is_known(other[0]) => Err(Failure::usage(format!("that is not how to say {}; try help", other[0]))),
-            None => Err(Failure::usage(format!("there is no command {:?}; try help", other[0]))),
-        },
+fn run_one(commands: &mut [&mut dyn Commands], words: &[&str]) -> Result<(), Failure> {
+    let Some(&command) = words.first() else { return Ok(()) };
+    if let Some(outcome) = commands.iter_mut().find_map(|commands| commands.run(words)) {
+        return outcome;
     }
-}
-
-fn is_known(word: &str) -> bool {
-    let commands = HELP.lines().take_while(|line| !line.is_empty());
-    commands.filter_map(|line| line.split(' ').next()).any(|command| command == word)
+    let mut help: Vec<&str> = commands.iter().map(|commands| commands.help()).collect();
+    help.push(OWN_HELP);
+    let help = help.join("\n");
+    if words == ["help"] {
+        return say(format_args!("{help}"));
+    }
+    let mut known = help.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split(' ').next());
+    Err(Failure::usage(if known.any(|known| known == command) {
+        format!("that is not how to say {command}; try help")
+    } else {
+        format!("there is no command {command:?}; try help")
+    }))
 }
 
 /// Calls `take` with each line until it returns false. A person gets line editing and a history.
@@ -103,12 +84,17 @@ fn for_each_line(is_interactive: bool, mut take: impl FnMut(&str) -> bool) -> io
     Terminal::remember();
     let mut editor = DefaultEditor::new().map_err(io::Error::other)?;
     loop {
+        // What a command has logged comes before the next prompt.
+        log::logger().flush();
         match editor.readline("> ") {
-            Ok(line) => {
-                // A line that cannot be remembered is still a command.
-                let _ = editor.add_history_entry(&line);
-                if !take(&line) {
-                    return Ok(());
+            // A pasted block arrives as one.
+            Ok(block) => {
+                for line in block.lines() {
+                    // A line that cannot be remembered is still a command.
+                    let _ = editor.add_history_entry(line);
+                    if !take(line) {
+                        return Ok(());
+                    }
                 }
             }
             Err(ReadlineError::Interrupted) => {} // Ctrl-C drops the line, not the program

@@ -27,7 +27,7 @@ pub const GRACE: Duration = Duration::from_secs(2);
 /// Which signal has come, by its number.
 pub type Signal = i32;
 
-/// For a server's main, which waits for something to arrive here and then drops what it runs.
+/// For a server's main, which waits for a signal to arrive here and then drops what it runs.
 pub fn requests_to_end() -> Result<Receiver<Signal>, Failure> {
     let (ask, asked) = bounded(1);
     on_first(move |signal| {
@@ -39,5 +39,10 @@ pub fn requests_to_end() -> Result<Receiver<Signal>, Failure> {
 
 /// For a client: a signal takes its unfinished downloads along.
 pub fn end_clients_tidily() -> Result<(), Failure> {
-    on_first(|signal| NewFile::discard_all(|| die_of(signal)))
+    on_first(|signal| {
+        NewFile::discard_all(|| {
+            log::logger().flush();
+            die_of(signal);
+        })
+    })
 }

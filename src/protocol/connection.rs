@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
+use super::Printable;
 use super::message::{Message, ParseError};
 use crate::complaint::Mistakes;
 use incoming::{Incoming, Wait, connect, peek};
@@ -414,21 +415,6 @@ impl Outgoing {
             let shown = &line[..line.floor_char_boundary(most)];
             log::info!(target: MESSAGE_LOG, "[{local}{arrow}{remote}] {}... ({} bytes)", Printable(shown), line.len());
         }
-    }
-}
-
-/// A peer's line without the control characters that could rewrite a terminal's screen.
-struct Printable<'a>(&'a str);
-
-impl fmt::Display for Printable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for piece in self.0.split_inclusive(char::is_control) {
-            match piece.char_indices().next_back() {
-                Some((at, last)) if last.is_control() => write!(f, "{}{}", &piece[..at], last.escape_default())?,
-                _ => f.write_str(piece)?,
-            }
-        }
-        Ok(())
     }
 }
 

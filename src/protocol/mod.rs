@@ -6,8 +6,10 @@ pub mod address;
 pub mod connection;
 pub mod message;
 pub mod name;
+mod printable;
 
 pub use address::Address;
 pub use connection::{Connection, Outgoing};
 pub use message::{Message, Order, ParseError, Transfer};
 pub use name::{FileName, NameError};
+pub use printable::Printable;

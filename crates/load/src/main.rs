@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use argh::FromArgs;
 use stevedore::controller;
 use stevedore::program::cluster::{self, Cluster};
-use stevedore::program::commands::say;
+use stevedore::program::output::say;
 use stevedore::program::{self, Failure, milliseconds, positive};
 
 use mix::Mix;
@@ -164,7 +164,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
     let plan = plan(&arguments)?;
-    program::start_log("error");
+    let _log = program::start_log("error")?;
     let mut cluster = None;
     let address = match arguments.controller {
         Some(address) => address,
@@ -249,8 +249,8 @@ fn setup(arguments: &Arguments, plan: &Plan) -> Vec<(&'static str, String)> {
 fn start_cluster(size: ClusterSize, timeout: Duration) -> Result<Cluster, Failure> {
     let mut controller = controller::Config::new(size.replicas);
     controller.timeout = timeout;
-    let ender = cluster::Ender::default();
-    Cluster::start(cluster::Config { dstores: size.dstores, controller, first_dstore_port: 0, folder: None, ender })
+    let shutdown = cluster::ShutdownHandle::default();
+    Cluster::start(cluster::Config { dstores: size.dstores, controller, first_dstore_port: 0, folder: None, shutdown })
 }
 
 #[cfg(test)]

@@ -10,13 +10,13 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use stevedore::client::Client;
 use stevedore::controller;
-use stevedore::program::cluster::{Cluster, Config, Ender};
+use stevedore::program::cluster::{Cluster, Config, ShutdownHandle};
 
 fn cluster() -> Cluster {
     let mut controller = controller::Config::new(2);
     controller.timeout = Duration::from_secs(30);
-    let ender = Ender::default();
-    Cluster::start(Config { dstores: 3, controller, first_dstore_port: 0, folder: None, ender })
+    let shutdown = ShutdownHandle::default();
+    Cluster::start(Config { dstores: 3, controller, first_dstore_port: 0, folder: None, shutdown })
         .unwrap_or_else(|failure| panic!("{}", failure.message))
 }
 

@@ -9,7 +9,10 @@ use stevedore::{controller, dstore};
 
 /// `mark own-controller cport R timeout period`. Returns only if it cannot run.
 pub fn controller(arguments: &[String]) -> String {
-    start_log("info");
+    let _log = match start_log("info") {
+        Ok(log) => log,
+        Err(failure) => return failure.message,
+    };
     let started = (|| {
         let [port, replicas, timeout_ms, period_s] = arguments else { return None };
         let period = Some(period_s.parse().ok()?).filter(|&seconds| seconds > 0).map(Duration::from_secs);
@@ -31,7 +34,10 @@ pub fn controller(arguments: &[String]) -> String {
 
 /// `mark own-dstore port cport timeout folder`. Returns only if it cannot run, or when the Controller has gone.
 pub fn dstore(arguments: &[String]) -> String {
-    start_log("info");
+    let _log = match start_log("info") {
+        Ok(log) => log,
+        Err(failure) => return failure.message,
+    };
     let started = (|| {
         let [port, controller_port, timeout_ms, folder] = arguments else { return None };
         Some(dstore::start(dstore::Config {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use stevedore::program::{Failure, commands::say};
+use stevedore::program::{Failure, output::say};
 
 /// So many seeds are tried with each mutant before it counts as one that survives.
 const SEEDS: u64 = 8;

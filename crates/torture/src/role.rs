@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
-use stevedore::program::{self, Failure, commands::say};
+use stevedore::program::{self, Failure, LogGuard, output::say};
 use stevedore::{controller, dstore};
 
 /// The first word of a command line that asks for a Controller.
@@ -23,7 +23,7 @@ pub fn play(words: &[String]) -> Option<Result<(), Failure>> {
 
 /// Says its port, and then how it is whenever that changes; see [`crate::cluster::Status`].
 fn controller(replicas: &str, timeout: &str, period: &str) -> Result<(), Failure> {
-    begin()?;
+    let _log = begin()?;
     let controller = controller::start(controller::Config {
         timeout: milliseconds(timeout)?,
         rebalance_period: Some(milliseconds(period)?),
@@ -43,7 +43,7 @@ fn controller(replicas: &str, timeout: &str, period: &str) -> Result<(), Failure
 }
 
 fn dstore(controller: &str, timeout: &str, folder: &str) -> Result<(), Failure> {
-    begin()?;
+    let _log = begin()?;
     let dstore = dstore::start(dstore::Config {
         timeout: milliseconds(timeout)?,
         ..dstore::Config::new(number(controller)?, folder)
@@ -54,10 +54,9 @@ fn dstore(controller: &str, timeout: &str, folder: &str) -> Result<(), Failure> 
 }
 
 /// It must not outlive the torture, even stopped.
-fn begin() -> Result<(), Failure> {
+fn begin() -> Result<LogGuard, Failure> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(Failure::new)?;
-    program::start_log("error");
-    Ok(())
+    program::start_log("error")
 }
 
 fn milliseconds(word: &str) -> Result<Duration, Failure> {
