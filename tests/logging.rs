@@ -100,10 +100,10 @@ fn an_ordinary_reader_misses_no_line_not_even_the_last() {
 
 #[test]
 fn a_log_that_is_not_read_stops_no_server_and_counts_what_it_lost() {
-    const REQUESTS: usize = 25_000;
+    const REQUESTS: usize = 12_000;
     let mut controller = Unread::controller();
     let mut client = controller.connect();
-    // In all some 10 MB of log: more than may wait for a reader.
+    // In all some 5 MB of log: more than may wait for a reader.
     ask(&mut client, &format!("LOAD {}", "x".repeat(255)), REQUESTS);
     let (log, _reading) = read_all(controller.stderr());
     eventually("the place is marked", || log.lock().contains("missing here"));

@@ -6,7 +6,7 @@
 //! left out is written in their place.
 //!
 //! ```text
-//!  serving threads ──append──▶ queue (whole lines, at most 8 MiB) ──all of it──▶ writer ──write──▶ file, pipe, terminal
+//!  serving threads ──append──▶ queue (whole lines, at most 4 MiB) ──all of it──▶ writer ──write──▶ file, pipe, terminal
 //! ```
 
 use std::io::{self, ErrorKind, Write};
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// How many bytes may wait to be written: about half a second of what a busy Controller logs.
-const QUEUE_BYTES: usize = 8 << 20;
+/// How many bytes may wait to be written: some 10,000 requests, or a quarter of a second of a Controller at full load.
+const QUEUE_BYTES: usize = 4 << 20;
 
 /// A queue keeps this much memory for the next lines, however much it once held.
 const KEPT_BYTES: usize = 64 << 10;
