@@ -13,7 +13,7 @@ use stevedore::protocol::{Address, Connection, FileName, Message, Order, Transfe
 use stevedore::{controller, dstore};
 
 mod common;
-use common::{PATIENCE, TempFolder, comes_true, eventually, full_listener, is_connecting_to};
+use common::{Cluster, PATIENCE, TempFolder, comes_true, eventually, full_listener, is_connecting_to};
 
 fn name(text: &str) -> FileName {
     text.parse().unwrap()
@@ -240,4 +240,55 @@ impl Debris {
     fn is_removed(&self) -> bool {
         self.0.lock().unwrap().is_empty()
     }
+}
+
+/// Two Dstores that both have `f`: "content".
+fn cluster_with_f() -> Cluster {
+    let cluster = Cluster::start(2, 2);
+    cluster.client().store_bytes("f", b"content").unwrap();
+    cluster
+}
+
+/// Says `message` to each Dstore as a stranger would, and expects to be refused.
+fn assert_is_refused(cluster: &Cluster, message: &Message) {
+    for dstore in cluster.dstores() {
+        let mut stranger = Connection::connect(loopback(dstore.port), PATIENCE).unwrap();
+        stranger.send(message).unwrap();
+        let answer = stranger.receive_within(PATIENCE);
+        assert!(matches!(answer, Ok(None) | Err(_)), "{message}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_stranger_cannot_replace_what_is_stored() {
+    // spec 7.30, 8.4: STORE and REBALANCE_STORE carry nothing but a name and a size, and anyone can say them
+    let cluster = cluster_with_f();
+    for size in [7, 5, 0] {
+        assert_is_refused(&cluster, &Message::Store { name: name("f"), size });
+        assert_is_refused(&cluster, &Message::RebalanceStore { name: name("f"), size });
+    }
+    assert_eq!(cluster.copies("f"), [b"content", b"content"]);
+    assert_eq!(cluster.client().load_bytes("f").unwrap(), b"content");
+}
+
+#[test]
+fn what_a_failed_store_has_left_is_replaced_by_a_new_store() {
+    // spec 4.2, 8.4: the Controller does not know of it
+    let cluster = Cluster::start(2, 2);
+    for dstore in cluster.dstores() {
+        fs::write(dstore.folder.path().join("f"), "left over").unwrap();
+    }
+    cluster.client().store_bytes("f", b"content").unwrap();
+    assert_eq!(cluster.copies("f"), [b"content", b"content"]);
+}
+
+#[test]
+fn a_copy_whose_size_is_not_the_indexs_is_bad() {
+    // spec 8.4: the answer that refuses a STORE tells the right size
+    let mut cluster = cluster_with_f();
+    fs::write(cluster.dstores()[0].folder.path().join("f"), "short").unwrap();
+    assert_is_refused(&cluster, &Message::Store { name: name("f"), size: 5 });
+    assert_eq!(cluster.copies("f"), [b"content"]);
+    cluster.join(PATIENCE);
+    assert_eq!(cluster.copies("f"), [b"content", b"content"], "and the next rebalance replaces it");
 }

@@ -111,7 +111,7 @@ impl Folder {
         self.commits.as_ref().map_or(Ok(()), |commits| commits.commit(|| self.lock.sync_all()))
     }
 
-    /// Begins to take in a file; an older arrival of the same name is given up.
+    /// Begins to take in a file; an older arrival of the same name is given up, and a file of that name is replaced.
     pub fn receive(&self, name: &FileName) -> io::Result<Incoming<'_>> {
         let arrival = {
             let mut state = self.state.lock();
@@ -127,6 +127,21 @@ impl Folder {
         let mut incoming = Incoming { folder: self, name: name.clone(), arrival, path, file: None, summing };
         incoming.file = Some(OpenOptions::new().write(true).create_new(true).open(&incoming.path)?);
         Ok(incoming)
+    }
+
+    /// The same for a file that is not there; fails if it is. One that appears later has overtaken this one. (spec 7.30)
+    pub fn receive_missing(&self, name: &FileName) -> io::Result<Incoming<'_>> {
+        let check = || if self.contains(name) { Err(ErrorKind::AlreadyExists) } else { Ok(()) };
+        check()?; // before anything is given up for it
+        let incoming = self.receive(name)?;
+        check()?;
+        Ok(incoming)
+    }
+
+    /// Whether there is a file of this name that can be read, as far as is known.
+    pub fn contains(&self, name: &FileName) -> bool {
+        let found = fs::symlink_metadata(self.path.join(name)).ok().filter(|metadata| metadata.is_file());
+        found.is_some_and(|metadata| self.state.lock().withheld.get(name) != Some(&identity(&metadata)))
     }
 
     /// Opens a file to be read; `NotFound` if it is not there, or cannot be read.
@@ -162,6 +177,15 @@ impl Folder {
         match file.expect_its_checksum().and_then(|()| file.verify()) {
             Ok(()) => log::warn!("{name}: could not be read right once, and can now"),
             Err(error) => self.disown(&file, &error),
+        }
+    }
+
+    /// Treats a file as bad if it has not this size: the Controller says that it should. (spec 8.4)
+    pub fn expect_size(&self, name: &FileName, size: u64) {
+        let Ok(file) = StoredFile::open(&self.path, name) else { return };
+        if file.size() != size {
+            let found = format!("it has {} bytes, and the Controller says {size}", file.size());
+            self.disown(&file, &io::Error::new(ErrorKind::InvalidData, found));
         }
     }
 

@@ -14,6 +14,7 @@ pub mod checksum;
 mod controller_link;
 pub mod folder;
 mod rebalancer;
+mod replacement;
 mod scrub;
 mod transfers;
 
@@ -32,6 +33,7 @@ use crate::server::{Server, ThreadGroup, listen};
 use crate::sync::Mutex;
 
 use folder::Folder;
+use replacement::Replacements;
 
 /// What a Dstore is started with. (spec 5)
 #[derive(Clone, Debug)]
@@ -182,6 +184,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         folder,
         timeout: config.timeout,
         controller: Mutex::new(controller.outgoing().clone()),
+        replacements: Replacements::new(config.controller, config.timeout),
         threads: ThreadGroup::new(format!("dstore-{port}")),
     });
     // It listens before it joins: whoever is told of it can connect. (spec 4.1)
@@ -243,6 +246,7 @@ struct Dstore {
     folder: Folder,
     timeout: Duration,
     controller: Mutex<Outgoing>,
+    replacements: Replacements,
     threads: Arc<ThreadGroup>,
 }
 

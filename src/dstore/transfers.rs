@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Dstore;
 use super::folder::Incoming;
+use super::replacement::Verdict;
 use crate::complaint::complain;
 use crate::protocol::connection::{CopyError, copy};
 use crate::protocol::{Connection, FileName, Message};
@@ -78,9 +79,16 @@ fn serve_transfers(dstore: &Dstore, connection: &mut Connection) -> io::Result<(
     }
 }
 
-/// A client's new file. (spec 4.2)
+/// A client's new file. One that is there already is replaced only if the Controller does not say that it is complete.
+/// (spec 4.2, 8.4)
 fn store(dstore: &Dstore, connection: &mut Connection, name: &FileName, size: u64) -> io::Result<()> {
-    if receive(dstore, connection, name, size)? {
+    if dstore.folder.contains(name)
+        && let Verdict::Keep { size } = dstore.replacements.ask(name)
+    {
+        size.inspect(|&size| dstore.folder.expect_size(name, size));
+        return Err(io::Error::other(format!("STORE {name}: refused, as the Controller has that file")));
+    }
+    if receive(connection, size, dstore.timeout, dstore.folder.receive(name)?)? {
         dstore.tell_controller(&Message::StoreAck { name: name.clone() })?;
     } else {
         complain(format_args!("{}: STORE {name}: overtaken by a newer message about it; not kept", connection.peer()));
@@ -88,21 +96,22 @@ fn store(dstore: &Dstore, connection: &mut Connection, name: &FileName, size: u6
     Ok(())
 }
 
-/// Another Dstore's copy: nobody is told but the sender, by the way the connection ends. (spec 4.6.5, 7.18)
+/// Another Dstore's copy: nobody is told but the sender, by the way the connection ends. It never replaces a file: no
+/// rebalance sends one to a Dstore that has listed it. (spec 4.6.5, 7.18, 7.30)
 fn rebalance_store(dstore: &Dstore, connection: &mut Connection, name: &FileName, size: u64) -> io::Result<()> {
-    match receive(dstore, connection, name, size)? {
+    match receive(connection, size, dstore.timeout, dstore.folder.receive_missing(name)?)? {
         true => Ok(()),
         false => Err(io::Error::other("overtaken by a newer message about it")),
     }
 }
 
 /// Takes in a file; false if it was complete but overtaken. On any error nothing of it stays. (spec 7.11)
-fn receive(dstore: &Dstore, connection: &mut Connection, name: &FileName, size: u64) -> io::Result<bool> {
-    // Made before the ACK: who has no room for a file does not ask for it.
-    let mut incoming: Incoming<'_> = dstore.folder.receive(name)?;
+///
+/// `incoming` is made before the ACK: a Dstore that has no room for a file does not ask for it.
+fn receive(connection: &mut Connection, size: u64, timeout: Duration, mut incoming: Incoming<'_>) -> io::Result<bool> {
     connection.send(&Message::Ack)?;
     // Nothing is waited for where nothing is to come. (spec 6.4)
-    let mut content = connection.content(size, dstore.timeout);
+    let mut content = connection.content(size, timeout);
     copy(size, &mut content, &mut |bytes| incoming.write_all(bytes))?;
     incoming.keep()
 }

@@ -94,13 +94,7 @@ struct Member {
     /// Files that an order which was not reported has it remove, though the index does not say that it has them. It may
     /// come to the order late: then a new file of such a name goes, too. Known to be over when it answers a LIST.
     pending_removes: BTreeSet<FileName>,
-    /// Stores that were given up before it had acknowledged them: their content may still come, from a client that hung,
-    /// and replace what was stored under the name in the meantime. At most [`MOST_OVERDUE`].
-    overdue: BTreeSet<FileName>,
 }
-
-/// Any client can make as many as it likes.
-const MOST_OVERDUE: usize = 10_000;
 
 #[derive(Debug)]
 struct File {
@@ -184,10 +178,7 @@ impl Index {
     pub fn join(&mut self, address: Address) -> DstoreId {
         let dstore = DstoreId(self.joins);
         self.joins += 1;
-        self.members.insert(
-            dstore,
-            Member { address, load: 0, is_suspect: false, pending_removes: BTreeSet::new(), overdue: BTreeSet::new() },
-        );
+        self.members.insert(dstore, Member { address, load: 0, is_suspect: false, pending_removes: BTreeSet::new() });
         dstore
     }
 
@@ -271,8 +262,9 @@ impl Index {
 
     /// Records that `dstore` has stored the file; true for the acknowledgement that completes the store.
     ///
-    /// Late, repeated and unexpected ones complete nothing and return false (spec 4.2, 7.5, 7.6, 7.25); so do those of a
-    /// Dstore that may yet come to an old order to remove a file of this name (spec 7.20).
+    /// Late, repeated and unexpected ones complete nothing and return false; from a holder of a complete file they make
+    /// its copy doubtful (spec 4.2, 7.5, 7.6, 7.25). Nor does that of a Dstore count that may yet come to an old order to
+    /// remove a file of this name (spec 7.20).
     pub fn acknowledge_store(&mut self, name: &str, dstore: DstoreId) -> bool {
         let Some(member) = self.members.get_mut(&dstore) else { return false };
         member.is_suspect = false;
@@ -282,9 +274,7 @@ impl Index {
         let file = match self.files.get_mut(name) {
             Some(file) if file.state.is_store_waiting_for(dstore) => file,
             _ => {
-                if member.overdue.remove(name) {
-                    self.distrust(name, dstore);
-                }
+                self.distrust(name, dstore);
                 return false;
             }
         };
@@ -302,8 +292,8 @@ impl Index {
         true
     }
 
-    /// A store that was given up has put its content in place of a complete file's copy. That no longer counts, unless
-    /// it is the only one; the next rebalance replaces it.
+    /// A Dstore says that it has stored a file that it was not asked to store: other content may be in the place of a
+    /// complete file's copy. That no longer counts, unless it is the only one; the next rebalance replaces it. (spec 7.6)
     fn distrust(&mut self, name: &str, dstore: DstoreId) {
         let Some(State::Stored { copies }) = self.files.get_mut(name).map(|file| &mut file.state) else { return };
         let is_other = |copy: &Copy| copy.dstore != dstore && copy.is_certain();
@@ -431,13 +421,6 @@ impl Index {
         let (name, File { state: State::Storing(storing), .. }) = self.files.remove_entry(name)? else { return None };
         for dstore in storing.acknowledged.iter().chain(&storing.awaited) {
             self.reduce_load(*dstore);
-        }
-        for dstore in &storing.awaited {
-            let Some(member) = self.members.get_mut(dstore) else { continue };
-            if member.overdue.len() == MOST_OVERDUE {
-                member.overdue.pop_first();
-            }
-            member.overdue.insert(name.clone());
         }
         self.in_progress.remove(&name);
         Some(storing)

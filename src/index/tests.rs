@@ -196,14 +196,19 @@ fn a_copy_that_a_late_store_has_overwritten_no_longer_counts_and_is_replaced() {
 }
 
 #[test]
-fn an_acknowledgement_that_is_said_twice_takes_nothing_back() {
-    // spec 7.6, 7.25, 6.6
-    let (mut index, ids) = index(2, 2);
-    store(&mut index, "f");
-    for &dstore in &ids {
-        assert!(!index.acknowledge_store("f", dstore));
-    }
+fn an_unasked_store_ack_makes_the_holders_copy_doubtful() {
+    // spec 7.6: a stranger has said STORE straight to the holder
+    let (mut index, ids) = index(2, 3);
+    store(&mut index, "f"); // on 1 and 2
+    assert!(!index.acknowledge_store("f", ids[2]), "no holder: nothing changes");
     assert_eq!(offers(&index, "f").len(), 2);
+    assert!(!index.acknowledge_store("f", ids[1]));
+    assert_eq!(offers(&index, "f"), [ids[0]]);
+    assert!(!index.acknowledge_store("f", ids[0]));
+    assert_eq!(offers(&index, "f"), [ids[0]], "the last one is kept");
+    index.assert_consistent();
+    let inventory = index.reconcile(&lists([(ids[0], &["f"][..]), (ids[1], &["f"]), (ids[2], &[])]));
+    assert_eq!(unwanted(&inventory), [(ids[1], "f".to_owned())]);
 }
 
 #[test]

@@ -268,11 +268,13 @@ impl Stage {
 
     /// Takes the next connection to a party that others connect to; false if the party is none of those.
     fn accept(&mut self, name: &str, deadline: Instant) -> Result<bool, String> {
-        if self.port(name)?.is_none() || !self.listeners.contains_key(name) {
+        // A Dstore's further connections to its Controller, as a client. (spec 8.4)
+        let listener = if name == "question" { "controller" } else { name };
+        if listener == name && self.port(name)?.is_none() || !self.listeners.contains_key(listener) {
             return Ok(false);
         }
         loop {
-            match self.listeners[name].accept() {
+            match self.listeners[listener].accept() {
                 Ok((stream, _)) => {
                     let peer = stream.set_nonblocking(false).and_then(|()| Peer::new(stream, self.patience));
                     self.cast.insert(name.to_owned(), peer.map_err(|error| error.to_string())?);
