@@ -1,0 +1,15 @@
+//! The depot: the roles of the coursework grown into a store that engineers keep data in. (docs/depot.md)
+//!
+//! Objects never change: replacing, moving and copying a file is one change to the namespace, and moves no bytes. The
+//! modules, in reading order:
+//!
+//! - [`identity`]: the names of things, and why none is ever used twice
+//! - [`words`]: how everything is written down: lines of words, on the wire, in the log and in snapshots
+//! - [`path`], [`checksum`]: what a file is called, and how its bytes are known to be the right ones
+//! - [`namespace`]: which files exist, with which objects: a pure state machine that the log drives
+
+pub mod checksum;
+pub mod identity;
+pub mod namespace;
+pub mod path;
+pub mod words;

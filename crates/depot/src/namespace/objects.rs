@@ -1,0 +1,107 @@
+//! The objects that files name. (depot 2)
+//!
+//! Millions of them: 48 bytes each in one table, and five more to find one by its key. A file refers to its objects by
+//! their place in the table, which is this process's own affair: nothing that replicas must agree on depends on it.
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher;
+
+use crate::checksum::Checksum;
+use crate::identity::Key;
+use crate::words::words;
+
+/// One object as the namespace knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its name.
+    pub key: Key,
+    /// In bytes.
+    pub length: u64,
+    /// Of its bytes.
+    pub checksum: Checksum,
+}
+
+words!(struct Object { key, length, checksum });
+
+/// An object's place in the table, for as long as a file names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place(u32);
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    object: Object,
+    /// How many times files name it. A slot that none names is free.
+    references: u32,
+}
+
+/// Every object that a file names.
+#[derive(Debug, Default)]
+pub(super) struct Objects {
+    slots: Vec<Slot>,
+    free: Vec<Place>,
+    by_key: HashTable<Place>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Objects {
+    /// The object at a place that a file has.
+    pub(super) fn get(&self, place: Place) -> &Object {
+        &self.slots[place.0 as usize].object
+    }
+
+    /// Where the object of this key is.
+    pub(super) fn find(&self, key: Key) -> Option<Place> {
+        self.by_key.find(self.hasher.hash_one(key), |place| self.get(*place).key == key).copied()
+    }
+
+    /// Enters an object that is not there yet. Nothing refers to it: a reference must follow.
+    pub(super) fn enter(&mut self, object: Object) -> Place {
+        let slot = Slot { object, references: 0 };
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.slots[place.0 as usize] = slot;
+                place
+            }
+            None => {
+                if self.slots.len() == self.slots.capacity() {
+                    // Doubling would leave half of it unused.
+                    self.slots.reserve_exact(self.slots.len() / 8 + 64);
+                }
+                self.slots.push(slot);
+                Place(u32::try_from(self.slots.len() - 1).expect("memory ends long before four billion objects"))
+            }
+        };
+        let Self { slots, by_key, hasher, .. } = self;
+        let hash = |place: &Place| hasher.hash_one(slots[place.0 as usize].object.key);
+        by_key.insert_unique(hasher.hash_one(object.key), place, hash);
+        place
+    }
+
+    /// One more file names it.
+    pub(super) fn refer(&mut self, place: Place) {
+        self.slots[place.0 as usize].references += 1;
+    }
+
+    /// One file less names it. The object, if that was the last.
+    pub(super) fn release(&mut self, place: Place) -> Option<Object> {
+        let slot = &mut self.slots[place.0 as usize];
+        slot.references -= 1;
+        if slot.references > 0 {
+            return None;
+        }
+        let object = slot.object;
+        let found = self.by_key.find_entry(self.hasher.hash_one(object.key), |entry| *entry == place);
+        found.expect("every object can be found by its key").remove();
+        self.free.push(place);
+        Some(object)
+    }
+
+    /// Every object, in no particular order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Object> {
+        self.by_key.iter().map(|place| self.get(*place))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+}
