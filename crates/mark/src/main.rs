@@ -2,6 +2,7 @@
 
 mod batch;
 mod checks;
+mod guard;
 mod own;
 mod report;
 mod run;
@@ -9,8 +10,7 @@ mod scheme;
 mod stage;
 
 use std::env;
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -77,8 +77,31 @@ struct Arguments {
     /// how many seconds to wait for an answer that is due (default 15)
     #[argh(option, from_str_fn(positive), default = "15")]
     patience: usize,
+    /// after how many minutes to stop and report what there is (default 15)
+    #[argh(option, arg_name = "minutes", from_str_fn(limit), default = "DEFAULT_LIMIT")]
+    minutes: Duration,
+    /// what the reports call the submission (default: the folder's name)
+    #[argh(option, arg_name = "text")]
+    name: Option<String>,
+    /// a page that the web page links back to
+    #[argh(option, arg_name = "url", hidden_help)]
+    index: Option<String>,
+    /// a file that the web page links to: what the build has printed
+    #[argh(option, arg_name = "url", hidden_help)]
+    build_output: Option<String>,
     #[argh(subcommand)]
     command: Option<OtherCommand>,
+}
+
+/// How long a submission may take, unless told otherwise.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Minutes, of which there may be half a one.
+fn limit(text: &str) -> Result<Duration, String> {
+    let minutes = text.parse::<f64>().ok().filter(|&minutes| minutes > 0.0 && minutes < 100_000.0);
+    minutes
+        .map(|minutes| Duration::from_secs_f64(60.0 * minutes))
+        .ok_or_else(|| format!("expected minutes, got {text:?}"))
 }
 
 #[derive(FromArgs)]
@@ -94,6 +117,10 @@ fn main() -> ExitCode {
         Some(("launch", rest)) => stage::process::launch(rest),
         Some(("own-controller", rest)) => own::controller(rest),
         Some(("own-dstore", rest)) => own::dstore(rest),
+        Some(("clean-up", rest)) => {
+            guard::clean_up(rest.first().map(Path::new));
+            return ExitCode::FAILURE;
+        }
         _ => return stevedore::program::main("mark", run),
     };
     eprintln!("{reason}");
@@ -102,7 +129,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
     if let Some(OtherCommand::Batch(batch)) = &arguments.command {
-        return batch::run(batch);
+        return guard::guarded(false, |folder| batch::run(batch, folder));
     }
     if arguments.print_scheme {
         print!("{}", scheme::PUBLISHED);
@@ -120,43 +147,57 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         report::terminal::list(&checks);
         return Ok(());
     }
-    stage::process::adopt_orphans();
-    let folder = env::temp_dir().join(format!("mark-{}", std::process::id()));
+    guard::guarded(arguments.keep_folders, |folder| mark(&arguments, submission, &scheme, checks, folder))
+}
+
+/// Runs the checks, and writes what comes of them.
+fn mark(
+    arguments: &Arguments,
+    submission: Submission,
+    scheme: &Scheme,
+    checks: Vec<Arc<Check>>,
+    folder: &Path,
+) -> Result<(), Failure> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    let plan = Plan {
+    let plan = Arc::new(Plan {
+        name: arguments.name.clone().unwrap_or_else(|| named_after(&submission.home)),
+        date: report::date(SystemTime::now()),
         submission: Arc::new(submission),
-        folder: folder.clone(),
+        folder: folder.to_owned(),
         keeps_folders: arguments.keep_folders,
         jobs: arguments.jobs.unwrap_or_else(|| 2 * thread::available_parallelism().map_or(2, usize::from)),
         seed: arguments.seed.unwrap_or(now),
         patience: Duration::from_secs(arguments.patience as u64),
-    };
+        limit: arguments.minutes,
+        only: arguments.only.clone(),
+        index: arguments.index.clone(),
+        build_output: arguments.build_output.clone(),
+    });
     let terminal = Terminal::start(&plan, checks.len());
-    let outcomes = run::run(&plan, checks, |outcome| terminal.tell(outcome));
-    let orphans = stage::process::sweep_orphans();
-    let marks = scheme.mark(&outcomes);
-    terminal.conclude(&outcomes, &marks);
-    for orphan in orphans {
-        println!("{orphan}, and was killed");
-    }
+    let run = run::run(&plan, checks, |outcome| terminal.tell(outcome));
+    let marks = scheme.mark(&run.outcomes);
+    terminal.conclude(&plan, &run, scheme, &marks);
     if arguments.keep_folders {
         println!("the folders are below {}", folder.display());
-    } else {
-        let _ = fs::remove_dir_all(&folder);
     }
     let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
-        Some(path) => {
-            fs::write(path, text()).map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))
-        }
+        Some(path) => report::write(path, &text())
+            .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display()))),
         None => Ok(()),
     };
-    write(&arguments.json, &|| report::json::text(&plan, &outcomes, &marks))?;
-    write(&arguments.junit, &|| report::junit::text(&outcomes))?;
-    write(&arguments.html, &|| report::html::text(&plan, &outcomes, &marks))?;
-    match outcomes.iter().any(|outcome| !outcome.passes() && scheme.counts(outcome)) {
+    // The JSON last: whoever waits for it finds the others, too.
+    write(&arguments.junit, &|| report::junit::text(&plan, &run))?;
+    write(&arguments.html, &|| report::html::text(&plan, &run, scheme, &marks))?;
+    write(&arguments.json, &|| report::json::text(&plan, &run, scheme, &marks))?;
+    match run.outcomes.iter().any(|outcome| !outcome.passes() && scheme.counts(outcome)) {
         true => Err(Failure::new("")), // told already
         false => Ok(()),
     }
+}
+
+/// A submission without a name is called like its folder.
+fn named_after(home: &Path) -> String {
+    home.file_name().map_or_else(|| "submission".into(), |name| name.to_string_lossy().into_owned())
 }
 
 /// The checks of the roles that are marked, as far as they are wanted.

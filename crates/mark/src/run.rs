@@ -4,19 +4,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use crate::checks::Check;
-use crate::stage::Stage;
 use crate::stage::failure::Failure;
 use crate::stage::recorder::Event;
 use crate::stage::submission::Submission;
+use crate::stage::{Stage, process};
 
-/// How the checks are to be run.
+/// How the checks are to be run, and what the reports are to say of it.
 pub struct Plan {
+    /// What the submission is called.
+    pub name: String,
+    /// When the run began, for the reports.
+    pub date: String,
     /// What is marked.
     pub submission: Arc<Submission>,
     /// Where the runs' folders are made.
@@ -29,6 +32,24 @@ pub struct Plan {
     pub seed: u64,
     /// How long to wait for an answer that is due.
     pub patience: Duration,
+    /// When the run stops: checks that have not ended by then are not judged.
+    pub limit: Duration,
+    /// The patterns that have chosen the checks; none if all of them are run.
+    pub only: Vec<String>,
+    /// The page that the submission's page links back to.
+    pub index: Option<String>,
+    /// What the build has printed, as the page links to it.
+    pub build_output: Option<String>,
+}
+
+/// What a run comes to.
+pub struct Run {
+    /// Of every check that was to be run, in the checks' order.
+    pub outcomes: Vec<Outcome>,
+    /// How long all of it took.
+    pub took: Duration,
+    /// Processes that had hidden from their checks.
+    pub strays: Vec<String>,
 }
 
 /// What one check comes to.
@@ -39,8 +60,18 @@ pub struct Outcome {
     pub took: Duration,
     /// What the submission forced `mark` to do to it: limits, hidden processes.
     pub remarks: Vec<String>,
-    /// Only if it fails.
-    pub trouble: Option<Trouble>,
+    /// What it says of the submission.
+    pub verdict: Verdict,
+}
+
+/// What a check says of a submission.
+pub enum Verdict {
+    /// The claim holds.
+    Holds,
+    /// It does not.
+    Fails(Box<Trouble>),
+    /// The run was over before the check was. It counts as if it failed, and says so.
+    NotRun,
 }
 
 /// All about a failed check.
@@ -56,28 +87,72 @@ pub struct Trouble {
 impl Outcome {
     /// Whether the claim holds.
     pub fn passes(&self) -> bool {
-        self.trouble.is_none()
+        matches!(self.verdict, Verdict::Holds)
+    }
+
+    /// What is wrong, if something is.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        match &self.verdict {
+            Verdict::Fails(trouble) => Some(trouble),
+            _ => None,
+        }
+    }
+
+    /// In a word or two, for reports.
+    pub fn result(&self) -> &'static str {
+        match self.verdict {
+            Verdict::Holds => "passed",
+            Verdict::Fails(_) => "failed",
+            Verdict::NotRun => "not run",
+        }
+    }
+
+    /// Whether the run was over before the check was.
+    pub fn is_not_run(&self) -> bool {
+        matches!(self.verdict, Verdict::NotRun)
     }
 }
 
-/// Runs all of them; `tell` hears of each as it ends. The outcomes come in the checks' order.
-pub fn run(plan: &Plan, checks: Vec<Arc<Check>>, tell: impl Fn(&Outcome) + Sync) -> Vec<Outcome> {
-    let next = AtomicUsize::new(0);
-    let outcomes = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..plan.jobs.max(1) {
-            scope.spawn(|| {
-                while let Some(check) = checks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = run_one(plan, check);
-                    tell(&outcome);
-                    outcomes.lock().push(outcome);
-                }
-            });
+/// Runs all of them, or as many as the limit allows; `tell` hears of each as it ends.
+pub fn run(plan: &Arc<Plan>, checks: Vec<Arc<Check>>, mut tell: impl FnMut(&Outcome)) -> Run {
+    let start = Instant::now();
+    let checks = Arc::new(checks);
+    let next = Arc::new(AtomicUsize::new(0));
+    let (ended, outcomes) = mpsc::channel();
+    for number in 0..plan.jobs.max(1) {
+        let (plan, checks, next, ended) = (Arc::clone(plan), Arc::clone(&checks), Arc::clone(&next), ended.clone());
+        let worker = thread::Builder::new().name(format!("checks-{number}"));
+        worker.spawn(move || work(&plan, &checks, &next, &ended)).expect("a thread can be started");
+    }
+    drop(ended);
+    let mut known: Vec<Option<Outcome>> = checks.iter().map(|_| None).collect();
+    let is_complete = loop {
+        match outcomes.recv_timeout(plan.limit.saturating_sub(start.elapsed())) {
+            Ok((at, outcome)) => {
+                tell(&outcome);
+                known[at] = Some(outcome);
+            }
+            Err(RecvTimeoutError::Disconnected) => break true,
+            Err(RecvTimeoutError::Timeout) => break false,
         }
-    });
-    let mut outcomes = outcomes.into_inner();
-    outcomes.sort_by_key(|outcome| checks.iter().position(|check| check.id == outcome.check.id));
-    outcomes
+    };
+    // No worker takes another check. Those that still play end with this process.
+    next.store(checks.len(), Ordering::Relaxed);
+    let strays = if is_complete { process::sweep_orphans() } else { Vec::new() };
+    let not_run = |check| Outcome { check, took: Duration::ZERO, remarks: Vec::new(), verdict: Verdict::NotRun };
+    let outcomes = checks.iter().zip(known).map(|(check, known)| known.unwrap_or_else(|| not_run(Arc::clone(check))));
+    Run { outcomes: outcomes.collect(), took: start.elapsed(), strays }
+}
+
+/// Plays one check after another until none is left. Each outcome is sent with its check's place.
+fn work(plan: &Plan, checks: &[Arc<Check>], next: &AtomicUsize, ended: &Sender<(usize, Outcome)>) {
+    loop {
+        let at = next.fetch_add(1, Ordering::Relaxed);
+        let Some(check) = checks.get(at) else { return };
+        if ended.send((at, run_one(plan, check))).is_err() {
+            return; // the limit has been reached
+        }
+    }
 }
 
 fn run_one(plan: &Plan, check: &Arc<Check>) -> Outcome {
@@ -85,13 +160,16 @@ fn run_one(plan: &Plan, check: &Arc<Check>) -> Outcome {
     let folder = plan.folder.join(check.id.replace('/', "."));
     let mut stage = Stage::new(&plan.submission, folder, plan.keeps_folders, plan.seed, plan.patience);
     let played = catch_unwind(AssertUnwindSafe(|| (check.play)(&mut stage)));
-    let verdict = played.unwrap_or_else(|_| Err(Failure::new("mark itself does not fail", "it panicked; see above")));
-    let trouble = verdict.err().map(|failure| {
-        let events = events(&stage, &failure);
-        Trouble { failure, events, printed: stage.printed() }
-    });
+    let played = played.unwrap_or_else(|_| Err(Failure::new("mark itself does not fail", "it panicked; see above")));
+    let verdict = match played {
+        Ok(()) => Verdict::Holds,
+        Err(failure) => {
+            let events = events(&stage, &failure);
+            Verdict::Fails(Box::new(Trouble { failure, events, printed: stage.printed() }))
+        }
+    };
     let remarks = stage.take_down();
-    Outcome { check: Arc::clone(check), took: start.elapsed(), remarks, trouble }
+    Outcome { check: Arc::clone(check), took: start.elapsed(), remarks, verdict }
 }
 
 /// What was said. Checks look again and again at what may take a while, and only the last look counts.

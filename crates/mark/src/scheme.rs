@@ -54,7 +54,7 @@ impl Scheme {
     pub fn mark(&self, outcomes: &[Outcome]) -> Vec<Mark> {
         let mark = |&category: &Category| {
             let checks = || outcomes.iter().filter(move |outcome| outcome.check.category == category);
-            let weight = |outcome: &Outcome| self.weights.get(&outcome.check.id).copied().unwrap_or(1.0).max(0.0);
+            let weight = |outcome: &Outcome| self.weight(outcome);
             // Not `sum`: of nothing it is -0.0.
             let all = checks().map(weight).fold(0.0, |sum, weight| sum + weight);
             let earned = checks().filter(|outcome| outcome.passes()).map(weight).fold(0.0, |sum, weight| sum + weight);
@@ -65,6 +65,21 @@ impl Scheme {
             Mark { category, passed, run: checks().count(), marks, out_of }
         };
         Category::ALL.iter().map(mark).filter(|mark| mark.run > 0).collect()
+    }
+
+    /// The marks that each check has cost: 0 for one that passes, or is not marked.
+    pub fn costs(&self, outcomes: &[Outcome]) -> Vec<f64> {
+        let cost = |outcome: &Outcome| {
+            let category = outcome.check.category;
+            let all = outcomes.iter().filter(|other| other.check.category == category).map(|other| self.weight(other));
+            let (all, worth) = (all.sum::<f64>(), self.marks.get(category.key()).copied().unwrap_or(0.0));
+            if outcome.passes() || all <= 0.0 { 0.0 } else { worth * self.weight(outcome) / all }
+        };
+        outcomes.iter().map(cost).collect()
+    }
+
+    fn weight(&self, outcome: &Outcome) -> f64 {
+        self.weights.get(&outcome.check.id).copied().unwrap_or(1.0).max(0.0)
     }
 
     /// Whether the check's failure costs marks.

@@ -15,26 +15,72 @@ const ROW: usize = 26;
 const CHARACTER: usize = 7;
 
 /// How wide a diagram may be before it has to be scrolled sideways.
-const WIDTH: usize = 1_120;
+const WIDTH: usize = 1_060;
+
+/// Between the lines of a label that takes several.
+const LINE: usize = 14;
+
+/// Where things are in one diagram.
+struct Frame {
+    column: usize,
+    width: usize,
+    actors: Vec<String>,
+}
+
+impl Frame {
+    fn new(actors: Vec<String>) -> Self {
+        let columns = actors.len().max(1);
+        let column = ((WIDTH - LEFT - 20) / columns).clamp(120, 210);
+        Self { column, width: (LEFT + column * columns + 20).max(380), actors }
+    }
+
+    fn centre(&self, actor: &str) -> usize {
+        let at = self.actors.iter().position(|known| known == actor).unwrap_or(0);
+        LEFT + self.column * at + self.column / 2
+    }
+
+    /// How many characters a line of the event's label may have. A row holds one label, which may be wider than its arrow,
+    /// but not than a telephone.
+    fn characters(&self, event: &Event) -> usize {
+        let span = self.centre(&event.from).abs_diff(self.centre(&event.to));
+        let room = (self.width - LEFT - 30) / CHARACTER;
+        (span / CHARACTER).clamp(44, 90).min(room)
+    }
+
+    /// Where a label's middle is: over its arrow, as far as all of it is in the picture.
+    fn middle(&self, wanted: usize, characters: usize) -> usize {
+        let half = characters * CHARACTER / 2;
+        wanted.max(LEFT + half).min((self.width - 10).saturating_sub(half).max(LEFT + half))
+    }
+}
 
 /// The whole diagram: one `svg` element with the actors' names, and one with what they say.
 pub fn svg(events: &[Event]) -> String {
     let shown = shown(events, IN_A_FILE);
-    let actors = actors(&shown);
-    let column = ((WIDTH - LEFT - 20) / actors.len().max(1)).clamp(150, 250);
-    let (width, height) = (LEFT + column * actors.len().max(1) + 20, ROW * (shown.len() + 1) + 10);
-    let centre = |actor: &str| {
-        let at = actors.iter().position(|known| known == actor).unwrap_or(0);
-        LEFT + column * at + column / 2
-    };
+    let frame = Frame::new(actors(&shown));
+    let (width, column) = (frame.width, frame.column);
     let mut heads = String::new();
+    let mut arrows = String::new();
+    let mut y = 0;
+    let mut last_shown_time = String::new();
+    for event in &shown {
+        let label = label(event, frame.characters(event));
+        y += ROW + LINE * (label.len() - 1);
+        let time = format!("{:.3}", event.at.as_secs_f64());
+        if time != last_shown_time {
+            let _ = writeln!(arrows, "<text class=\"time\" x=\"{}\" y=\"{}\">{time}</text>", LEFT - 14, y + 4);
+        }
+        arrows += &arrow(event, &label, y, &frame);
+        last_shown_time = time;
+    }
+    let height = y + ROW + 10;
     let mut svg = format!(
         "<svg class=\"diagram\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\" \
          aria-label=\"sequence diagram\">\n"
     );
-    for actor in &actors {
-        let (x, name, kind) = (centre(actor), escape(actor), kind(actor));
-        let (box_left, box_width) = (x - column / 2 + 8, column - 16);
+    for actor in &frame.actors {
+        let (x, name, kind) = (frame.centre(actor), escape(actor), kind(actor));
+        let (box_left, box_width) = (x - column / 2 + 6, column - 12);
         let _ = writeln!(
             heads,
             "<rect class=\"actor {kind}\" x=\"{box_left}\" y=\"6\" width=\"{box_width}\" height=\"28\" rx=\"6\"/>\
@@ -42,17 +88,36 @@ pub fn svg(events: &[Event]) -> String {
         );
         let _ = writeln!(svg, "<line class=\"life\" x1=\"{x}\" y1=\"0\" x2=\"{x}\" y2=\"{height}\"/>");
     }
-    let mut last_shown_time = String::new();
-    for (row, event) in shown.iter().enumerate() {
-        let y = ROW * (row + 1);
-        let time = format!("{:.3}", event.at.as_secs_f64());
-        if time != last_shown_time {
-            let _ = writeln!(svg, "<text class=\"time\" x=\"{}\" y=\"{}\">{time}</text>", LEFT - 14, y + 4);
-        }
-        svg += &arrow(event, y, column, width, &centre);
-        last_shown_time = time;
+    format!("<svg class=\"diagram heads\" width=\"{width}\" height=\"{HEAD}\">\n{heads}</svg>\n{svg}{arrows}</svg>\n")
+}
+
+/// What stands over an arrow. What is wrong is shown whole, on several lines if need be; of the rest, so much as fits
+/// on one: the whole is in the tooltip.
+fn label(event: &Event, characters: usize) -> Vec<String> {
+    let text = event.what.text();
+    if !event.is_wrong {
+        return vec![cut(&text, characters)];
     }
-    format!("<svg class=\"diagram heads\" width=\"{width}\" height=\"{HEAD}\">\n{heads}</svg>\n{svg}</svg>\n")
+    let mut lines = vec![String::from("✗")];
+    for word in text.split(' ') {
+        let mut word: Vec<char> = word.chars().collect();
+        while !word.is_empty() {
+            let line = lines.last_mut().expect("one at least");
+            let used = line.chars().count();
+            if used + 1 + word.len() <= characters {
+                line.push(' ');
+                line.extend(word.drain(..));
+            } else if used > 1 {
+                lines.push(String::new());
+            } else {
+                // A word longer than a line is broken.
+                let fits = word.len().min(characters - used - 1);
+                line.push(' ');
+                line.extend(word.drain(..fits));
+            }
+        }
+    }
+    lines
 }
 
 /// Clients, the Controller, Dstores: each as it appears, from left to right.
@@ -80,7 +145,7 @@ fn kind(actor: &str) -> &'static str {
     }
 }
 
-fn arrow(event: &Event, y: usize, column: usize, width: usize, centre: &impl Fn(&str) -> usize) -> String {
+fn arrow(event: &Event, label: &[String], y: usize, frame: &Frame) -> String {
     let text = event.what.text();
     let wrong = if event.is_wrong { " wrong" } else { "" };
     let title = format!(
@@ -90,29 +155,35 @@ fn arrow(event: &Event, y: usize, column: usize, width: usize, centre: &impl Fn(
         escape(&event.to),
         escape(&text)
     );
+    let longest = label.iter().map(|line| line.chars().count()).max().unwrap_or(0);
+    let more = LINE * (label.len() - 1);
+    let lines = |x: usize, last: usize| -> String {
+        let line = |(number, line): (usize, &String)| {
+            let y = last - LINE * (label.len() - 1 - number);
+            format!("<text x=\"{x}\" y=\"{y}\">{}</text>", escape(line))
+        };
+        label.iter().enumerate().map(line).collect()
+    };
     if event.from == "mark" || event.to == "mark" {
-        // Nobody's line: what `mark` looked at, or concludes.
-        let fits = (width - LEFT - 24) / CHARACTER;
+        // A line of nobody's: what `mark` looked at, or concludes.
         return format!(
-            "<g class=\"band{wrong}\">{title}<rect x=\"{LEFT}\" y=\"{}\" width=\"{}\" height=\"20\" rx=\"4\"/>\
-             <text x=\"{}\" y=\"{}\">{}</text></g>\n",
-            y - 13,
-            width - LEFT - 20,
-            LEFT + 10,
-            y + 1,
-            escape(&cut(&text, fits)),
+            "<g class=\"band{wrong}\">{title}<rect x=\"{LEFT}\" y=\"{}\" width=\"{}\" height=\"{}\" rx=\"4\"/>{}</g>\n",
+            y - 13 - more,
+            frame.width - LEFT - 10,
+            20 + more,
+            lines(LEFT + 8, y + 1),
         );
     }
-    let (from, to) = (centre(&event.from), centre(&event.to));
+    let (from, to) = (frame.centre(&event.from), frame.centre(&event.to));
     if from == to {
+        let width = (longest * CHARACTER + 20).max(frame.column - 60);
+        let middle = frame.middle(from, longest + 3);
         return format!(
-            "<g class=\"note{wrong}\">{title}<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"20\" rx=\"10\"/>\
-             <text x=\"{from}\" y=\"{}\">{}</text></g>\n",
-            from - column / 2 + 30,
-            y - 13,
-            column - 60,
-            y + 1,
-            escape(&cut(&text, (column - 70) / CHARACTER)),
+            "<g class=\"note{wrong}\">{title}<rect x=\"{}\" y=\"{}\" width=\"{width}\" height=\"{}\" rx=\"10\"/>{}</g>\n",
+            middle.saturating_sub(width / 2),
+            y - 13 - more,
+            20 + more,
+            lines(middle, y + 1),
         );
     }
     let class = match event.what {
@@ -122,17 +193,12 @@ fn arrow(event: &Event, y: usize, column: usize, width: usize, centre: &impl Fn(
     };
     // The head is drawn, not a marker: it takes the arrow's colour everywhere.
     let (tip, back) = if from < to { (to - 2, to - 10) } else { (to + 2, to + 10) };
-    let fits = from.abs_diff(to).saturating_sub(16) / CHARACTER;
-    let mark = if event.is_wrong { "✗ " } else { "" };
     format!(
         "<g class=\"{class}{wrong}\">{title}<line x1=\"{from}\" y1=\"{y}\" x2=\"{tip}\" y2=\"{y}\"/>\
-         <polygon points=\"{tip},{y} {back},{} {back},{}\"/>\
-         <text x=\"{}\" y=\"{}\">{mark}{}</text></g>\n",
+         <polygon points=\"{tip},{y} {back},{} {back},{}\"/>{}</g>\n",
         y - 4,
         y + 4,
-        from.midpoint(to),
-        y - 5,
-        escape(&cut(&text, fits.saturating_sub(mark.len()))),
+        lines(frame.middle(from.midpoint(to), longest), y - 5),
     )
 }
 
@@ -169,5 +235,22 @@ mod tests {
         assert_eq!(svg.matches("wrong").count(), 1);
         assert!(svg.contains("LIST &lt;a&gt; &amp; b") && !svg.contains("<a>"));
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_shown_whole_however_long() {
+        let long = (0..60).map(|number| format!("word{number}")).collect::<Vec<_>>().join(" ") + &"x".repeat(100);
+        let event = |is_wrong| Event {
+            at: Duration::ZERO,
+            from: "controller".into(),
+            to: "client".into(),
+            what: What::Line(long.clone()),
+            is_wrong,
+        };
+        let shown = |is_wrong| label(&event(is_wrong), 40);
+        assert!(shown(true).iter().all(|line| line.chars().count() <= 40), "{:?}", shown(true));
+        let whole: String = shown(true).concat().replace([' ', '✗'], "");
+        assert_eq!(whole, long.replace(' ', ""));
+        assert_eq!(shown(false).len(), 1);
     }
 }

@@ -2,12 +2,13 @@
 
 use serde_json::{Value, json};
 
+use super::cause::cause;
 use super::{IN_A_FILE, transcript};
-use crate::run::{Outcome, Plan};
-use crate::scheme::{Mark, total};
+use crate::run::{Outcome, Plan, Run};
+use crate::scheme::{Mark, Scheme, total};
 
 /// The whole run.
-pub fn text(plan: &Plan, outcomes: &[Outcome], marks: &[Mark]) -> String {
+pub fn text(plan: &Plan, run: &Run, scheme: &Scheme, marks: &[Mark]) -> String {
     let (got, out_of) = total(marks);
     let categories: Vec<Value> = marks
         .iter()
@@ -22,11 +23,16 @@ pub fn text(plan: &Plan, outcomes: &[Outcome], marks: &[Mark]) -> String {
             })
         })
         .collect();
-    let checks: Vec<Value> = outcomes.iter().map(check).collect();
+    let costs = scheme.costs(&run.outcomes);
+    let checks: Vec<Value> = run.outcomes.iter().zip(costs).map(|(outcome, costs)| check(outcome, costs)).collect();
     let report = json!({
+        "name": plan.name,
+        "date": plan.date,
         "controller": plan.submission.controller.to_string(),
         "dstore": plan.submission.dstore.to_string(),
+        "only": plan.only,
         "seed": plan.seed,
+        "seconds": run.took.as_secs_f64(),
         "marks": got,
         "out_of": out_of,
         "categories": categories,
@@ -35,7 +41,7 @@ pub fn text(plan: &Plan, outcomes: &[Outcome], marks: &[Mark]) -> String {
     format!("{report:#}\n")
 }
 
-fn check(outcome: &Outcome) -> Value {
+fn check(outcome: &Outcome, costs: f64) -> Value {
     let check = &outcome.check;
     let mut value = json!({
         "id": check.id,
@@ -43,11 +49,14 @@ fn check(outcome: &Outcome) -> Value {
         "spec": check.spec,
         "claim": check.claim,
         "passed": outcome.passes(),
+        "result": outcome.result(),
+        "costs": costs,
         "seconds": outcome.took.as_secs_f64(),
     });
-    if let Some(trouble) = &outcome.trouble {
+    if let Some(trouble) = outcome.trouble() {
         value["expected"] = trouble.failure.expected.clone().into();
         value["came"] = trouble.failure.came.clone().into();
+        value["cause"] = cause(trouble).into();
         value["transcript"] = transcript(&trouble.events, IN_A_FILE).into();
     }
     if !outcome.remarks.is_empty() {

@@ -4,21 +4,29 @@ use std::fmt::Write;
 
 use super::{IN_A_FILE, transcript};
 use crate::checks::Category;
-use crate::run::Outcome;
+use crate::run::{Outcome, Plan, Run, Verdict};
 
 /// One suite for each category.
-pub fn text(outcomes: &[Outcome]) -> String {
-    let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"mark\">\n");
+pub fn text(plan: &Plan, run: &Run) -> String {
+    let outcomes = &run.outcomes;
+    let mut xml = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"mark {}\" time=\"{:.3}\">\n",
+        escape(&plan.name),
+        run.took.as_secs_f64(),
+    );
     for category in Category::ALL {
         let checks: Vec<_> = outcomes.iter().filter(|outcome| outcome.check.category == category).collect();
         if checks.is_empty() {
             continue;
         }
-        let failures = checks.iter().filter(|outcome| !outcome.passes()).count();
+        let failures = checks.iter().filter(|outcome| outcome.trouble().is_some()).count();
+        let skipped = checks.iter().filter(|outcome| outcome.is_not_run()).count();
         let time: f64 = checks.iter().map(|outcome| outcome.took.as_secs_f64()).sum();
         let (name, tests) = (category.key(), checks.len());
-        let _ =
-            writeln!(xml, "  <testsuite name=\"{name}\" tests=\"{tests}\" failures=\"{failures}\" time=\"{time:.3}\">");
+        let _ = writeln!(
+            xml,
+            "  <testsuite name=\"{name}\" tests=\"{tests}\" failures=\"{failures}\" skipped=\"{skipped}\" time=\"{time:.3}\">"
+        );
         for outcome in checks {
             xml += &case(outcome);
         }
@@ -32,7 +40,11 @@ fn case(outcome: &Outcome) -> String {
     let (class, name) = check.id.rsplit_once('/').unwrap_or(("", &check.id));
     let (class, name, time) = (escape(class), escape(name), outcome.took.as_secs_f64());
     let head = format!("    <testcase classname=\"{class}\" name=\"{name}\" time=\"{time:.3}\"");
-    let Some(trouble) = &outcome.trouble else { return head + "/>\n" };
+    let trouble = match &outcome.verdict {
+        Verdict::Holds => return head + "/>\n",
+        Verdict::NotRun => return head + "><skipped message=\"not run: the run's time was over\"/></testcase>\n",
+        Verdict::Fails(trouble) => trouble,
+    };
     let failure = &trouble.failure;
     let message = format!("spec {}: expected {}; came {}", check.spec, failure.expected, failure.came);
     let body = format!("{}. (spec {})\n{}", check.claim, check.spec, transcript(&trouble.events, IN_A_FILE).join("\n"));

@@ -4,10 +4,11 @@ use std::io::{IsTerminal, Write, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{ON_THE_TERMINAL, seconds, transcript};
+use super::cause::{Group, groups};
+use super::{ON_THE_TERMINAL, minutes, seconds, transcript};
 use crate::checks::Check;
-use crate::run::{Outcome, Plan};
-use crate::scheme::{Mark, total};
+use crate::run::{Outcome, Plan, Run};
+use crate::scheme::{Mark, Scheme, total};
 
 /// Tells of the run as it goes. Colour only on a terminal.
 pub struct Terminal {
@@ -24,7 +25,7 @@ impl Terminal {
             (true, false) => "a Controller (Dstores in system checks: ours)",
             (false, _) => "a Dstore (Controller in system checks: ours)",
         };
-        println!("{checks} checks of {whose}, {} at a time, seed {}", plan.jobs, plan.seed);
+        println!("{}: {checks} checks of {whose}, {} at a time, seed {}", plan.name, plan.jobs, plan.seed);
         println!("  controller: {}", plan.submission.controller);
         println!("  dstore:     {}\n", plan.submission.dstore);
         Self { is_terminal: stdout().is_terminal(), done: AtomicUsize::new(0), checks }
@@ -39,11 +40,16 @@ impl Terminal {
         let _ = writeln!(stdout(), "{done:>3}/{} {result} {took:>7}  spec {:<6} {}", self.checks, check.spec, check.id);
     }
 
-    /// All have ended.
-    pub fn conclude(&self, outcomes: &[Outcome], marks: &[Mark]) {
-        for outcome in outcomes {
-            self.explain(outcome);
+    /// All have ended, or the limit has been reached.
+    pub fn conclude(&self, plan: &Plan, run: &Run, scheme: &Scheme, marks: &[Mark]) {
+        for outcome in &run.outcomes {
+            for remark in &outcome.remarks {
+                println!("\n{}: {remark}", outcome.check.id);
+            }
         }
+        let (marked, unmarked) = groups(&run.outcomes, scheme);
+        // What costs most is read first if it stands last.
+        unmarked.iter().chain(marked.iter().rev()).for_each(|group| self.explain(group));
         println!();
         println!("{:<36} {:>9}  {:>7}", "", "checks", "marks");
         for mark in marks {
@@ -60,20 +66,35 @@ impl Terminal {
         if out_of > 0.0 {
             println!("{:<36} {:>9}  {:>7}", self.bold(&format!("{:<36}", "Total")), "", format!("{got:.1}/{out_of}"));
         }
+        println!("in {}", minutes(run.took));
+        if !plan.only.is_empty() {
+            println!("This is a part: only the checks like {} were run.", plan.only.join(", "));
+        }
+        let not_run = run.outcomes.iter().filter(|outcome| outcome.is_not_run()).count();
+        if not_run > 0 {
+            println!("{}", self.red(&format!("{not_run} checks were not run: the {} were over.", minutes(plan.limit))));
+        }
+        for stray in &run.strays {
+            println!("{stray}, and was killed");
+        }
     }
 
-    fn explain(&self, outcome: &Outcome) {
-        for remark in &outcome.remarks {
-            println!("\n{}: {remark}", outcome.check.id);
-        }
-        let Some(trouble) = &outcome.trouble else { return };
-        let check = &outcome.check;
-        println!("\n{} {}", self.red("FAIL"), self.bold(&check.id));
+    /// What many checks fail for is told once, by the one that shows it best.
+    fn explain(&self, group: &Group) {
+        let first = group.first();
+        let (Some(trouble), check) = (first.trouble(), &first.check) else { return };
+        println!("\n{} {}{}", self.red("FAIL"), self.bold(&check.id), in_marks(group.costs));
         println!("  {}. (spec {})", check.claim, check.spec);
         println!("  expected: {}", trouble.failure.expected);
         println!("  came:     {}", trouble.failure.came);
         for line in transcript(&trouble.events, ON_THE_TERMINAL) {
             println!("  {}", if line.starts_with("=>") { self.red(&line) } else { line });
+        }
+        if let [_, others @ ..] = &group.outcomes[..]
+            && !others.is_empty()
+        {
+            println!("  The same cause fails {} more:", others.len());
+            others.iter().for_each(|other| println!("    {}", other.check.id));
         }
     }
 
@@ -92,6 +113,10 @@ impl Terminal {
     fn colour(&self, code: &str, text: &str) -> String {
         if self.is_terminal { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
     }
+}
+
+fn in_marks(costs: f64) -> String {
+    if costs > 0.0 { format!("  (costs {costs:.1} marks)") } else { String::new() }
 }
 
 /// The checks and their claims.

@@ -67,13 +67,7 @@ struct Printed {
 impl Process {
     /// Starts `words` in `folder`.
     pub fn start(words: &[String], folder: &Path, run: &str) -> Result<Self, Failure> {
-        let mut child = Command::new(MARK_ITSELF)
-            .arg0("mark")
-            .arg("launch")
-            .args(words)
-            .current_dir(folder)
-            .env(RUN_VARIABLE, run)
-            .stdin(Stdio::null())
+        let mut child = launcher(words, folder, run)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -128,6 +122,13 @@ impl Drop for Process {
     }
 }
 
+/// What starts `words` in `folder`, with limits, and as part of a run.
+pub fn launcher(words: &[String], folder: &Path, run: &str) -> Command {
+    let mut launcher = Command::new(MARK_ITSELF);
+    launcher.arg0("mark").arg("launch").args(words).current_dir(folder).env(RUN_VARIABLE, run).stdin(Stdio::null());
+    launcher
+}
+
 /// Reads what a program prints, so that it never waits, and keeps the last of it. Ends with the pipe.
 fn collect(mut pipe: impl Read + Send + 'static, output: &Arc<Output>, pid: u32) {
     let output = Arc::clone(output);
@@ -148,7 +149,8 @@ fn collect(mut pipe: impl Read + Send + 'static, output: &Arc<Output>, pid: u32)
     });
 }
 
-fn signal_group(pid: u32, signal: Signal) {
+/// To all processes of a group.
+pub fn signal_group(pid: u32, signal: Signal) {
     if let Some(pid) = pid_of(pid) {
         let _ = rustix::process::kill_process_group(pid, signal);
     }
