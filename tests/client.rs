@@ -243,6 +243,32 @@ fn a_controller_that_never_answers_is_given_up_after_the_timeout() {
 }
 
 #[test]
+fn a_store_is_stopped_once_the_controller_has_given_it_up() {
+    // spec 4.2: the Controller's timeout bounds a whole store
+    const LIMIT: Duration = Duration::from_millis(50);
+    const SIZE: u64 = 1 << 30; // it takes longer than that on any machine
+    struct Endless(u64);
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0 += buffer.len() as u64;
+            Ok(buffer.len())
+        }
+    }
+    let cluster = Cluster::start(1, 1);
+    let mut client = cluster.client();
+    client.limit_stores(LIMIT);
+    let mut source = Endless(0);
+    let begun = Instant::now();
+    let stored = client.store("f", SIZE, &mut source);
+    let Err(Error::StoreOverdue { size: SIZE, sent, limit: LIMIT, .. }) = stored else { panic!("{stored:?}") };
+    assert!(begun.elapsed() >= LIMIT);
+    assert!(sent <= source.0 && source.0 < SIZE);
+    assert!(client.list().unwrap().is_empty());
+    client.limit_stores(PATIENCE);
+    client.store_bytes("g", &bytes(1, 1_000_000)).unwrap();
+}
+
+#[test]
 fn an_answer_that_makes_no_sense_is_an_error_and_the_next_request_begins_anew() {
     let (listener, port) = listen();
     thread::scope(|scope| {

@@ -393,6 +393,7 @@ fn arguments_that_make_no_sense_get_one_line_and_exit_code_2() {
         (CLUSTER, &["a-file"]),
         (CLUSTER, &["--demo", "--dstores", "3", "a-file"]),
         (CLUSTER, &["--demo", "--period", "0", "a-file"]),
+        (CLUSTER, &["--bind", "192.0.2.1"]),
     ];
     for (program, arguments) in table {
         let output = run(program, arguments, folder.path(), "");
@@ -423,6 +424,8 @@ fn the_clients_exit_code_says_what_went_wrong() {
         (&["store", "two words.txt"], 1, "", "client: a file name cannot hold ' '\n"),
         (&["store", "two words.txt", "--as", "two"], 0, "stored two (19 bytes)\n", ""),
         (&["list"], 0, "notes.txt\ntwo\n", ""),
+        (&["store", "notes.txt", "--as", "\u{202e}txt"], 0, "stored \u{202e}txt (10 bytes)\n", ""),
+        (&["list"], 0, "notes.txt\ntwo\n\u{202e}txt\n", ""),
         (&["load", "notes.txt", "none", "two", "--to", "out"], 3, "", "client: none does not exist\n"),
         (&["load", "../two", "--to", "out"], 1, "", "client: a file name cannot hold '/'\n"),
         (&["store", "out"], 1, "", "client: out is not a file\n"),
@@ -481,13 +484,23 @@ fn the_cluster_shows_what_a_lost_dstore_does_not_cost() {
     }
     fs::write(inputs.join("deep er/empty"), "").unwrap();
     fs::write(inputs.join("deep er/large"), common::bytes(99, 3_000_000)).unwrap();
-    let output = run(CLUSTER, &["--demo", "--period", "1", "inputs"], folder.path(), "");
+    std::os::unix::fs::symlink(".", inputs.join("link")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(inputs.join("socket")).unwrap());
+    let output = run(
+        CLUSTER,
+        &["--demo", "--period", "1", "inputs", "inputs/1.txt", "inputs/deep er/../1.txt"],
+        folder.path(),
+        "",
+    );
     assert_eq!(code(&output), 0, "{} {}", out(&output), err(&output));
     let text = out(&output);
-    assert!(text.contains("Stored 22 files, 3190000 bytes"), "{text}");
-    assert!(text.contains("22 files, R = 3: 66 of 66 copies, 16 to 17 on a Dstore: as it should be"), "{text}");
-    assert!(text.contains("22 files, R = 3: 66 of 66 copies, 22 to 22 on a Dstore: as it should be"), "{text}");
-    assert!(text.ends_with("All 22 files came back, byte for byte the same. Nothing was lost.\n"), "{text}");
+    assert!(text.contains("inputs/link is left out: a symbolic link\n"), "{text}");
+    assert!(text.contains("inputs/socket is left out: neither a file nor a folder\n"), "{text}");
+    assert!(text.contains("inputs/deep er/../1.txt is stored as 23~1.txt: another file has its name\n"), "{text}");
+    assert!(text.contains("Stored 24 files, 3192000 bytes"), "{text}");
+    assert!(text.contains("24 files, R = 3: 72 of 72 copies, 18 to 18 on a Dstore: as it should be"), "{text}");
+    assert!(text.contains("24 files, R = 3: 72 of 72 copies, 24 to 24 on a Dstore: as it should be"), "{text}");
+    assert!(text.ends_with("All 24 files came back, byte for byte the same. Nothing was lost.\n"), "{text}");
 
     let input = "status\nkill 1\nkill 1\nkill five\nstatus\njoin\nstatus now\nhelp\n";
     let output = run(CLUSTER, &["--folder", "kept"], folder.path(), input);
@@ -498,4 +511,24 @@ fn the_cluster_shows_what_a_lost_dstore_does_not_cost() {
     assert_eq!(complaints, expected);
     assert!(text.contains("dead\n") && text.contains("Dstore 5 has been started") && text.contains("kill N"), "{text}");
     assert!(folder.path().join("kept/dstore-5").is_dir(), "a folder that was given stays");
+}
+
+#[test]
+fn a_cluster_listens_on_loopback_only_unless_told_otherwise() {
+    // 127.0.1.1 stands for an address by which other machines reach this one.
+    for (arguments, is_reached) in [(&[][..], false), (&["--bind", "0.0.0.0"][..], true)] {
+        let folder = TempFolder::new();
+        let mut command = Command::new(CLUSTER);
+        command.args(arguments).env("TMPDIR", folder.path()).stdin(Stdio::piped());
+        let mut cluster = Program::spawn(command);
+        cluster.wait_for_log("Say help");
+        let line = cluster.log_so_far().iter().find(|line| line.starts_with("Controller on port")).unwrap().clone();
+        let ports: Vec<u16> =
+            line.split([' ', ',']).filter_map(|word| word.parse().ok()).filter(|&port| port > 100).collect();
+        assert_eq!(ports.len(), 5, "{line}");
+        for port in ports {
+            assert!(TcpStream::connect(("127.0.0.1", port)).is_ok(), "{line}");
+            assert_eq!(TcpStream::connect(("127.0.1.1", port)).is_ok(), is_reached, "{arguments:?}: {line}");
+        }
+    }
 }

@@ -26,7 +26,8 @@ struct Arguments {
     /// port of the Controller on this machine
     #[argh(positional, from_str_fn(peer_port))]
     cport: u16,
-    /// how many milliseconds to wait for each reply
+    /// how many milliseconds to wait for each reply, and for the whole of a store: large files need more, here and at
+    /// the Controller
     #[argh(positional, from_str_fn(milliseconds))]
     timeout: Duration,
     #[argh(subcommand)]

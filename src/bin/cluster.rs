@@ -1,5 +1,6 @@
 //! A whole distributed file store in one process, to try out and to break. See `cluster --help`.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
 use std::time::Duration;
@@ -30,13 +31,16 @@ struct Arguments {
     /// on how many Dstores each file is kept (default 3)
     #[argh(option, from_str_fn(positive), default = "3")]
     replicas: usize,
+    /// address to listen on (default 127.0.0.1, for this machine only); 0.0.0.0 or :: for other machines too
+    #[argh(option, from_str_fn(bind_address), default = "Ipv4Addr::LOCALHOST.into()")]
+    bind: IpAddr,
     /// port of the Controller; any free one unless given
     #[argh(option, default = "0")]
     cport: u16,
     /// port of the first Dstore, the next following; any free ones unless given
     #[argh(option, default = "0")]
     dstore_port: u16,
-    /// milliseconds to wait for replies (default 10000)
+    /// milliseconds to wait for replies, and for the whole of a store: large files need more (default 10000)
     #[argh(option, from_str_fn(milliseconds), default = "Duration::from_secs(10)")]
     timeout: Duration,
     /// seconds from one rebalance to the next (default 2); 0: only when a Dstore joins
@@ -51,6 +55,14 @@ struct Arguments {
     /// files and folders for --demo
     #[argh(positional)]
     paths: Vec<PathBuf>,
+}
+
+/// One through which the Dstores and the prompt reach the Controller, too: they look for it at 127.0.0.1.
+fn bind_address(word: &str) -> Result<IpAddr, String> {
+    let address: Option<IpAddr> = word.parse().ok();
+    address
+        .filter(|address| *address == Ipv4Addr::LOCALHOST || address.is_unspecified())
+        .ok_or_else(|| "expected 127.0.0.1, 0.0.0.0 or ::".into())
 }
 
 fn main() -> ExitCode {
@@ -74,6 +86,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     let _log = program::start_log("error")?;
     let mut controller = controller::Config::new(replicas);
+    controller.bind = Some(arguments.bind);
     controller.port = arguments.cport;
     controller.timeout = arguments.timeout;
     controller.rebalance_period = (arguments.period > 0).then(|| Duration::from_secs(arguments.period));
@@ -95,6 +108,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     let address = cluster.controller_address().map_err(Failure::new)?;
     // A request may have to wait for a whole rebalance (spec 7.28), and then still for its answer.
     let mut client = Client::connect(address, arguments.timeout * 4)?;
+    client.limit_stores(arguments.timeout);
     let ports: Vec<_> = cluster.dstores().iter().map(|dstore| dstore.address.to_string()).collect();
     say(format_args!(
         "Controller on port {}, {dstores} Dstores on ports {}, R = {replicas}, files below {}",

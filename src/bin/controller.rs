@@ -27,7 +27,8 @@ struct Arguments {
     /// on how many Dstores each file is kept
     #[argh(positional, arg_name = "R", from_str_fn(positive))]
     replicas: usize,
-    /// how many milliseconds to wait for Dstores to acknowledge, list and report
+    /// how many milliseconds to wait for Dstores to acknowledge, list and report. It bounds the whole of a store: large
+    /// files need more, here and at the client
     #[argh(positional, from_str_fn(milliseconds))]
     timeout: Duration,
     /// how many seconds from one rebalance to the next; 0: only when a Dstore joins

@@ -38,6 +38,18 @@ pub enum Error {
         /// How long was waited.
         timeout: Duration,
     },
+    /// The store was stopped before all of its content was sent, and nothing is stored: by now the Controller has given it
+    /// up. Its timeout bounds a whole store. (spec 4.2)
+    StoreOverdue {
+        /// The file.
+        name: FileName,
+        /// Its size in bytes.
+        size: u64,
+        /// How many bytes each Dstore had been sent.
+        sent: u64,
+        /// How long a store may take.
+        limit: Duration,
+    },
     /// The Controller cannot be reached, or its connection broke.
     Controller {
         /// Where it should be.
@@ -81,6 +93,13 @@ impl fmt::Display for Error {
             }
             Self::NoReply { request, timeout } => {
                 write!(f, "the Controller did not answer {request:?} within {} ms", timeout.as_millis())
+            }
+            Self::StoreOverdue { name, size, sent, limit } => {
+                let limit = limit.as_millis();
+                write!(
+                    f,
+                    "{name} is not stored: only {sent} of {size} bytes were sent within {limit} ms, the limit for a whole store"
+                )
             }
             Self::Controller { address, source } => write!(f, "the Controller at {address}: {}", Plainly(source)),
             Self::Dstore { address, source } => write!(f, "Dstore {address}: {}", Plainly(source)),

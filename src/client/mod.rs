@@ -29,7 +29,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::protocol::connection::{CLIENT_LINE_LIMIT, CopyError, DSTORE_LINE_LIMIT, copy};
 use crate::protocol::message::MAX_SIZE;
@@ -59,15 +59,18 @@ const MOST_REPLICAS: usize = 1000;
 pub struct Client {
     controller: SocketAddr,
     timeout: Duration,
+    store_limit: Duration,
     /// `None` after a failure.
     connection: Option<Connection>,
     dstores: Dstores,
 }
 
 impl Client {
-    /// Connects to a Controller. `timeout` bounds the wait for each reply, from it and from Dstores. (spec 2.7)
+    /// Connects to a Controller. `timeout` bounds the wait for each reply, from it and from Dstores (spec 2.7), and
+    /// with it a [whole store](Self::limit_stores).
     pub fn connect(controller: SocketAddr, timeout: Duration) -> Result<Self, Error> {
-        let mut client = Self { controller, timeout, connection: None, dstores: Dstores::new(timeout) };
+        let dstores = Dstores::new(timeout);
+        let mut client = Self { controller, timeout, store_limit: timeout, connection: None, dstores };
         client.connection()?;
         Ok(client)
     }
@@ -77,9 +80,16 @@ impl Client {
         self.dstores.keep_connections(keep);
     }
 
+    /// Tells the client how long the Controller gives a whole store, from STORE_TO to the last acknowledgement: the
+    /// Controller's timeout. It is taken to be the client's own unless told otherwise.
+    pub fn limit_stores(&mut self, limit: Duration) {
+        self.store_limit = limit;
+    }
+
     /// Stores `size` bytes of `content` as a new file. (spec 4.2)
     ///
-    /// Fails without storing anything if `content` ends early. A longer one is cut at `size`.
+    /// Fails without storing anything if `content` ends early, or cannot be sent within the
+    /// [limit](Self::limit_stores). A longer one is cut at `size`.
     pub fn store(&mut self, name: &str, size: u64, content: &mut impl Read) -> Result<(), Error> {
         let name = FileName::new(name)?;
         if size > MAX_SIZE {
@@ -96,9 +106,9 @@ impl Client {
             reply => return Err(self.refused(&name, reply)),
         };
         let reply = if size <= MOST_AHEAD {
-            self.store_small(&request, &small, &dstores)
+            self.store_small(&name, &small, &dstores)
         } else {
-            self.send_to_all(&request, size, &dstores, content).and_then(|()| self.reply(&request))
+            self.send_to_all(&name, size, &dstores, content).and_then(|()| self.reply(&request))
         };
         match reply {
             Ok(Message::StoreComplete) => Ok(()),
@@ -190,7 +200,8 @@ impl Client {
 
     /// Sends `content` to all of `dstores`, at once where that is understood (spec 8.3), and waits for the Controller's
     /// reply.
-    fn store_small(&mut self, request: &Message, content: &[u8], dstores: &[Address]) -> Result<Message, Error> {
+    fn store_small(&mut self, name: &FileName, content: &[u8], dstores: &[Address]) -> Result<Message, Error> {
+        let request = &Message::Store { name: name.clone(), size: content.len() as u64 };
         let mut ahead = Vec::with_capacity(dstores.len());
         let mut others = Vec::new();
         for dstore in dstores {
@@ -200,7 +211,7 @@ impl Client {
             }
         }
         if !others.is_empty() {
-            self.send_to_all(request, content.len() as u64, &others, &mut &*content)?;
+            self.send_to_all(name, content.len() as u64, &others, &mut &*content)?;
         }
         if !ahead.is_empty() {
             if let Some(reply) = self.receive(USUAL_PATIENCE.min(self.timeout))? {
@@ -229,14 +240,17 @@ impl Client {
     }
 
     /// Sends `content` to all of `dstores` at the same time. One that fails fails the store: without it the
-    /// Controller will not have R acknowledgements.
+    /// Controller will not have R acknowledgements. Nor does it wait for content longer than for its acknowledgements:
+    /// what is still unsent by then would be sent in vain.
     fn send_to_all(
         &mut self,
-        request: &Message,
+        name: &FileName,
         size: u64,
         dstores: &[Address],
         content: &mut impl Read,
     ) -> Result<(), Error> {
+        let begun = Instant::now();
+        let request = &Message::Store { name: name.clone(), size };
         // All are asked before the first is waited for.
         let asked: Vec<_> = dstores.iter().map(|dstore| (dstore, self.dstores.ask(dstore, request))).collect();
         let mut links = Vec::with_capacity(asked.len());
@@ -245,15 +259,23 @@ impl Client {
             links.push((dstore, link.map_err(|source| Error::dstore(dstore, source))?.0));
         }
         let mut failed = None;
+        let mut sent = 0;
         copy(size, content, &mut |bytes| {
+            if begun.elapsed() >= self.store_limit {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             for (dstore, link) in &links {
                 link.send_content(bytes).inspect_err(|_| failed = Some(*dstore))?;
             }
+            sent += bytes.len() as u64;
             Ok(())
         })
         .map_err(|error| match (error, failed) {
             (CopyError::Sink(source), Some(dstore)) => Error::dstore(dstore, source),
-            (error, _) => Error::Local(error.into()),
+            (CopyError::Sink(_), None) => {
+                Error::StoreOverdue { name: name.clone(), size, sent, limit: self.store_limit }
+            }
+            (CopyError::Source(error), _) => Error::Local(error),
         })?;
         links.into_iter().for_each(|(dstore, link)| self.dstores.keep(dstore, link));
         Ok(())

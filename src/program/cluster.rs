@@ -21,7 +21,7 @@ use crate::{controller, dstore};
 pub struct Config {
     /// N: how many Dstores to begin with.
     pub dstores: usize,
-    /// The Controller's settings, R among them.
+    /// The Controller's settings, R among them. The Dstores listen on the same address, and have the same timeout.
     pub controller: controller::Config,
     /// The first Dstore's port, those of the next following; 0 takes any free ones.
     pub first_dstore_port: u16,
@@ -145,6 +145,7 @@ impl Cluster {
         let number = self.dstores.len() + 1;
         let port = self.controller.address().map_err(Failure::new)?.port();
         let mut config = dstore::Config::new(port, self.root.join(format!("dstore-{number}")));
+        config.bind = self.config.controller.bind;
         config.timeout = self.config.controller.timeout;
         if self.config.first_dstore_port > 0 {
             config.port = u16::try_from(usize::from(self.config.first_dstore_port) + number - 1)
@@ -162,7 +163,8 @@ impl Cluster {
         Ok(number)
     }
 
-    /// Ends a Dstore as abruptly as if its machine had lost its power.
+    /// Ends a Dstore without a word to the Controller: its connections are closed, transfers are abandoned, and its folder
+    /// stays as it is. To the others it is as if its process had been killed.
     pub fn kill(&mut self, number: usize) -> Result<&Dstore, Failure> {
         let count = self.dstores.len();
         let dstore = number
@@ -249,7 +251,7 @@ impl Commands for Cluster {
     fn help(&self) -> &str {
         "\
 status              the Dstores, their files, the spread
-kill N              end Dstore N as if its machine had lost its power
+kill N              end Dstore N: its connections close at once, its folder stays
 join                start another Dstore"
     }
 

@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use super::output::{say, say_each};
 use super::prompt::Commands;
 use super::{Failure, progress};
-use crate::client::{Client, NewFile, Target};
+use crate::client::{self, Client, NewFile, Target};
 
 /// The client's commands at the prompt.
 impl Commands for Client {
@@ -47,7 +47,14 @@ pub fn store(client: &mut Client, path: &Path, name: Option<&str>) -> Result<(),
     let bar = progress::of_bytes(name, metadata.len());
     let outcome = client.store(name, metadata.len(), &mut bar.wrap_read(file));
     bar.finish_and_clear();
-    outcome?;
+    outcome.map_err(|error| {
+        let may_need_time = matches!(error, client::Error::StoreOverdue { .. } | client::Error::NoReply { .. });
+        let mut failure = Failure::from(error);
+        if may_need_time {
+            failure.message += "; a large file needs a larger timeout, at the Controller and at the client";
+        }
+        failure
+    })?;
     say(format_args!("stored {name} ({} bytes)", metadata.len()))
 }
 

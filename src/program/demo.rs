@@ -10,16 +10,21 @@ use super::cluster::{Cluster, Spread};
 use super::output::say;
 use super::{Failure, progress};
 use crate::client::{Client, Target};
-use crate::protocol::FileName;
 use crate::protocol::name::MAX_NAME_BYTES;
+use crate::protocol::{FileName, NameError};
 
 /// How long the rebalance after the loss may take.
 const HEALING: Duration = Duration::from_secs(600);
 
-/// Stores the files at `paths` (folders are walked), kills a Dstore, waits until the others have R copies of each file
+/// Stores the files at `paths` (folders are walked; what is left out is said), kills a Dstore, waits until the others have R copies of each file
 /// again, evenly spread, and compares what comes back with the originals. Succeeds only if all of it held.
 pub fn run(cluster: &mut Cluster, client: &mut Client, paths: &[PathBuf]) -> Result<(), Failure> {
-    let files = gather(paths)?;
+    let inputs = gather(paths)?;
+    inputs.say_remarks()?;
+    let files = inputs.files;
+    if files.is_empty() {
+        return Err(Failure::new("there is no file to store"));
+    }
     store_all(client, &files)?;
     check_copies(cluster, &files)?;
     say(format_args!("\n{}\n", cluster.status()))?;
@@ -45,39 +50,66 @@ pub fn run(cluster: &mut Cluster, client: &mut Client, paths: &[PathBuf]) -> Res
 /// What is stored under which name.
 type Files = BTreeMap<FileName, PathBuf>;
 
-fn gather(paths: &[PathBuf]) -> Result<Files, Failure> {
-    let mut files = Files::new();
+/// What the demo was given.
+#[derive(Default)]
+struct Inputs {
+    files: Files,
+    /// What is left out, and what is stored under another name, each with the reason.
+    remarks: Vec<String>,
+}
+
+fn gather(paths: &[PathBuf]) -> Result<Inputs, Failure> {
+    let mut inputs = Inputs::default();
     for path in paths {
-        walk(path, &path_name(path), &mut files)?;
+        inputs.walk(path, &path_name(path))?;
     }
-    if files.is_empty() { Err(Failure::new("there is no file to store")) } else { Ok(files) }
+    Ok(inputs)
 }
 
 fn path_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Symbolic links are passed over: they may lead round in circles.
-fn walk(path: &Path, name: &str, files: &mut Files) -> Result<(), Failure> {
-    let cannot_read = |error: io::Error| Failure::new(format!("cannot read {}: {error}", path.display()));
-    let kind = fs::symlink_metadata(path).map_err(cannot_read)?.file_type();
-    if kind.is_file() {
-        files.insert(stored_name(name, files), path.to_owned());
-    } else if kind.is_dir() {
-        let mut entries: Vec<_> = fs::read_dir(path).and_then(Iterator::collect).map_err(cannot_read)?;
-        entries.sort_by_key(fs::DirEntry::path);
-        for entry in entries {
-            let inner = path_name(&entry.path());
-            let name = if name.is_empty() { inner } else { format!("{name}/{inner}") };
-            walk(&entry.path(), &name, files)?;
+impl Inputs {
+    fn walk(&mut self, path: &Path, name: &str) -> Result<(), Failure> {
+        let cannot_read = |error: io::Error| Failure::new(format!("cannot read {}: {error}", path.display()));
+        let kind = fs::symlink_metadata(path).map_err(cannot_read)?.file_type();
+        if kind.is_file() {
+            let (stored, reason) = stored_name(name, &self.files);
+            if let Some(reason) = reason {
+                self.remarks.push(format!("{} is stored as {stored}: {reason}", path.display()));
+            }
+            self.files.insert(stored, path.to_owned());
+        } else if kind.is_dir() {
+            let mut entries: Vec<_> = fs::read_dir(path).and_then(Iterator::collect).map_err(cannot_read)?;
+            entries.sort_by_key(fs::DirEntry::path);
+            for entry in entries {
+                let inner = path_name(&entry.path());
+                let name = if name.is_empty() { inner } else { format!("{name}/{inner}") };
+                self.walk(&entry.path(), &name)?;
+            }
+        } else {
+            // A link may lead round in circles; a FIFO or a device has no end.
+            let what = if kind.is_symlink() { "a symbolic link" } else { "neither a file nor a folder" };
+            self.remarks.push(format!("{} is left out: {what}", path.display()));
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Prints the first remarks, and how many more there are.
+    fn say_remarks(&self) -> Result<(), Failure> {
+        const SHOWN: usize = 10;
+        let (shown, others) = self.remarks.split_at(self.remarks.len().min(SHOWN));
+        for remark in shown {
+            say(format_args!("{remark}"))?;
+        }
+        if others.is_empty() { Ok(()) } else { say(format_args!("... and {} more like these", others.len())) }
+    }
 }
 
-/// A path as the store can name it: what it forbids is written in the manner of URLs, and what is too long is cut and
-/// numbered.
-fn stored_name(path: &str, taken: &Files) -> FileName {
+/// A path as the store can name it: what it forbids is written in the manner of URLs. A path whose name is too long, or
+/// taken, gets a number in front and loses its beginning; then the reason is returned, too.
+fn stored_name(path: &str, taken: &Files) -> (FileName, Option<&'static str>) {
     let mut name = String::new();
     for character in path.chars() {
         if matches!(character, ' ' | '/' | '\\' | '%') || character.is_control() {
@@ -87,14 +119,17 @@ fn stored_name(path: &str, taken: &Files) -> FileName {
             name.push(character);
         }
     }
-    if let Ok(name) = FileName::new(&name)
-        && !taken.contains_key(&name)
-    {
-        return name;
-    }
+    let reason = match FileName::new(&name) {
+        Ok(name) if !taken.contains_key(&name) => return (name, None),
+        Ok(_) => "another file has its name",
+        Err(NameError::TooLong { .. }) => "its name is too long",
+        Err(_) => "the store allows no such name",
+    };
     let number = format!("{}~", taken.len());
     let start = name.ceil_char_boundary((name.len() + number.len()).saturating_sub(MAX_NAME_BYTES));
-    FileName::new(&format!("{number}{}", &name[start..])).expect("short enough, and nothing in it is forbidden")
+    let name =
+        FileName::new(&format!("{number}{}", &name[start..])).expect("short enough, and nothing in it is forbidden");
+    (name, Some(reason))
 }
 
 fn store_all(client: &mut Client, files: &Files) -> Result<(), Failure> {
@@ -200,7 +235,8 @@ mod tests {
         let accents = "é".repeat(200);
         let paths = ["a", "dir/a b", "dir%2Fa", "50%", "..", ".", "a", "tab\there", "é/ü", &long, &long, &accents];
         for path in paths {
-            let name = stored_name(path, &taken);
+            let (name, reason) = stored_name(path, &taken);
+            assert_eq!(reason.is_some(), name.contains('~'), "{path:?}: {name:?}");
             assert!(!taken.contains_key(&name), "{path:?}: {name:?} twice");
             taken.insert(name, PathBuf::from(path));
         }

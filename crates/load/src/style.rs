@@ -102,6 +102,7 @@ pub fn trouble(error: &Error) -> &'static str {
         Error::DoesNotExist(_) => "does not exist",
         Error::LoadFailed { .. } => "no Dstore delivers",
         Error::NoReply { .. } => "no reply",
+        Error::StoreOverdue { .. } => "store overdue",
         Error::Controller { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => "Controller refuses",
         Error::Controller { .. } => "Controller connection broken",
         Error::Dstore { .. } => "Dstore fails",

@@ -180,7 +180,7 @@ fn refused(error: Error) -> Outcome {
         Error::AlreadyExists(_) => Outcome::AlreadyExists,
         Error::DoesNotExist(_) => Outcome::DoesNotExist,
         Error::LoadFailed { .. } => Outcome::LoadFailed,
-        Error::NoReply { .. } | Error::Controller { .. } | Error::Dstore { .. } => {
+        Error::NoReply { .. } | Error::StoreOverdue { .. } | Error::Controller { .. } | Error::Dstore { .. } => {
             Outcome::Unknown { reason: error.to_string() }
         }
         Error::Name(_) | Error::TooLarge { .. } | Error::Unexpected { .. } | Error::Local(_) => {
