@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use argh::FromArgs;
 use stevedore::program::{Failure, positive};
 
+use checks::published::Edition;
 use checks::{Check, Role};
 use report::terminal::Terminal;
 use run::Plan;
@@ -47,6 +48,9 @@ struct Arguments {
     /// only checks whose id contains this; `*` stands for anything. Several may be given
     #[argh(option, arg_name = "pattern")]
     only: Vec<String>,
+    /// the edition of the coursework by which to mark: 2021 to 2025, or any for what all of them ask (default: any)
+    #[argh(option, arg_name = "year", default = "Edition::default()")]
+    edition: Edition,
     /// say which checks there are, and run none
     #[argh(switch)]
     list: bool,
@@ -138,7 +142,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     let scheme = Scheme::read(arguments.scheme.as_deref()).map_err(Failure::usage)?;
     let home = env::current_dir().map_err(Failure::new)?;
     let submission = Submission::new(arguments.controller.as_deref(), arguments.dstore.as_deref(), home);
-    let submission = submission.map_err(Failure::usage)?;
+    let submission = submission.map_err(Failure::usage)?.by(arguments.edition);
     let checks = chosen(&submission, &arguments.only);
     if checks.is_empty() {
         return Err(Failure::usage(format!("no check is called like {:?}", arguments.only.join(", "))));
@@ -208,7 +212,11 @@ fn chosen(submission: &Submission, patterns: &[String]) -> Vec<Arc<Check>> {
         Role::System => true,
     };
     let is_wanted = |check: &Check| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, &check.id));
-    checks::all().into_iter().filter(|check| has_role(check) && is_wanted(check)).map(Arc::new).collect()
+    checks::all(submission.edition)
+        .into_iter()
+        .filter(|check| has_role(check) && is_wanted(check))
+        .map(Arc::new)
+        .collect()
 }
 
 /// Whether the pattern's pieces, between its stars, are in the text one after another.

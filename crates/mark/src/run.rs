@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::checks::Check;
 use crate::stage::failure::Failure;
 use crate::stage::recorder::Event;
+use crate::stage::stall;
 use crate::stage::submission::Submission;
 use crate::stage::{Stage, process};
 
@@ -70,6 +71,13 @@ pub enum Verdict {
     Holds,
     /// It does not.
     Fails(Box<Trouble>),
+    /// The situation of which the claim is was not brought about, because of this failure.
+    NotJudged {
+        /// What went wrong on the way.
+        trouble: Box<Trouble>,
+        /// The check, by its id, whose claim that step is; none if no check claims it.
+        judge: Option<&'static str>,
+    },
     /// The run was over before the check was. It counts as if it failed, and says so.
     NotRun,
 }
@@ -90,11 +98,11 @@ impl Outcome {
         matches!(self.verdict, Verdict::Holds)
     }
 
-    /// What is wrong, if something is.
+    /// What is wrong, if something is: the failure of the check, or the one because of which it is not judged.
     pub fn trouble(&self) -> Option<&Trouble> {
         match &self.verdict {
-            Verdict::Fails(trouble) => Some(trouble),
-            _ => None,
+            Verdict::Fails(trouble) | Verdict::NotJudged { trouble, .. } => Some(trouble),
+            Verdict::Holds | Verdict::NotRun => None,
         }
     }
 
@@ -103,8 +111,16 @@ impl Outcome {
         match self.verdict {
             Verdict::Holds => "passed",
             Verdict::Fails(_) => "failed",
+            Verdict::NotJudged { .. } => "not judged",
             Verdict::NotRun => "not run",
         }
+    }
+
+    /// Why it is not judged, if it is not, as a sentence for reports.
+    pub fn not_judged(&self) -> Option<String> {
+        let Verdict::NotJudged { judge, .. } = &self.verdict else { return None };
+        let reference = judge.map_or(String::new(), |id| format!("; see {id}"));
+        Some(format!("Not judged: its situation was not brought about{reference}."))
     }
 
     /// Whether the run was over before the check was.
@@ -155,7 +171,23 @@ fn work(plan: &Plan, checks: &[Arc<Check>], next: &AtomicUsize, ended: &Sender<(
     }
 }
 
+/// How often a check is played again because the machine stalled while it failed.
+const REPEATS: usize = 3;
+
+/// A failure while the machine stalled says nothing: the check is played again, in a fresh set-up.
 fn run_one(plan: &Plan, check: &Arc<Check>) -> Outcome {
+    let begun = Instant::now();
+    for _ in 0..REPEATS {
+        let start = Instant::now();
+        let outcome = play(plan, check);
+        if outcome.passes() || stall::longest_since(start).is_none() {
+            return Outcome { took: begun.elapsed(), ..outcome };
+        }
+    }
+    Outcome { took: begun.elapsed(), ..play(plan, check) }
+}
+
+fn play(plan: &Plan, check: &Arc<Check>) -> Outcome {
     let start = Instant::now();
     let folder = plan.folder.join(check.id.replace('/', "."));
     let mut stage = Stage::new(&plan.submission, folder, plan.keeps_folders, plan.seed, plan.patience);
@@ -165,7 +197,11 @@ fn run_one(plan: &Plan, check: &Arc<Check>) -> Outcome {
         Ok(()) => Verdict::Holds,
         Err(failure) => {
             let events = events(&stage, &failure);
-            Verdict::Fails(Box::new(Trouble { failure, events, printed: stage.printed() }))
+            let judge = failure.judged_by;
+            // The step that failed may be what the check is about.
+            let is_prevented = failure.is_in_preparation && judge.is_none_or(|id| id != check.id);
+            let trouble = Box::new(Trouble { failure, events, printed: stage.printed() });
+            if is_prevented { Verdict::NotJudged { trouble, judge } } else { Verdict::Fails(trouble) }
         }
     };
     let remarks = stage.take_down();

@@ -6,7 +6,7 @@ use std::fs;
 use serde::Deserialize;
 
 use crate::checks::Category;
-use crate::run::Outcome;
+use crate::run::{Outcome, Verdict};
 
 /// The scheme that is built in, as text.
 pub const PUBLISHED: &str = include_str!("scheme.toml");
@@ -31,6 +31,8 @@ pub struct Mark {
     pub run: usize,
     /// What it gets.
     pub marks: f64,
+    /// What could not be judged, because of a failure that costs marks elsewhere.
+    pub not_judged: f64,
     /// What it could get.
     pub out_of: f64,
 }
@@ -54,28 +56,35 @@ impl Scheme {
     pub fn mark(&self, outcomes: &[Outcome]) -> Vec<Mark> {
         let mark = |&category: &Category| {
             let checks = || outcomes.iter().filter(move |outcome| outcome.check.category == category);
-            let weight = |outcome: &Outcome| self.weight(outcome);
             // Not `sum`: of nothing it is -0.0.
-            let all = checks().map(weight).fold(0.0, |sum, weight| sum + weight);
-            let earned = checks().filter(|outcome| outcome.passes()).map(weight).fold(0.0, |sum, weight| sum + weight);
-            let worth = self.marks.get(category.key()).copied().unwrap_or(0.0);
-            let out_of = if all > 0.0 { worth } else { 0.0 };
-            let marks = if all > 0.0 { worth * earned / all } else { 0.0 };
-            let passed = checks().filter(|outcome| outcome.passes()).count();
-            Mark { category, passed, run: checks().count(), marks, out_of }
+            let worth = |which: &dyn Fn(&Outcome) -> bool| {
+                let checks = checks().filter(|outcome| which(outcome));
+                checks.map(|outcome| self.worth(outcome, outcomes)).fold(0.0, |sum, worth| sum + worth)
+            };
+            Mark {
+                category,
+                passed: checks().filter(|outcome| outcome.passes()).count(),
+                run: checks().count(),
+                marks: worth(&Outcome::passes),
+                not_judged: worth(&|outcome| !outcome.passes() && !is_lost(outcome, outcomes)),
+                out_of: worth(&|_| true),
+            }
         };
         Category::ALL.iter().map(mark).filter(|mark| mark.run > 0).collect()
     }
 
-    /// The marks that each check has cost: 0 for one that passes, or is not marked.
+    /// The marks that each check has cost: 0 for one that passes, is not marked, or is left open by a failure elsewhere.
     pub fn costs(&self, outcomes: &[Outcome]) -> Vec<f64> {
-        let cost = |outcome: &Outcome| {
-            let category = outcome.check.category;
-            let all = outcomes.iter().filter(|other| other.check.category == category).map(|other| self.weight(other));
-            let (all, worth) = (all.sum::<f64>(), self.marks.get(category.key()).copied().unwrap_or(0.0));
-            if outcome.passes() || all <= 0.0 { 0.0 } else { worth * self.weight(outcome) / all }
-        };
+        let cost = |outcome| if is_lost(outcome, outcomes) { self.worth(outcome, outcomes) } else { 0.0 };
         outcomes.iter().map(cost).collect()
+    }
+
+    /// A check's share of its category's marks.
+    fn worth(&self, outcome: &Outcome, outcomes: &[Outcome]) -> f64 {
+        let category = outcome.check.category;
+        let all = outcomes.iter().filter(|other| other.check.category == category).map(|other| self.weight(other));
+        let (all, marks) = (all.sum::<f64>(), self.marks.get(category.key()).copied().unwrap_or(0.0));
+        if all > 0.0 { marks * self.weight(outcome) / all } else { 0.0 }
     }
 
     fn weight(&self, outcome: &Outcome) -> f64 {
@@ -88,14 +97,80 @@ impl Scheme {
     }
 }
 
+/// Whether a check costs its share. It does if it fails, and if it is not judged because of a failure in its own category. A failure
+/// costs nothing in another category: what it prevents there is left open, as not judged.
+fn is_lost(outcome: &Outcome, outcomes: &[Outcome]) -> bool {
+    match outcome.verdict {
+        Verdict::Holds => false,
+        Verdict::Fails(_) | Verdict::NotRun => true,
+        Verdict::NotJudged { judge, .. } => outcomes.iter().any(|other| {
+            judge.is_some_and(|id| id == other.check.id)
+                && other.check.category == outcome.check.category
+                && !other.passes()
+        }),
+    }
+}
+
 /// The sum of what it gets, and of what it could.
 pub fn total(marks: &[Mark]) -> (f64, f64) {
     marks.iter().fold((0.0, 0.0), |(got, out_of), mark| (got + mark.marks, out_of + mark.out_of))
 }
 
+/// What of the total could not be judged.
+pub fn not_judged(marks: &[Mark]) -> f64 {
+    marks.iter().fold(0.0, |sum, mark| sum + mark.not_judged)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::checks::published::Edition;
+    use crate::run::Trouble;
+    use crate::stage::failure::Failure;
+
+    /// All checks as if they held, except that some fail, or are prevented by another.
+    fn outcomes(fails: &[&str], prevented: &[(&str, &'static str)]) -> Vec<Outcome> {
+        let outcome = |check: crate::checks::Check| {
+            let failure = Failure::new("this", "that");
+            let trouble = Box::new(Trouble { failure, events: Vec::new(), printed: Vec::new() });
+            let judge = prevented.iter().find(|(id, _)| *id == check.id).map(|(_, cause)| *cause);
+            let verdict = match judge {
+                Some(_) => Verdict::NotJudged { trouble, judge },
+                None if fails.contains(&check.id.as_str()) => Verdict::Fails(trouble),
+                None => Verdict::Holds,
+            };
+            Outcome { check: Arc::new(check), took: Duration::ZERO, remarks: Vec::new(), verdict }
+        };
+        crate::checks::all(Edition::Any).into_iter().map(outcome).collect()
+    }
+
+    #[test]
+    fn a_failure_costs_marks_in_its_own_category_only() {
+        let scheme = Scheme::read(None).unwrap();
+        let (cause, same, other) = (
+            "controller/store/completes-on-the-last-acknowledgement",
+            "controller/load/names-a-holder-and-the-size",
+            "system/failures/one-failure-loses-nothing",
+        );
+        let marks = scheme.mark(&outcomes(&[cause], &[(same, cause), (other, cause)]));
+        let find = |category| marks.iter().find(|mark| mark.category == category).unwrap();
+        let lost = |mark: &Mark| mark.out_of - mark.marks - mark.not_judged;
+        let (sequential, one_failure) = (find(Category::Sequential), find(Category::OneFailure));
+        assert!((lost(sequential) - 2.0 * 50.0 / sequential.run as f64).abs() < 1e-9 && sequential.not_judged == 0.0);
+        assert!(lost(one_failure).abs() < 1e-9 && one_failure.not_judged > 0.0);
+    }
+
+    #[test]
+    fn what_no_failed_check_explains_costs_nothing() {
+        let scheme = Scheme::read(None).unwrap();
+        let (cause, same) =
+            ("controller/store/completes-on-the-last-acknowledgement", "controller/load/names-a-holder-and-the-size");
+        let marks = scheme.mark(&outcomes(&[], &[(same, cause)]));
+        assert!(not_judged(&marks) > 0.0 && (total(&marks).0 + not_judged(&marks) - 100.0).abs() < 1e-9);
+    }
 
     #[test]
     fn the_published_scheme_is_worth_a_hundred() {

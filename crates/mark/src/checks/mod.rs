@@ -1,11 +1,16 @@
 //! What is checked: each check is one claim of the spec, played out. Read them beside docs/spec.md.
+//!
+//! A check is marked only for what a published edition of the coursework asks, in a situation that the official client can bring
+//! about. It names that sentence. All other checks are robustness: they are shown and explained, and cost nothing.
 
 pub mod controller;
 pub mod dstore;
+pub mod published;
 pub mod system;
 
 use crate::stage::Stage;
 use crate::stage::failure::Verdict;
+use published::{Edition, Published};
 
 /// Which part of a submission a check is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +92,10 @@ pub struct Check {
     pub id: String,
     /// Whom it is about.
     pub role: Role,
-    /// What it counts towards.
+    /// What it counts towards, by the edition that is marked.
     pub category: Category,
+    /// What it rests on, if any edition asks for it. Such a check is robustness by the editions that do not.
+    pub published: Option<&'static Published>,
     /// The clause of the spec, or several: `4.2, 7.5`.
     pub spec: &'static str,
     /// The claim, as a sentence.
@@ -101,7 +108,7 @@ impl Check {
     fn new(
         role: Role,
         area: &str,
-        category: Category,
+        (category, published): Basis,
         spec: &'static str,
         function: &str,
         claim: impl Into<String>,
@@ -113,20 +120,33 @@ impl Check {
             Role::System => "system",
         };
         let id = format!("{role_name}/{area}/{}", function.replace('_', "-"));
-        Self { id, role, category, spec, claim: claim.into(), play: Box::new(play) }
+        Self { id, role, category, published, spec, claim: claim.into(), play: Box::new(play) }
+    }
+
+    /// As this edition has it.
+    fn by(self, edition: Edition) -> Self {
+        match self.published {
+            Some(published) if edition.asks(published) => self,
+            _ => Self { category: Category::Robustness, ..self },
+        }
     }
 }
 
-/// A module's checks: category, clause, function, claim.
+/// What a check counts towards, and the published sentence that it rests on.
+type Basis = (Category, Option<&'static Published>);
+
+/// A module's checks: category, published sentence, clause, function, claim. Robustness has no sentence.
 macro_rules! checks {
     ($role:ident $area:literal: $($check:tt)*) => { $crate::checks::checks! { $role $area as checks: $($check)* } };
-    ($role:ident $area:literal as $name:ident: $([$category:ident $spec:literal] $function:ident $claim:literal)*) => {
+    ($role:ident $area:literal as $name:ident:
+        $([$category:ident $($published:ident)? $spec:literal] $function:ident $claim:literal)*
+    ) => {
         /// The checks of this module.
         pub fn $name() -> Vec<$crate::checks::Check> {
             vec![$($crate::checks::Check::new(
                 $crate::checks::Role::$role,
                 $area,
-                $crate::checks::Category::$category,
+                $crate::checks::basis!($category $($published)?),
                 $spec,
                 stringify!($function),
                 $claim,
@@ -137,19 +157,33 @@ macro_rules! checks {
 }
 use checks;
 
-/// All checks, in the order of the spec.
-pub fn all() -> Vec<Check> {
-    [controller::checks(), dstore::checks(), system::checks()].into_iter().flatten().collect()
+/// `Robustness`, or a marked category and the sentence that the check rests on.
+macro_rules! basis {
+    (Robustness) => {
+        ($crate::checks::Category::Robustness, None)
+    };
+    ($category:ident $published:ident) => {
+        ($crate::checks::Category::$category, Some(&$crate::checks::published::$published))
+    };
+}
+use basis;
+
+/// All checks, in the order of the spec, as an edition has them.
+pub fn all(edition: Edition) -> Vec<Check> {
+    let all = [controller::checks(), dstore::checks(), system::checks()].into_iter().flatten();
+    all.map(|check| check.by(edition)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::{Category, Edition};
+
     #[test]
     fn ids_are_unique_and_clauses_exist() {
         let spec = include_str!("../../../../docs/spec.md");
-        let checks = super::all();
+        let checks = super::all(Edition::Any);
         let ids: BTreeSet<_> = checks.iter().map(|check| &check.id).collect();
         assert_eq!(ids.len(), checks.len());
         for check in &checks {
@@ -161,5 +195,31 @@ mod tests {
             }
         }
         assert!(checks.len() >= 60, "{}", checks.len());
+    }
+
+    #[test]
+    fn a_marked_check_cites_more_than_our_own_clauses() {
+        for check in super::all(Edition::Year(2025)).iter().filter(|check| check.category.is_marked()) {
+            assert!(check.published.is_some(), "{}", check.id);
+            let is_ours = |clause: &str| clause.starts_with("7.") || clause.starts_with("8.");
+            assert!(!check.spec.split(", ").all(is_ours), "{}: spec {}", check.id, check.spec);
+        }
+    }
+
+    #[test]
+    fn an_edition_that_does_not_ask_does_not_mark() {
+        let marked = |edition| super::all(edition).iter().filter(|check| check.category.is_marked()).count();
+        assert!(marked(Edition::Any) < marked(Edition::Year(2025)));
+        let later =
+            super::all(Edition::Any).into_iter().filter(|check| check.published.is_some_and(|p| p.since > 2021));
+        assert!(later.into_iter().all(|check| check.category == Category::Robustness));
+    }
+
+    #[test]
+    fn each_published_sentence_has_a_check_that_rests_on_it() {
+        let checks = super::all(Edition::Year(2025));
+        for published in super::published::ALL {
+            assert!(checks.iter().any(|check| check.published == Some(published)), "{published}");
+        }
     }
 }

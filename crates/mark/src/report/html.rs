@@ -230,6 +230,11 @@ fn about(outcome: &Outcome) -> String {
         check.category.title(),
         seconds(outcome.took),
     );
+    let basis = check.published.map_or("No edition of the coursework asks for this.".into(), ToString::to_string);
+    let _ = writeln!(about, "<p class=\"about\">{}</p>", escape(&basis));
+    if let Some(reason) = outcome.not_judged() {
+        let _ = writeln!(about, "<p class=\"remark\">{}</p>", escape(&reason));
+    }
     for remark in &outcome.remarks {
         let _ = writeln!(about, "<p class=\"remark\">{}</p>", escape(remark));
     }
@@ -308,6 +313,7 @@ fn row(outcome: &Outcome) -> String {
     let (class, sign, name) = match outcome.verdict {
         Verdict::Holds => ("good", "✓", id),
         Verdict::Fails(_) => ("bad", "✗", format!("<a href=\"#{id}\">{id}</a>")),
+        Verdict::NotJudged { .. } => ("open", "–", format!("<a href=\"#{id}\">{id}</a> (not judged)")),
         Verdict::NotRun => ("open", "–", format!("{id} (not run)")),
     };
     format!(

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::cause::cause;
 use super::{IN_A_FILE, transcript};
-use crate::run::{Outcome, Plan, Run};
-use crate::scheme::{Mark, Scheme, total};
+use crate::run::{Outcome, Plan, Run, Verdict};
+use crate::scheme::{Mark, Scheme, not_judged, total};
 
 /// The whole run.
 pub fn text(plan: &Plan, run: &Run, scheme: &Scheme, marks: &[Mark]) -> String {
@@ -19,6 +19,7 @@ pub fn text(plan: &Plan, run: &Run, scheme: &Scheme, marks: &[Mark]) -> String {
                 "passed": mark.passed,
                 "checks": mark.run,
                 "marks": mark.marks,
+                "not_judged": mark.not_judged,
                 "out_of": mark.out_of,
             })
         })
@@ -32,8 +33,10 @@ pub fn text(plan: &Plan, run: &Run, scheme: &Scheme, marks: &[Mark]) -> String {
         "dstore": plan.submission.dstore.to_string(),
         "only": plan.only,
         "seed": plan.seed,
+        "edition": plan.submission.edition.to_string(),
         "seconds": run.took.as_secs_f64(),
         "marks": got,
+        "not_judged": not_judged(marks),
         "out_of": out_of,
         "categories": categories,
         "checks": checks,
@@ -53,6 +56,12 @@ fn check(outcome: &Outcome, costs: f64) -> Value {
         "costs": costs,
         "seconds": outcome.took.as_secs_f64(),
     });
+    if let Some(published) = check.published {
+        value["published"] = json!({ "since": published.since, "sentence": published.sentence });
+    }
+    if let Verdict::NotJudged { judge: Some(judge), .. } = outcome.verdict {
+        value["prevented_by"] = judge.into();
+    }
     if let Some(trouble) = outcome.trouble() {
         value["expected"] = trouble.failure.expected.clone().into();
         value["came"] = trouble.failure.came.clone().into();

@@ -19,8 +19,9 @@ pub fn text(plan: &Plan, run: &Run) -> String {
         if checks.is_empty() {
             continue;
         }
-        let failures = checks.iter().filter(|outcome| outcome.trouble().is_some()).count();
-        let skipped = checks.iter().filter(|outcome| outcome.is_not_run()).count();
+        let failures = checks.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Fails(_))).count();
+        let is_skipped = |outcome: &&&Outcome| matches!(outcome.verdict, Verdict::NotRun | Verdict::NotJudged { .. });
+        let skipped = checks.iter().filter(is_skipped).count();
         let time: f64 = checks.iter().map(|outcome| outcome.took.as_secs_f64()).sum();
         let (name, tests) = (category.key(), checks.len());
         let _ = writeln!(
@@ -43,6 +44,10 @@ fn case(outcome: &Outcome) -> String {
     let trouble = match &outcome.verdict {
         Verdict::Holds => return head + "/>\n",
         Verdict::NotRun => return head + "><skipped message=\"not run: the run's time was over\"/></testcase>\n",
+        Verdict::NotJudged { .. } => {
+            let reason = escape(&outcome.not_judged().unwrap_or_default());
+            return format!("{head}><skipped message=\"{reason}\"/></testcase>\n");
+        }
         Verdict::Fails(trouble) => trouble,
     };
     let failure = &trouble.failure;

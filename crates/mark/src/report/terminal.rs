@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::cause::{Group, groups};
 use super::{ON_THE_TERMINAL, minutes, seconds, transcript};
 use crate::checks::Check;
-use crate::run::{Outcome, Plan, Run};
-use crate::scheme::{Mark, Scheme, total};
+use crate::run::{Outcome, Plan, Run, Verdict};
+use crate::scheme::{Mark, Scheme, not_judged, total};
 
 /// Tells of the run as it goes. Colour only on a terminal.
 pub struct Terminal {
@@ -34,7 +34,11 @@ impl Terminal {
     /// A check has ended.
     pub fn tell(&self, outcome: &Outcome) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        let result = if outcome.passes() { self.green("ok  ") } else { self.red("FAIL") };
+        let result = match outcome.verdict {
+            Verdict::Holds => self.green("ok  "),
+            Verdict::Fails(_) => self.red("FAIL"),
+            Verdict::NotJudged { .. } | Verdict::NotRun => "n/j ".into(),
+        };
         let (check, took) = (&outcome.check, seconds(outcome.took));
         // A closed pipe is no reason to stop marking.
         let _ = writeln!(stdout(), "{done:>3}/{} {result} {took:>7}  spec {:<6} {}", self.checks, check.spec, check.id);
@@ -65,6 +69,10 @@ impl Terminal {
         let (got, out_of) = total(marks);
         if out_of > 0.0 {
             println!("{:<36} {:>9}  {:>7}", self.bold(&format!("{:<36}", "Total")), "", format!("{got:.1}/{out_of}"));
+            let open = not_judged(marks);
+            if open > 0.0 {
+                println!("{open:.1} marks could not be judged, because of failures that cost marks elsewhere");
+            }
         }
         println!("in {}", minutes(run.took));
         if !plan.only.is_empty() {
@@ -83,8 +91,16 @@ impl Terminal {
     fn explain(&self, group: &Group) {
         let first = group.first();
         let (Some(trouble), check) = (first.trouble(), &first.check) else { return };
-        println!("\n{} {}{}", self.red("FAIL"), self.bold(&check.id), in_marks(group.costs));
+        let verdict = if first.not_judged().is_some() { "NOT JUDGED" } else { "FAIL" };
+        println!("\n{} {}{}", self.red(verdict), self.bold(&check.id), in_marks(group.costs));
         println!("  {}. (spec {})", check.claim, check.spec);
+        match check.published {
+            Some(published) => println!("  {published}"),
+            None => println!("  No edition of the coursework asks for this; it is not marked."),
+        }
+        if let Some(reason) = first.not_judged() {
+            println!("  {reason}");
+        }
         println!("  expected: {}", trouble.failure.expected);
         println!("  came:     {}", trouble.failure.came);
         for line in transcript(&trouble.events, ON_THE_TERMINAL) {
@@ -125,6 +141,9 @@ pub fn list(checks: &[Arc<Check>]) {
     for check in checks {
         let (id, key) = (&check.id, check.category.key());
         let _ = writeln!(out, "{id}\n    {}. (spec {}; {key})", check.claim, check.spec);
+        if let Some(published) = check.published {
+            let _ = writeln!(out, "    {published}");
+        }
     }
     let _ = writeln!(out, "{} checks", checks.len());
 }

@@ -1,10 +1,11 @@
-//! A client, played as the official one behaves. (spec 6)
+//! A client, played as the official one behaves, and as lenient as that is: a reply's first word decides, and every port of a
+//! STORE_TO is used. What a reply must look like to the letter has checks of its own. (spec 6)
 
 use std::time::Duration;
 
 use super::failure::{Failure, Verdict};
 use super::recorder::Recorder;
-use super::wire::{Heard, Wire};
+use super::wire::{Heard, Wire, words};
 use super::{QUIET, difference, dstore_name};
 
 /// One client, with its one connection to the Controller. (spec 2.4)
@@ -13,13 +14,56 @@ pub struct Client {
     wire: Wire,
     recorder: Recorder,
     patience: Duration,
+    judges: &'static Judges,
 }
+
+/// The checks whose claims a client's steps are, by id: where a step only prepares another check, its failure is theirs.
+pub struct Judges {
+    /// STORE is answered by STORE_TO.
+    pub store_to: &'static str,
+    /// A store is completed.
+    pub store: &'static str,
+    /// LOAD is answered by LOAD_FROM.
+    pub load_from: &'static str,
+    /// A file is loaded.
+    pub load: &'static str,
+    /// A file is removed.
+    pub remove: &'static str,
+    /// LIST is answered.
+    pub list: &'static str,
+}
+
+/// Among scripted Dstores.
+pub const OF_A_CONTROLLER: Judges = Judges {
+    store_to: "controller/store/is-answered-by-store-to",
+    store: "controller/store/completes-on-the-last-acknowledgement",
+    load_from: "controller/load/names-a-holder-and-the-size",
+    load: "controller/load/names-a-holder-and-the-size",
+    remove: "controller/remove/then-the-file-is-gone",
+    list: "controller/list/complete-files",
+};
+
+/// In a whole system.
+pub const OF_A_SYSTEM: Judges = Judges {
+    store_to: "system/sequential/a-store",
+    store: "system/sequential/a-store",
+    load_from: "system/sequential/a-store-and-a-load",
+    load: "system/sequential/a-store-and-a-load",
+    remove: "system/sequential/a-whole-life",
+    list: "system/sequential/a-whole-life",
+};
 
 impl Client {
     /// Connects to the Controller.
-    pub fn connect(name: &str, port: u16, recorder: &Recorder, patience: Duration) -> Result<Self, Failure> {
+    pub fn connect(
+        name: &str,
+        port: u16,
+        recorder: &Recorder,
+        patience: Duration,
+        judges: &'static Judges,
+    ) -> Result<Self, Failure> {
         let wire = Wire::connect(name, "controller", port, recorder)?;
-        Ok(Self { name: name.into(), wire, recorder: recorder.clone(), patience })
+        Ok(Self { name: name.into(), wire, recorder: recorder.clone(), patience, judges })
     }
 
     /// The connection to the Controller, for what is not an ordinary request.
@@ -32,20 +76,17 @@ impl Client {
         self.wire.send(line);
     }
 
+    /// The next reply must begin with these words.
+    pub fn expect(&mut self, beginning: &str) -> Verdict {
+        self.wire.expect(beginning, self.patience)
+    }
+
     /// The next reply must be exactly this.
-    pub fn expect(&mut self, line: &str) -> Verdict {
-        self.wire.expect(line, self.patience)
+    pub fn expect_exactly(&mut self, line: &str) -> Verdict {
+        self.wire.expect_exactly(line, self.patience)
     }
 
-    /// The next reply, whatever it is, but there must be one.
-    pub fn reply(&mut self) -> Result<String, Failure> {
-        match self.wire.receive(self.patience) {
-            Heard::Line(line) => Ok(line),
-            came => Err(self.wire.wrong("a reply", &came)),
-        }
-    }
-
-    /// The reply to a request.
+    /// The reply to a request, whatever it is, but there must be one.
     pub fn ask(&mut self, request: &str) -> Result<String, Failure> {
         self.send(request);
         match self.wire.receive(self.patience) {
@@ -54,10 +95,10 @@ impl Client {
         }
     }
 
-    /// A request and the reply that it must get.
-    pub fn asks(&mut self, request: &str, reply: &str) -> Verdict {
+    /// A request, and how the reply to it must begin.
+    pub fn asks(&mut self, request: &str, beginning: &str) -> Verdict {
         self.send(request);
-        self.expect(reply)
+        self.expect(beginning)
     }
 
     /// No reply comes for a while.
@@ -67,14 +108,16 @@ impl Client {
 
     /// The files that LIST shows, sorted. (spec 4.5)
     pub fn list(&mut self) -> Result<Vec<String>, Failure> {
-        let reply = self.ask("LIST")?;
-        let mut words = reply.split(' ').map(str::to_owned);
-        if words.next().as_deref() != Some("LIST") {
-            return Err(self.wrong("`LIST` and the files", &reply));
-        }
-        let mut names: Vec<String> = words.collect();
-        names.sort();
-        Ok(names)
+        let list = self.ask("LIST").and_then(|reply| {
+            let mut words = words(&reply).map(str::to_owned);
+            if words.next().as_deref() != Some("LIST") {
+                return Err(self.wrong("`LIST` and the files", &reply));
+            }
+            let mut names: Vec<String> = words.collect();
+            names.sort();
+            Ok(names)
+        });
+        list.map_err(|failure| failure.judged_by(self.judges.list))
     }
 
     /// LIST must show exactly these files, in any order. (spec 4.5)
@@ -88,33 +131,48 @@ impl Client {
         self.recorder.mark_wrong("controller", &self.name);
         let expected =
             if files.is_empty() { "`LIST`, with no file".into() } else { format!("`LIST {}`", files.join(" ")) };
-        Err(Failure::new(expected, format!("`LIST {}`", listed.join(" "))).marked())
+        let came = format!("`LIST {}`", listed.join(" "));
+        Err(Failure::new(expected, came).marked().judged_by(self.judges.list))
     }
 
-    /// Asks to store, and is told R different ports. (spec 4.2)
-    pub fn begin_store(&mut self, name: &str, size: usize, replicas: usize) -> Result<Vec<u16>, Failure> {
-        let reply = self.ask(&format!("STORE {name} {size}"))?;
-        self.store_to(&reply, replicas)
+    /// Asks to store, and is told ports. (spec 4.2)
+    pub fn begin_store(&mut self, name: &str, size: usize) -> Result<Vec<u16>, Failure> {
+        let ports = self.ask(&format!("STORE {name} {size}")).and_then(|reply| self.store_to(&reply));
+        ports.map_err(|failure| failure.judged_by(self.judges.store_to))
     }
 
-    /// The ports of a STORE_TO, which must be R different ones.
-    pub fn store_to(&self, reply: &str, replicas: usize) -> Result<Vec<u16>, Failure> {
-        let expected = format!("`STORE_TO` with {replicas} different ports");
-        let ports = reply.strip_prefix("STORE_TO ").and_then(ports).filter(|ports| ports.len() == replicas);
-        match ports {
-            Some(ports) if (1..ports.len()).all(|at| !ports[..at].contains(&ports[at])) => Ok(ports),
-            _ => Err(self.wrong(expected, reply)),
-        }
+    /// The ports of a STORE_TO, however many.
+    pub fn store_to(&self, reply: &str) -> Result<Vec<u16>, Failure> {
+        let mut words = words(reply);
+        let ports: Option<Vec<u16>> = match words.next() {
+            Some("STORE_TO") => words.map(|word| word.parse().ok()).collect(),
+            _ => None,
+        };
+        ports.filter(|ports| !ports.is_empty()).ok_or_else(|| self.wrong("`STORE_TO` and ports", reply))
     }
 
     /// Sends LOAD or RELOAD, and is told a port and the size. (spec 4.3)
     pub fn load_from(&mut self, request: &str, size: usize) -> Result<u16, Failure> {
-        let reply = self.ask(request)?;
-        let offer = reply.strip_prefix("LOAD_FROM ").and_then(|rest| rest.split_once(' '));
-        match offer.and_then(|(port, came)| Some((port.parse().ok()?, came.parse::<usize>().ok()?))) {
-            Some((port, came)) if came == size => Ok(port),
-            _ => Err(self.wrong(format!("`LOAD_FROM` with a port and the size, {size}"), &reply)),
-        }
+        let offer = self.ask(request).and_then(|reply| {
+            let words: Vec<&str> = words(&reply).collect();
+            match words[..] {
+                ["LOAD_FROM", port, came, ..] if came.parse() == Ok(size) => port.parse().ok(),
+                _ => None,
+            }
+            .ok_or_else(|| self.wrong(format!("`LOAD_FROM` with a port and the size, {size}"), &reply))
+        });
+        offer.map_err(|failure| failure.judged_by(self.judges.load_from))
+    }
+
+    /// Removes a file, until REMOVE_COMPLETE. (spec 4.4)
+    pub fn remove(&mut self, name: &str) -> Verdict {
+        let removed = self.asks(&format!("REMOVE {name}"), "REMOVE_COMPLETE");
+        removed.map_err(|failure| failure.judged_by(self.judges.remove))
+    }
+
+    /// Waits for STORE_COMPLETE. (spec 4.2)
+    pub fn expect_stored(&mut self) -> Verdict {
+        self.expect("STORE_COMPLETE").map_err(|failure| failure.judged_by(self.judges.store))
     }
 
     fn wrong(&self, expected: impl ToString, reply: &str) -> Failure {
@@ -137,12 +195,12 @@ impl Client {
     }
 
     /// Stores a file from request to STORE_COMPLETE. (spec 4.2)
-    pub fn store(&mut self, name: &str, content: &[u8], replicas: usize) -> Result<Vec<u16>, Failure> {
-        let ports = self.begin_store(name, content.len(), replicas)?;
+    pub fn store(&mut self, name: &str, content: &[u8]) -> Result<Vec<u16>, Failure> {
+        let ports = self.begin_store(name, content.len())?;
         for &port in &ports {
-            self.send_copy(port, name, content)?;
+            self.send_copy(port, name, content).map_err(|failure| failure.judged_by(self.judges.store))?;
         }
-        self.expect("STORE_COMPLETE")?;
+        self.expect_stored()?;
         Ok(ports)
     }
 
@@ -155,15 +213,18 @@ impl Client {
 
     /// Loads a file, asking for another Dstore while there is one; the bytes must be right. (spec 4.3, 6.5)
     pub fn load(&mut self, name: &str, content: &[u8]) -> Verdict {
+        let judge = self.judges.load;
         let mut request = format!("LOAD {name}");
         for _ in 0..10 {
             let port = self.load_from(&request, content.len())?;
             match self.fetch_from(port, name, content.len()) {
-                Ok(came) if came.len() == content.len() => return self.compare(port, name, content, &came),
+                Ok(came) if came.len() == content.len() => {
+                    return self.compare(port, name, content, &came).map_err(|failure| failure.judged_by(judge));
+                }
                 _ => request = format!("RELOAD {name}"),
             }
         }
-        Err(Failure::new(format!("one of the offered Dstores has {name}"), "10 offers in vain"))
+        Err(Failure::new(format!("one of the offered Dstores has {name}"), "10 offers in vain").judged_by(judge))
     }
 
     fn compare(&self, port: u16, name: &str, content: &[u8], came: &[u8]) -> Verdict {
@@ -176,9 +237,4 @@ impl Client {
             }
         }
     }
-}
-
-/// Ports, separated by single spaces.
-pub fn ports(words: &str) -> Option<Vec<u16>> {
-    words.split(' ').map(|word| word.parse().ok()).collect()
 }

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use stevedore::protocol::{FileName, Message, Order, Transfer};
 
-use super::client::Client;
-use super::failure::{Failure, Verdict, claim};
+use super::client::{Client, OF_A_CONTROLLER};
+use super::failure::{Failure, Verdict, claim, given};
 use super::recorder::Recorder;
-use super::wire::{Heard, Sender, Wire};
-use super::{Setup, Stage, dstore_name, wait_until};
+use super::wire::{Heard, Sender, Wire, begins};
+use super::{LONG, REACTION, Setup, Stage, dstore_name, wait_until};
 
 /// How a scripted Dstore behaves. The default is the spec's.
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,8 +105,9 @@ impl FakeDstore {
         *self.shared.habits.lock() = habits;
     }
 
-    /// Says a line to the Controller.
+    /// Says a line to the Controller, as soon as a Dstore may.
     pub fn send(&self, line: &str) {
+        thread::sleep(REACTION);
         self.sender.send(line);
     }
 
@@ -170,9 +171,7 @@ impl FakeDstore {
         let deadline = Instant::now() + patience;
         let mut heard = self.shared.heard.lock();
         loop {
-            let matches = |line: &&String| {
-                line.strip_prefix(beginning).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
-            };
+            let matches = |line: &&String| begins(line, beginning);
             if let Some(line) = heard.get(start..).unwrap_or_default().iter().find(matches) {
                 return Some(line.clone());
             }
@@ -211,6 +210,7 @@ impl Shared {
                 self.news.notify_all();
             }
             if let Some(answer) = answer {
+                thread::sleep(REACTION);
                 sender.send(&answer);
             }
         }
@@ -311,11 +311,20 @@ pub struct ControllerScene {
     recorder: Recorder,
     patience: Duration,
     clients: AtomicUsize,
+    /// The one that has seen that the Controller serves, until a check takes it.
+    first_client: Mutex<Option<Client>>,
 }
+
+/// The check of whether the Controller serves once enough Dstores have joined.
+const SERVES: &str = "controller/join/enough-dstores";
 
 impl Stage {
     /// Starts the Controller and lets the Dstores join.
     pub fn controller(&mut self, setup: Setup) -> Result<ControllerScene, Failure> {
+        given(self.controller_as_it_comes(setup))
+    }
+
+    fn controller_as_it_comes(&mut self, setup: Setup) -> Result<ControllerScene, Failure> {
         let (_, port) = self.start_controller(setup)?;
         let mut scene = ControllerScene {
             port,
@@ -325,6 +334,7 @@ impl Stage {
             recorder: self.recorder.clone(),
             patience: self.patience,
             clients: AtomicUsize::new(0),
+            first_client: Mutex::new(None),
         };
         for _ in 0..setup.dstores {
             scene.join()?;
@@ -337,11 +347,14 @@ impl Stage {
 impl ControllerScene {
     /// One more client.
     pub fn client(&self) -> Result<Client, Failure> {
+        if let Some(client) = self.first_client.lock().take() {
+            return Ok(client);
+        }
         let name = match self.clients.fetch_add(1, Ordering::Relaxed) {
             0 => "client".into(),
             number => format!("client {}", number + 1),
         };
-        Client::connect(&name, self.port, &self.recorder, self.patience)
+        Client::connect(&name, self.port, &self.recorder, self.patience, &OF_A_CONTROLLER)
     }
 
     /// A connection that has not said what it is.
@@ -394,9 +407,8 @@ impl ControllerScene {
         Ok(self.dstores.len() - 1)
     }
 
-    /// Waits until the joins have been taken note of: every member has been asked for its list, which follows a join, and
-    /// clients are served. A Controller that never rebalances gets a second and a half, as the official validation gives
-    /// it one.
+    /// Waits until the joins have been taken note of: every member has been asked for its list, and a client is served. A
+    /// Controller that does not rebalance when a Dstore joins gets a second and a half, as the official validation gives it one.
     pub fn settle(&self) -> Verdict {
         if self.dstores.len() < self.setup.replicas {
             return Ok(());
@@ -405,41 +417,57 @@ impl ControllerScene {
         for dstore in &self.dstores {
             dstore.wait_within("LIST", 0, deadline.saturating_duration_since(Instant::now()));
         }
-        let mut probe = Wire::connect("first client", "controller", self.port, &self.recorder)?;
+        let mut client = self.client()?;
+        let served = self.wait_to_be_served(&mut client);
+        *self.first_client.lock() = Some(client);
+        served
+    }
+
+    /// Waits until enough Dstores have joined, as LIST shows. Several rebalances may come first.
+    pub fn wait_to_be_served(&self, client: &mut Client) -> Verdict {
         let served = wait_until(self.patience, || {
-            probe.send("LIST");
-            match probe.receive(self.patience) {
-                Heard::Line(line) if line == "ERROR_NOT_ENOUGH_DSTORES" => None,
+            client.send("LIST");
+            match client.wire().receive(LONG) {
+                Heard::Line(line) if begins(&line, "ERROR_NOT_ENOUGH_DSTORES") => None,
                 heard => Some(heard),
             }
         });
         let (dstores, replicas) = (self.dstores.len(), self.setup.replicas);
         let expected = format!("`LIST`: {dstores} Dstores have joined and {replicas} suffice");
-        match served {
-            Some(Heard::Line(_)) => Ok(()),
-            Some(came) => Err(probe.wrong(expected, &came)),
-            None => {
-                self.recorder.mark_wrong("controller", "first client");
-                Err(Failure::new(expected, "ERROR_NOT_ENOUGH_DSTORES").marked())
-            }
-        }
+        let came = match served {
+            Some(Heard::Line(_)) => return Ok(()),
+            Some(came) => came,
+            None => Heard::Line("ERROR_NOT_ENOUGH_DSTORES".into()),
+        };
+        Err(client.wire().wrong(expected, &came).judged_by(SERVES))
     }
 
     /// The Dstore that listens on a port, which must be one of ours.
     pub fn dstore(&self, port: u16) -> Result<&FakeDstore, Failure> {
         // The last one, if it has left and come back.
         let found = self.dstores.iter().rfind(|dstore| dstore.port == port);
-        found.ok_or_else(|| Failure::new("the port of a Dstore that has joined", port))
+        found.ok_or_else(|| {
+            Failure::new("the port of a Dstore that has joined", port).judged_by(OF_A_CONTROLLER.store_to)
+        })
     }
 
-    /// Asks to store, is told R members, and lets all of them acknowledge: the file is stored.
+    /// Asks to store, is told members, and lets all of them acknowledge: the file is stored.
     pub fn store(&self, client: &mut Client, name: &str, size: usize) -> Result<Vec<u16>, Failure> {
-        let ports = client.begin_store(name, size, self.setup.replicas)?;
-        for &port in &ports {
-            self.dstore(port)?.acknowledge_store(name);
-        }
-        client.expect("STORE_COMPLETE")?;
+        let ports = client.begin_store(name, size)?;
+        self.acknowledge_all(&ports, name)?;
+        client.expect_stored()?;
         Ok(ports)
+    }
+
+    /// The Dstores at these ports have the file from now on, and say so.
+    pub fn acknowledge_all(&self, ports: &[u16], name: &str) -> Verdict {
+        let dstores = ports.iter().map(|&port| self.dstore(port)).collect::<Result<Vec<_>, _>>()?;
+        thread::sleep(REACTION);
+        for dstore in dstores {
+            dstore.gets(name);
+            dstore.sender.send(&format!("STORE_ACK {name}"));
+        }
+        Ok(())
     }
 
     /// How often each file is there, on the Dstores that have not left.

@@ -6,10 +6,10 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::failure::{Failure, Verdict, claim};
+use super::failure::{Failure, Verdict, claim, given};
 use super::recorder::Recorder;
-use super::wire::{Heard, Wire};
-use super::{QUIET, SharedProcess, Stage, dstore_name, last_lines, wait_until};
+use super::wire::{Heard, Wire, words};
+use super::{DSTORE_STARTS, QUIET, REACTION, SharedProcess, Stage, dstore_name, last_lines, ports, wait_until};
 
 /// A Dstore under test that has joined the scripted Controller.
 pub struct DstoreScene {
@@ -25,6 +25,15 @@ pub struct DstoreScene {
     patience: Duration,
 }
 
+/// The checks whose claims the steps of a scene are, by id.
+mod judges {
+    pub const LISTENS: &str = "dstore/start/listens";
+    pub const STORE: &str = "dstore/store/acknowledges-to-both";
+    pub const LOAD: &str = "dstore/load/sends-the-content";
+    pub const REMOVE: &str = "dstore/remove/removes-and-acknowledges";
+    pub const LIST: &str = "dstore/list/what-is-stored";
+}
+
 /// A Dstore that we play, to be sent files in a rebalance.
 pub struct FakePeer {
     /// Where it listens.
@@ -36,13 +45,21 @@ pub struct FakePeer {
 }
 
 impl Stage {
-    /// Starts a Dstore, and waits for its JOIN. (spec 4.1)
+    /// Starts a Dstore, and waits until it has joined and listens, in whatever order. (spec 4.1)
     pub fn dstore(&mut self, timeout: Duration) -> Result<DstoreScene, Failure> {
         self.dstore_with(timeout, &[])
     }
 
     /// Starts a Dstore whose folder holds files from before.
     pub fn dstore_with(&mut self, timeout: Duration, left_over: &[&str]) -> Result<DstoreScene, Failure> {
+        given(self.joined(timeout, left_over).map_err(|failure| failure.judged_by(DSTORE_STARTS)).and_then(|scene| {
+            scene.wait_to_listen().map_err(|failure| failure.judged_by(judges::LISTENS))?;
+            Ok(scene)
+        }))
+    }
+
+    /// Starts a Dstore, and waits for its JOIN and nothing more.
+    pub fn joined(&mut self, timeout: Duration, left_over: &[&str]) -> Result<DstoreScene, Failure> {
         let port = self.port();
         let name = dstore_name(port);
         let folder_name = format!("{}{port}", super::FOLDER);
@@ -72,6 +89,16 @@ impl Stage {
 }
 
 impl DstoreScene {
+    /// Waits until the Dstore listens. Asks the kernel, so that the Dstore notices nothing.
+    fn wait_to_listen(&self) -> Verdict {
+        let name = dstore_name(self.port);
+        let listens = wait_until(super::START, || ports::is_listened_to(self.port).then_some(()));
+        listens.ok_or_else(|| {
+            self.recorder.missing(&name, &name, "does not listen");
+            Failure::new(format!("{name} listens on its port"), "it does not").marked()
+        })
+    }
+
     /// A client's connection for one transfer. (spec 2.5)
     pub fn connect(&self) -> Result<Wire, Failure> {
         self.connect_as("client")
@@ -82,15 +109,26 @@ impl DstoreScene {
         Wire::connect(name, &dstore_name(self.port), self.port, &self.recorder)
     }
 
-    /// The next thing that the Dstore tells the Controller must be this.
-    pub fn expect(&mut self, line: &str) -> Verdict {
-        self.controller.expect(line, self.patience)
+    /// The next thing that the Dstore tells the Controller must begin with these words.
+    pub fn expect(&mut self, beginning: &str) -> Verdict {
+        self.controller.expect(beginning, self.patience)
     }
 
-    /// The Controller says something, and this must be the answer.
-    pub fn asks(&mut self, line: &str, answer: &str) -> Verdict {
+    /// The next thing that the Dstore tells the Controller must be exactly this.
+    pub fn expect_exactly(&mut self, line: &str) -> Verdict {
+        self.controller.expect_exactly(line, self.patience)
+    }
+
+    /// The Controller says something, and the answer must begin with these words.
+    pub fn asks(&mut self, line: &str, beginning: &str) -> Verdict {
         self.controller.send(line);
-        self.expect(answer)
+        self.expect(beginning)
+    }
+
+    /// The Controller has a file removed. (spec 4.4)
+    pub fn remove(&mut self, name: &str) -> Verdict {
+        let removed = self.asks(&format!("REMOVE {name}"), &format!("REMOVE_ACK {name}"));
+        removed.map_err(|failure| failure.judged_by(judges::REMOVE))
     }
 
     /// The Dstore tells the Controller nothing for a while.
@@ -101,14 +139,16 @@ impl DstoreScene {
     /// What the Dstore lists, sorted. (spec 4.6)
     pub fn list(&mut self) -> Result<Vec<String>, Failure> {
         self.controller.send("LIST");
-        match self.controller.receive(self.patience) {
-            Heard::Line(line) if line == "LIST" || line.starts_with("LIST ") => {
-                let mut names: Vec<String> = line.split(' ').skip(1).map(str::to_owned).collect();
+        let came = self.controller.receive(self.patience);
+        if let Heard::Line(line) = &came {
+            let mut words = words(line).map(str::to_owned);
+            if words.next().as_deref() == Some("LIST") {
+                let mut names: Vec<String> = words.collect();
                 names.sort();
-                Ok(names)
+                return Ok(names);
             }
-            came => Err(self.controller.wrong("`LIST` and the files", &came)),
         }
+        Err(self.controller.wrong("`LIST` and the files", &came).judged_by(judges::LIST))
     }
 
     /// LIST must show exactly these, in any order.
@@ -120,11 +160,16 @@ impl DstoreScene {
             return Ok(());
         }
         self.recorder.mark_wrong(&dstore_name(self.port), "controller");
-        Err(Failure::new(format!("`LIST {}`", files.join(" ")), format!("`LIST {}`", listed.join(" "))).marked())
+        let failure = Failure::new(format!("`LIST {}`", files.join(" ")), format!("`LIST {}`", listed.join(" ")));
+        Err(failure.marked().judged_by(judges::LIST))
     }
 
     /// A client stores a file, acknowledgement to the Controller included. (spec 4.2)
     pub fn store(&mut self, name: &str, content: &[u8]) -> Verdict {
+        self.store_as_it_comes(name, content).map_err(|failure| failure.judged_by(judges::STORE))
+    }
+
+    fn store_as_it_comes(&mut self, name: &str, content: &[u8]) -> Verdict {
         let mut client = self.connect()?;
         client.send(&format!("STORE {name} {}", content.len()));
         client.expect("ACK", self.patience)?;
@@ -146,7 +191,8 @@ impl DstoreScene {
             None => Ok(()),
             Some(difference) => {
                 self.recorder.mark_wrong(&dstore_name(self.port), "client");
-                Err(Failure::new(format!("{name} with its {} bytes", content.len()), difference).marked())
+                let failure = Failure::new(format!("{name} with its {} bytes", content.len()), difference).marked();
+                Err(failure.judged_by(judges::LOAD))
             }
         }
     }
@@ -171,6 +217,22 @@ impl DstoreScene {
     /// The folder's parent, where a Dstore has no business.
     pub fn outside(&self) -> PathBuf {
         self.folder.parent().unwrap_or(&self.folder).to_owned()
+    }
+
+    /// A content must come to lie in the folder, or to be gone, under whatever name: no edition says how files are named there.
+    pub fn expect_kept(&self, content: &[u8], is_kept: bool) -> Verdict {
+        let look = || self.keeps(content) == is_kept;
+        if wait_until(self.patience, || look().then_some(())).is_some() {
+            return Ok(());
+        }
+        let [expected, came] = if is_kept { ["in", "not in"] } else { ["not in", "in"] };
+        let what = |place| format!("a file with these {} bytes {place} the folder", content.len());
+        Err(Failure::new(what(expected), what(came)))
+    }
+
+    /// Whether a file in the folder, or below it, has this content.
+    pub fn keeps(&self, content: &[u8]) -> bool {
+        super::contents(&self.folder).iter().any(|(_, kept)| kept == content)
     }
 
     /// The folder must come to hold exactly these files, whole.
@@ -224,6 +286,7 @@ impl FakePeer {
     pub fn expect_copy(&self, name: &str, content: &[u8]) -> Verdict {
         let mut wire = self.accept()?;
         wire.expect(&format!("REBALANCE_STORE {name} {}", content.len()), self.patience)?;
+        std::thread::sleep(REACTION);
         wire.send("ACK");
         let came = wire.receive_content(content.len(), self.patience);
         if let Some(difference) = super::difference(content, &came) {

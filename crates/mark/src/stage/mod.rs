@@ -12,6 +12,7 @@ pub mod failure;
 pub mod ports;
 pub mod process;
 pub mod recorder;
+pub mod stall;
 pub mod submission;
 pub mod system_scene;
 pub mod wire;
@@ -32,8 +33,19 @@ use process::Process;
 use recorder::Recorder;
 use submission::Submission;
 
-/// A timeout for the submission that no check waits for: long, so that a loaded machine cannot make it strike.
-pub const NO_TIMEOUT: Duration = Duration::from_secs(60);
+/// A timeout for the submission that no check waits for. A good program may still wait the whole of it, as for a Dstore that has
+/// gone: patience is always longer than two of them.
+pub const NO_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A timeout for transfers of many megabytes.
+pub const LARGE: Duration = Duration::from_secs(60);
+
+/// The least patience that leaves time for a program that waits its timeout twice.
+const LEAST_PATIENCE: Duration = Duration::from_secs(7);
+
+/// How long a scripted peer takes for each answer. A real one is never quicker; a program may be one statement short of ready
+/// when it has spoken.
+pub const REACTION: Duration = Duration::from_millis(10);
 
 /// A timeout for the submission that the check wants to strike.
 pub const SHORT: Duration = Duration::from_millis(1_000);
@@ -43,6 +55,13 @@ pub const QUIET: Duration = Duration::from_millis(300);
 
 /// No periodic rebalance, as the official validation has it. (spec 5.3)
 pub const NO_PERIOD: u64 = 10_000;
+
+/// A period in seconds that is short enough to be waited for. Some Controllers rebalance when a Dstore joins, others only after their
+/// period: what a rebalance brings about is judged with this one, which suits both.
+pub const SOON: u64 = 2;
+
+/// How long it may take until a rebalance has done its work, with waits for several timeouts.
+pub const LONG: Duration = Duration::from_secs(40);
 
 /// How long a program may take to start.
 const START: Duration = Duration::from_secs(30);
@@ -70,7 +89,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// R and N; the timeout never strikes, and only joins start a rebalance.
+    /// R and N; nothing waits for the timeout, and no period ends.
     pub fn new(replicas: usize, dstores: usize) -> Self {
         Self { replicas, dstores, timeout: NO_TIMEOUT, period: NO_PERIOD }
     }
@@ -85,6 +104,12 @@ impl Setup {
         Self { period, ..self }
     }
 }
+
+/// The check of whether a Controller starts.
+pub const CONTROLLER_STARTS: &str = "controller/join/listens-on-its-port";
+
+/// The check of whether a Dstore starts and joins.
+pub const DSTORE_STARTS: &str = "dstore/start/joins-first";
 
 /// One check's world, taken down with all that is in it when dropped.
 pub struct Stage {
@@ -136,7 +161,7 @@ impl Stage {
             run,
             recorder: Recorder::start(),
             seed,
-            patience,
+            patience: patience.max(LEAST_PATIENCE),
             cast,
             ports: Vec::new(),
         }
@@ -162,11 +187,11 @@ impl Stage {
             ("{cport}", port.to_string()),
             ("{r}", setup.replicas.to_string()),
             ("{timeout}", setup.timeout.as_millis().to_string()),
-            ("{period}", setup.period.to_string()),
+            ("{period}", self.submission.period(setup.period).to_string()),
         ];
         let words = self.submission.controller.fill(&values, &self.submission.home);
         let process = self.start("controller", &words)?;
-        self.wait_to_listen("controller", &process, port)?;
+        self.wait_to_listen("controller", &process, port).map_err(|failure| failure.judged_by(CONTROLLER_STARTS))?;
         Ok((process, port))
     }
 
@@ -277,6 +302,23 @@ fn disk_use(folder: &Path) -> u64 {
         _ => 0,
     };
     entries.flatten().map(size).sum()
+}
+
+/// The files in a folder and below it: names and contents.
+fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut contents = Vec::new();
+    for entry in entries.flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => contents.extend(self::contents(&entry.path())),
+            Ok(kind) if kind.is_file() => {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                contents.push((name, fs::read(entry.path()).unwrap_or_default()));
+            }
+            _ => {}
+        }
+    }
+    contents
 }
 
 /// Links to everything in the folder where `mark` was started, so that `java -cp sub ...` finds its classes while whatever

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::process::MARK_ITSELF;
+use crate::checks::published::Edition;
 
 /// A command line with `{port}`-like places to fill in.
 #[derive(Clone, Debug)]
@@ -87,6 +88,8 @@ pub struct Submission {
     pub marks_dstore: bool,
     /// Where the commands are meant to be run.
     pub home: PathBuf,
+    /// The edition by which they are marked.
+    pub edition: Edition,
 }
 
 impl Submission {
@@ -103,7 +106,18 @@ impl Submission {
                 .unwrap_or_else(own_controller),
             dstore: parsed(dstore, &["{port}", "{cport}", "{timeout}", "{folder}"])?.unwrap_or_else(own_dstore),
             home,
+            edition: Edition::default(),
         })
+    }
+
+    /// The same, marked by an edition.
+    pub fn by(self, edition: Edition) -> Self {
+        Self { edition, ..self }
+    }
+
+    /// A rebalance period of so many seconds, in the unit that the Controller wants.
+    pub fn period(&self, seconds: u64) -> u64 {
+        if self.edition.has_period_in_milliseconds() { seconds * 1_000 } else { seconds }
     }
 }
 

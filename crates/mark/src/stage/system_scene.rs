@@ -1,10 +1,10 @@
 //! A whole system under test: a Controller, N Dstores, and clients, which we play.
 //!
 //! The Dstores reach the Controller through a relay of ours, one for each, that passes every byte on and records the
-//! lines: the transcript shows both sides of the system.
+//! lines: the transcript shows both sides of the system. A JOIN is passed on once its Dstore listens: many Dstores open their
+//! listening socket one statement after they have said JOIN, and no other Dstore is so quick.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -15,11 +15,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::client::Client;
-use super::failure::{Failure, Verdict, claim};
+use super::client::{Client, OF_A_SYSTEM};
+use super::failure::{Failure, Verdict, claim, given};
 use super::recorder::Recorder;
-use super::wire::{Heard, Wire};
-use super::{Setup, SharedProcess, Stage, dstore_name, last_lines, wait_until};
+use super::wire::{Heard, begins};
+use super::{
+    CONTROLLER_STARTS, DSTORE_STARTS, LONG, Setup, SharedProcess, Stage, dstore_name, last_lines, ports, wait_until,
+};
 
 /// A Dstore of the system.
 pub struct RealDstore {
@@ -45,11 +47,17 @@ pub struct SystemScene {
     recorder: Recorder,
     patience: Duration,
     clients: AtomicUsize,
+    /// The one that has seen that the Controller serves, until a check takes it.
+    first_client: Mutex<Option<Client>>,
 }
 
 impl Stage {
     /// Starts the Controller and, back to back, the Dstores. (spec 5.3)
     pub fn system(&mut self, setup: Setup) -> Result<SystemScene, Failure> {
+        given(self.system_as_it_comes(setup))
+    }
+
+    fn system_as_it_comes(&mut self, setup: Setup) -> Result<SystemScene, Failure> {
         let (process, port) = self.start_controller(setup)?;
         let mut scene = SystemScene {
             port,
@@ -59,6 +67,7 @@ impl Stage {
             recorder: self.recorder.clone(),
             patience: self.patience,
             clients: AtomicUsize::new(0),
+            first_client: Mutex::new(None),
         };
         for _ in 0..setup.dstores {
             self.add_dstore(&mut scene)?;
@@ -73,10 +82,11 @@ impl Stage {
             process.lock().kill();
         }
         self.recorder.note("controller", "controller", "all are killed, and started again");
+        scene.first_client = Mutex::new(None);
         let old = std::mem::take(&mut scene.dstores);
         (scene.process, scene.port) = self.start_controller(scene.setup)?;
         for dstore in old {
-            let relay = Relay::start(&dstore_name(dstore.port), scene.port, &self.recorder)?;
+            let relay = Relay::start(dstore.port, scene.port, &self.recorder)?;
             let folder = format!("{}{}", super::FOLDER, dstore.port);
             let process = self.start_dstore(dstore.port, relay.port, scene.setup.timeout, &folder)?;
             let folder = dstore.folder.clone();
@@ -89,7 +99,7 @@ impl Stage {
     pub fn add_dstore(&mut self, scene: &mut SystemScene) -> Verdict {
         let port = self.port();
         let folder = format!("{}{port}", super::FOLDER);
-        let relay = Relay::start(&dstore_name(port), scene.port, &self.recorder)?;
+        let relay = Relay::start(port, scene.port, &self.recorder)?;
         let process = self.start_dstore(port, relay.port, scene.setup.timeout, &folder)?;
         let folder = self.folder.join(folder);
         scene.dstores.push(RealDstore { port, process, folder, relay, is_dead: false });
@@ -100,51 +110,61 @@ impl Stage {
 impl SystemScene {
     /// One more client.
     pub fn client(&self) -> Result<Client, Failure> {
+        if let Some(client) = self.first_client.lock().take() {
+            return Ok(client);
+        }
         let name = match self.clients.fetch_add(1, Ordering::Relaxed) {
             0 => "client".into(),
             number => format!("client {}", number + 1),
         };
-        Client::connect(&name, self.port, &self.recorder, self.patience)
+        Client::connect(&name, self.port, &self.recorder, self.patience, &OF_A_SYSTEM)
     }
 
-    /// Waits until every Dstore has joined and the Controller has taken note: it asks for their lists, or, if it never
-    /// rebalances, has had a second and a half.
+    /// Waits until every Dstore has joined and the Controller has taken note: it asks for their lists, or, if it does not
+    /// rebalance when a Dstore joins, has had a second and a half.
     pub fn settle(&self) -> Verdict {
         for dstore in self.living() {
-            let joined = wait_until(super::START, || {
-                let end = dstore.process.lock().end();
-                end.map(Err).or_else(|| dstore.relay.has_heard("JOIN").then_some(Ok(())))
-            });
-            let name = dstore_name(dstore.port);
-            let came = match joined {
-                Some(Ok(())) => continue,
-                Some(Err(end)) => {
-                    format!("it has ended ({end}); it printed: {}", last_lines(&dstore.process.lock().printed()))
-                }
-                None => "nothing".into(),
-            };
-            self.recorder.missing(&name, "controller", "JOIN: missing");
-            return Err(Failure::new(format!("`JOIN {}`", dstore.port), came).marked());
+            self.wait_to_join(dstore)?;
         }
         let deadline = Instant::now() + Duration::from_millis(1_500);
         for dstore in self.living() {
             dstore.relay.wait_for("LIST", deadline);
         }
-        let mut probe = Wire::connect("first client", "controller", self.port, &self.recorder)?;
-        let heard = wait_until(self.patience, || {
-            probe.send("LIST");
-            match probe.receive(self.patience) {
-                Heard::Line(line) if line == "ERROR_NOT_ENOUGH_DSTORES" => None,
+        let mut client = self.client()?;
+        let served = wait_until(super::START, || {
+            client.send("LIST");
+            match client.wire().receive(LONG) {
+                Heard::Line(line) if begins(&line, "ERROR_NOT_ENOUGH_DSTORES") => None,
                 heard => Some(heard),
             }
         });
-        match heard {
+        let served = match served {
             Some(Heard::Line(_)) => Ok(()),
-            other => {
-                let came = other.unwrap_or(Heard::Line("ERROR_NOT_ENOUGH_DSTORES".into()));
-                Err(probe.wrong("`LIST`, once enough Dstores have joined", &came))
+            came => {
+                let came = came.unwrap_or_else(|| Heard::Line("ERROR_NOT_ENOUGH_DSTORES".into()));
+                let failure = client.wire().wrong("`LIST`, once enough Dstores have joined", &came);
+                Err(failure.judged_by(CONTROLLER_STARTS))
             }
-        }
+        };
+        *self.first_client.lock() = Some(client);
+        served
+    }
+
+    fn wait_to_join(&self, dstore: &RealDstore) -> Verdict {
+        let joined = wait_until(super::START, || {
+            let end = dstore.process.lock().end();
+            end.map(Err).or_else(|| dstore.relay.has_heard("JOIN").then_some(Ok(())))
+        });
+        let name = dstore_name(dstore.port);
+        let came = match joined {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(end)) => {
+                format!("it has ended ({end}); it printed: {}", last_lines(&dstore.process.lock().printed()))
+            }
+            None => "nothing".into(),
+        };
+        self.recorder.missing(&name, "controller", "JOIN: missing");
+        Err(Failure::new(format!("`JOIN {}`", dstore.port), came).marked().judged_by(DSTORE_STARTS))
     }
 
     /// The Dstores that have not been killed.
@@ -166,30 +186,26 @@ impl SystemScene {
     pub fn store_patiently(&self, client: &mut Client, name: &str, content: &[u8]) -> Verdict {
         let deadline = Instant::now() + self.patience * 2;
         loop {
-            let ports = client.begin_store(name, content.len(), self.setup.replicas)?;
+            let ports = client.begin_store(name, content.len())?;
             for port in ports {
                 client.send_copy(port, name, content)?;
             }
             let wait = self.setup.timeout * 3 + Duration::from_millis(500);
             match client.wire().receive(wait) {
-                Heard::Line(line) if line == "STORE_COMPLETE" => return Ok(()),
+                Heard::Line(line) if begins(&line, "STORE_COMPLETE") => return Ok(()),
                 Heard::Nothing(_) if Instant::now() < deadline => {}
-                came => return Err(client.wire().wrong("`STORE_COMPLETE`", &came)),
+                came => return Err(client.wire().wrong("`STORE_COMPLETE`", &came).judged_by(OF_A_SYSTEM.store)),
             }
         }
     }
 
-    /// The names and sizes in a Dstore's folder.
-    pub fn folder(&self, dstore: &RealDstore) -> BTreeMap<String, u64> {
-        let Ok(entries) = fs::read_dir(&dstore.folder) else { return BTreeMap::new() };
-        let look = |entry: fs::DirEntry| {
-            Some((entry.file_name().to_string_lossy().into_owned(), entry.metadata().ok()?.len()))
-        };
-        entries.flatten().filter_map(look).collect()
+    /// The names of the files in a Dstore's folder and below it.
+    pub fn folder(&self, dstore: &RealDstore) -> Vec<String> {
+        super::contents(&dstore.folder).into_iter().map(|(name, _)| name).collect()
     }
 
-    /// Each file must be there on exactly R living Dstores, with the right bytes, and nothing else. If `is_even`, each has
-    /// between floor(RF/N) and ceil(RF/N). (spec 4.2, 4.6.3, 5.1)
+    /// Each file must be there on exactly R living Dstores, with the right bytes, in files of whatever name. If `is_even`, each has
+    /// between floor(RF/N) and ceil(RF/N) of them. (spec 4.2, 4.6.3)
     pub fn expect_files(&self, files: &[(String, Vec<u8>)], is_even: bool, patience: Duration) -> Verdict {
         let mut last = Ok(());
         let good = wait_until(patience, || {
@@ -199,44 +215,52 @@ impl SystemScene {
         if good.is_some() { Ok(()) } else { last }
     }
 
+    /// No living Dstore may keep any of these files' bytes.
+    pub fn expect_gone(&self, files: &[(String, Vec<u8>)], patience: Duration) -> Verdict {
+        let kept = || {
+            let held = self.held(files);
+            held.iter().flat_map(|(port, names)| names.iter().map(move |name| format!("{name} on {port}"))).next()
+        };
+        match wait_until(patience, || kept().is_none().then_some(())) {
+            Some(()) => Ok(()),
+            None => Err(Failure::new("no Dstore keeps a file that was removed", kept().unwrap_or_default())),
+        }
+    }
+
+    /// Which of the files each living Dstore keeps, by their bytes.
+    fn held<'a>(&self, files: &'a [(String, Vec<u8>)]) -> BTreeMap<u16, Vec<&'a String>> {
+        let held = |dstore: &RealDstore| {
+            let contents = super::contents(&dstore.folder);
+            let is_held = |content: &Vec<u8>| contents.iter().any(|(_, kept)| kept == content);
+            let names = files.iter().filter(|(_, content)| is_held(content)).map(|(name, _)| name);
+            (dstore.port, names.collect())
+        };
+        self.living().map(held).collect()
+    }
+
     fn look_at_files(&self, files: &[(String, Vec<u8>)], is_even: bool) -> Verdict {
         let replicas = self.setup.replicas;
-        let folders: Vec<_> = self.living().map(|dstore| (dstore, self.folder(dstore))).collect();
+        let held = self.held(files);
+        let counts = || {
+            let counts: Vec<_> = held.iter().map(|(port, names)| format!("{port}: {}", names.len())).collect();
+            counts.join(", ")
+        };
         for (name, content) in files {
-            let holders: Vec<_> = folders.iter().filter(|(_, folder)| folder.contains_key(name)).collect();
+            let copies = held.values().filter(|names| names.contains(&name)).count();
             claim(
-                holders.len() == replicas,
-                format!("{replicas} copies of {name}"),
-                format!("{} copies; in the folders: {}", holders.len(), in_words(&folders)),
+                copies == replicas,
+                format!("{replicas} copies of {name}, with its {} bytes", content.len()),
+                format!("{copies} copies; files on the Dstores: {}", counts()),
             )?;
-            for (dstore, _) in holders {
-                let came = fs::read(dstore.folder.join(name)).unwrap_or_default();
-                if let Some(difference) = super::difference(content, &came) {
-                    let whose = format!("{name} in the folder of {}", dstore_name(dstore.port));
-                    return Err(Failure::new(format!("{whose} with its {} bytes", content.len()), difference));
-                }
-            }
-        }
-        let known = |name: &String| files.iter().any(|(file, _)| file == name);
-        for (dstore, folder) in &folders {
-            if let Some(stranger) = folder.keys().find(|name| !known(name)) {
-                let expected = format!("nothing but the files in the folder of {}", dstore_name(dstore.port));
-                return Err(Failure::new(expected, stranger));
-            }
         }
         let sum = replicas * files.len();
-        let (floor, ceil) = (sum / folders.len(), sum.div_ceil(folders.len()));
+        let (floor, ceil) = (sum / held.len(), sum.div_ceil(held.len()));
         claim(
-            !is_even || folders.iter().all(|(_, folder)| (floor..=ceil).contains(&folder.len())),
+            !is_even || held.values().all(|names| (floor..=ceil).contains(&names.len())),
             format!("between {floor} and {ceil} files on each Dstore"),
-            in_words(&folders),
+            counts(),
         )
     }
-}
-
-fn in_words(folders: &[(&RealDstore, BTreeMap<String, u64>)]) -> String {
-    let counts: Vec<_> = folders.iter().map(|(dstore, files)| format!("{}: {}", dstore.port, files.len())).collect();
-    counts.join(", ")
 }
 
 /// Stands between one Dstore and the Controller, and writes down what passes.
@@ -259,12 +283,12 @@ impl Drop for RealDstore {
 const KEPT_LINES: usize = 10_000;
 
 impl Relay {
-    fn start(dstore: &str, controller_port: u16, recorder: &Recorder) -> Result<Arc<Self>, Failure> {
+    fn start(dstore_port: u16, controller_port: u16, recorder: &Recorder) -> Result<Arc<Self>, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| Failure::new("a free port", error))?;
         let port = listener.local_addr().map_or(0, |address| address.port());
         let relay =
             Arc::new(Self { port, heard: Mutex::default(), news: Condvar::new(), is_over: AtomicBool::new(false) });
-        let (dstore, recorder, heard_by) = (dstore.to_owned(), recorder.clone(), Arc::downgrade(&relay));
+        let (dstore, recorder, heard_by) = (dstore_name(dstore_port), recorder.clone(), Arc::downgrade(&relay));
         thread::spawn(move || {
             // A Dstore opens one connection. A second one is passed on as well; the transcript shows it.
             while let Ok((near, _)) = listener.accept() {
@@ -276,7 +300,10 @@ impl Relay {
                 let _ = (near.set_nodelay(true), far.set_nodelay(true));
                 let (Ok(near_end), Ok(far_end)) = (near.try_clone(), far.try_clone()) else { continue };
                 let (name, to, upward) = (dstore.clone(), Arc::clone(&relay), recorder.clone());
-                thread::spawn(move || to.pass_on(near, far, &name, "controller", &upward));
+                thread::spawn(move || {
+                    wait_until(super::START, || ports::is_listened_to(dstore_port).then_some(()));
+                    to.pass_on(near, far, &name, "controller", &upward);
+                });
                 let (name, downward) = (dstore.clone(), recorder.clone());
                 thread::spawn(move || relay.pass_on(far_end, near_end, "controller", &name, &downward));
             }

@@ -114,6 +114,12 @@ impl Wire {
         (&self.stream).write_all(bytes).is_ok()
     }
 
+    /// Sends content, all of which must be taken.
+    pub fn send_all(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let refused = || Failure::new(format!("{} takes {} bytes", self.them, bytes.len()), "it does not");
+        if self.send_content(bytes) { Ok(()) } else { Err(refused()) }
+    }
+
     /// Says that nothing more will be sent.
     pub fn finish_sending(&self) {
         self.recorder.note(&self.me, &self.them, "ends its sending half");
@@ -208,8 +214,16 @@ impl Wire {
         }
     }
 
+    /// The next line must begin with these words: as lenient as the official client, to whom the first word decides.
+    pub fn expect(&mut self, beginning: &str, patience: Duration) -> Result<(), Failure> {
+        match self.receive(patience) {
+            Heard::Line(came) if begins(&came, beginning) => Ok(()),
+            came => Err(self.wrong(format!("`{beginning}`"), &came)),
+        }
+    }
+
     /// The next line must be exactly this.
-    pub fn expect(&mut self, line: &str, patience: Duration) -> Result<(), Failure> {
+    pub fn expect_exactly(&mut self, line: &str, patience: Duration) -> Result<(), Failure> {
         match self.receive(patience) {
             Heard::Line(came) if came == line => Ok(()),
             came => Err(self.wrong(format!("`{line}`"), &came)),
@@ -244,8 +258,32 @@ impl Wire {
     }
 }
 
+/// The words of a line, however many spaces are between them.
+pub fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(' ').filter(|word| !word.is_empty())
+}
+
+/// Whether a line begins with these words.
+pub fn begins(line: &str, beginning: &str) -> bool {
+    let mut line = words(line);
+    words(beginning).all(|word| line.next() == Some(word))
+}
+
 enum Fill {
     Some,
     End,
     Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::begins;
+
+    #[test]
+    fn a_line_begins_with_whole_words() {
+        assert!(begins("REMOVE_COMPLETE a", "REMOVE_COMPLETE") && begins("STORE_ACK  a", "STORE_ACK a"));
+        for (line, beginning) in [("LISTS", "LIST"), ("STORE_ACK", "STORE_ACK a"), ("STORE_ACK ab", "STORE_ACK a")] {
+            assert!(!begins(line, beginning), "{line}");
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! Every cell of the table in spec 3.2: what each request gets while a file is in each state.
 
-use super::super::{Category, Check, Role};
+use super::super::{Basis, Check, Role, basis};
 use crate::stage::client::Client;
 use crate::stage::controller_scene::{ControllerScene, Habits, OnRemove};
-use crate::stage::failure::{Failure, Verdict};
+use crate::stage::failure::{Verdict, given};
 use crate::stage::{Setup, Stage};
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Absent,
     Storing,
@@ -17,79 +17,132 @@ enum State {
 /// What a cell asks for.
 #[derive(Clone, Copy)]
 enum Reply {
-    Exactly(&'static str),
+    /// This word.
+    Word(&'static str),
     /// STORE_TO.
     AcceptedStore,
     /// LOAD_FROM.
     Served,
-    /// REMOVE_COMPLETE, once the holders have acknowledged.
-    AcceptedRemove,
+    /// LIST with the file, or without.
+    Listed(bool),
 }
 
-const EXISTS: Reply = Reply::Exactly("ERROR_FILE_ALREADY_EXISTS");
-const NO_FILE: Reply = Reply::Exactly("ERROR_FILE_DOES_NOT_EXIST");
-const NOT_LISTED: Reply = Reply::Exactly("LIST");
+const EXISTS: Reply = Reply::Word("ERROR_FILE_ALREADY_EXISTS");
+const NO_FILE: Reply = Reply::Word("ERROR_FILE_DOES_NOT_EXIST");
+const REMOVED: Reply = Reply::Word("REMOVE_COMPLETE");
+const LISTED: Reply = Reply::Listed(true);
+const NOT_LISTED: Reply = Reply::Listed(false);
 
-/// The table, row by row: STORE, LOAD, REMOVE, LIST.
-const TABLE: [(State, &str, [Reply; 4]); 4] = [
-    (State::Absent, "absent", [Reply::AcceptedStore, NO_FILE, NO_FILE, NOT_LISTED]),
-    (State::Storing, "store in progress", [EXISTS, NO_FILE, NO_FILE, NOT_LISTED]),
-    (State::Complete, "store complete", [EXISTS, Reply::Served, Reply::AcceptedRemove, Reply::Exactly("LIST a")]),
-    (State::Removing, "remove in progress", [EXISTS, NO_FILE, NO_FILE, NOT_LISTED]),
-];
+/// What is asked, what is replied, and what that rests on.
+type Cell = (&'static str, Reply, Basis);
 
-const REQUESTS: [&str; 4] = ["STORE a 7", "LOAD a", "REMOVE a", "LIST"];
+const STORE: &str = "STORE a 7";
+const LOAD: &str = "LOAD a";
+const REMOVE: &str = "REMOVE a";
+const LIST: &str = "LIST";
+
+/// The table, row by row. While an operation is in progress it takes a second client to ask.
+fn table() -> [(State, &'static str, [Cell; 4]); 4] {
+    let during_store = || basis!(Concurrent DURING_STORE);
+    let during_remove = || basis!(Concurrent DURING_REMOVE);
+    [
+        (
+            State::Absent,
+            "absent",
+            [
+                (STORE, Reply::AcceptedStore, basis!(Sequential STORE_TO)),
+                (LOAD, NO_FILE, basis!(Sequential LOAD_ABSENT)),
+                (REMOVE, NO_FILE, basis!(Sequential REMOVE_ABSENT)),
+                (LIST, NOT_LISTED, basis!(Sequential LIST)),
+            ],
+        ),
+        (
+            State::Storing,
+            "store in progress",
+            [
+                (STORE, EXISTS, during_store()),
+                (LOAD, NO_FILE, during_store()),
+                (REMOVE, NO_FILE, during_store()),
+                (LIST, NOT_LISTED, during_store()),
+            ],
+        ),
+        (
+            State::Complete,
+            "store complete",
+            [
+                (STORE, EXISTS, basis!(Sequential EXISTS)),
+                (LOAD, Reply::Served, basis!(Sequential LOAD_FROM)),
+                (REMOVE, REMOVED, basis!(Sequential REMOVE)),
+                (LIST, LISTED, basis!(Sequential LIST)),
+            ],
+        ),
+        (
+            State::Removing,
+            "remove in progress",
+            [
+                (STORE, EXISTS, during_remove()),
+                (LOAD, NO_FILE, during_remove()),
+                (REMOVE, NO_FILE, during_remove()),
+                (LIST, NOT_LISTED, during_remove()),
+            ],
+        ),
+    ]
+}
 
 /// One for each cell.
 pub fn checks() -> Vec<Check> {
-    let cells = TABLE.iter().flat_map(|(state, title, replies)| {
-        REQUESTS.iter().zip(replies).map(|(request, reply)| (*state, *title, *request, *reply))
-    });
-    let check = |(state, title, request, reply): (State, &str, &'static str, Reply)| {
+    let cells = table().into_iter().flat_map(|(state, title, cells)| cells.map(|cell| (state, title, cell)));
+    let check = |(state, title, (request, reply, basis)): (State, &str, Cell)| {
         let verb = request.split(' ').next().unwrap_or(request);
         let id = format!("{title}, {verb}").to_lowercase().replace(", ", "-").replace(' ', "-");
         let answer = match reply {
-            Reply::Exactly("LIST") => "does not show it",
-            Reply::Exactly("LIST a") => "shows it",
-            Reply::Exactly(line) => &format!("gets {line}"),
-            Reply::AcceptedStore | Reply::AcceptedRemove => "is accepted",
+            Reply::Listed(false) => "does not show it",
+            Reply::Listed(true) => "shows it",
+            Reply::Word(word) => &format!("gets {word}"),
+            Reply::AcceptedStore => "is accepted",
             Reply::Served => "is served",
         };
         let claim = format!("A file that is {title}: {verb} {answer}");
         let play = move |stage: &mut Stage| play(stage, state, request, reply);
-        Check::new(Role::Controller, "states", Category::Sequential, "3.2", &id, claim, play)
+        Check::new(Role::Controller, "states", basis, "3.2", &id, claim, play)
     };
     cells.map(check).collect()
 }
 
 fn play(stage: &mut Stage, state: State, request: &str, reply: Reply) -> Verdict {
     let scene = stage.controller(Setup::new(2, 2))?;
-    // Whoever brings the file into its state waits for its own reply, so another one asks.
     let mut first = scene.client()?;
-    bring_into(state, &scene, &mut first)?;
-    let mut client = scene.client()?;
+    given(bring_into(state, &scene, &mut first))?;
+    // The client that has an operation in progress waits for its own reply, so another one asks.
+    let is_in_progress = matches!(state, State::Storing | State::Removing);
+    let mut second = if is_in_progress { Some(scene.client()?) } else { None };
+    let client = second.as_mut().unwrap_or(&mut first);
     match reply {
-        Reply::Exactly(line) => client.asks(request, line),
-        Reply::AcceptedStore => client.begin_store("a", 7, 2).map(|_| ()),
+        Reply::Word(word) => client.asks(request, word),
+        Reply::AcceptedStore => client.begin_store("a", 7).map(|_| ()),
         Reply::Served => client.load_from(request, 5).map(|_| ()),
-        Reply::AcceptedRemove => client.asks(request, "REMOVE_COMPLETE"),
+        Reply::Listed(is_listed) => client.expect_listed(if is_listed { &["a"] } else { &[] }),
     }
 }
 
-fn bring_into(state: State, scene: &ControllerScene, client: &mut Client) -> Result<(), Failure> {
-    match state {
-        State::Absent => {}
-        State::Storing => _ = client.begin_store("a", 5, 2)?,
-        State::Complete => _ = scene.store(client, "a", 5)?,
-        State::Removing => {
-            scene.store(client, "a", 5)?;
-            let start = scene.dstores[0].now();
-            for dstore in &scene.dstores {
-                dstore.behave(Habits { remove: OnRemove::Silence, ..Habits::default() });
-            }
-            client.send("REMOVE a");
-            scene.dstores[0].wait_for("REMOVE a", start)?;
+fn bring_into(state: State, scene: &ControllerScene, client: &mut Client) -> Verdict {
+    if state == State::Absent {
+        return Ok(());
+    }
+    let ports = client.begin_store("a", 5)?;
+    if state == State::Storing {
+        return Ok(());
+    }
+    scene.acknowledge_all(&ports, "a")?;
+    client.expect_stored()?;
+    if state == State::Removing {
+        let holder = scene.dstore(ports[0])?;
+        let start = holder.now();
+        for dstore in &scene.dstores {
+            dstore.behave(Habits { remove: OnRemove::Silence, ..Habits::default() });
         }
+        client.send("REMOVE a");
+        holder.wait_for("REMOVE a", start).map_err(|failure| failure.judged_by(super::remove::ASKS))?;
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use crate::stage::failure::{Verdict, claim};
 use crate::stage::{NO_TIMEOUT, QUIET, SHORT, Stage};
 
 checks! { Dstore "wire":
-    [Sequential "2.6"] nonsense_from_the_controller "Malformed lines from the Controller are ignored, and the connection goes on"
-    [Sequential "2.6"] nonsense_from_a_client "Malformed lines from a client harm nobody"
+    [Robustness "2.6"] nonsense_from_the_controller "Malformed lines from the Controller are ignored, and the connection goes on"
+    [Robustness "2.6"] nonsense_from_a_client "Malformed lines from a client harm nobody"
     [Robustness "2.6"] nonsense_before_a_transfer "Malformed lines on a transfer's connection get no answer, and a transfer may still follow"
     [Robustness "7.13"] sizes_beyond_32_bits "A size beyond 32 bits is no malformed one"
     [Robustness "5.2"] content_is_not_logged "Messages are logged, content never is"

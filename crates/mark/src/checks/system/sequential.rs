@@ -2,35 +2,58 @@
 
 use std::time::Duration;
 
-use super::super::{Category, Check, Role, checks};
-use crate::stage::failure::Verdict;
-use crate::stage::{NO_PERIOD, NO_TIMEOUT, Setup, Stage, content};
+use super::super::{Check, Role, basis, checks};
+use crate::stage::failure::{Verdict, claim, given};
+use crate::stage::wire::begins;
+use crate::stage::{LARGE, NO_PERIOD, NO_TIMEOUT, Setup, Stage, content};
 
 /// These, and one for each size of note.
 pub fn checks() -> Vec<Check> {
     let mut checks = acts();
-    for (name, bytes) in
-        [("0 bytes", 0), ("1 byte", 1), ("8191 to 8193 bytes", 8_191), ("100 kB", 100_000), ("50 MB", 50_000_000)]
-    {
+    let asked = || basis!(Sequential LOAD_DATA);
+    let sizes = [
+        ("1 byte", 1, asked()),
+        ("8191 to 8193 bytes", 8_191, asked()),
+        ("99 kB", 99_000, asked()),
+        ("0 bytes", 0, basis!(Robustness)),
+        ("50 MB", 50_000_000, basis!(Robustness)),
+    ];
+    for (name, bytes, basis) in sizes {
         let claim = format!("A file of {name} is stored on R Dstores, and loaded with the same bytes");
         let id = format!("a-file-of-{}", name.replace(' ', "-"));
         let play = move |stage: &mut Stage| there_and_back(stage, bytes);
-        checks.push(Check::new(Role::System, "sequential", Category::Sequential, "4.2", &id, claim, play));
+        checks.push(Check::new(Role::System, "sequential", basis, "4.2", &id, claim, play));
     }
     checks
 }
 
 checks! { System "sequential" as acts:
-    [Sequential "5.3"] the_official_validation "The official validation's set-up: R = 3, timeout 100 ms, three Dstores back to back, a store, a load, a list, a remove"
-    [Sequential "5.3"] three_of_three "The other known set-up: R = N = 3, timeout 1000 ms"
-    [Sequential "4"] a_whole_life "Files are stored, listed, loaded, removed and stored again with other content"
-    [Sequential "4.4"] removed_from_every_folder "When REMOVE_COMPLETE comes, no Dstore has the file"
-    [Sequential "5.1"] only_whole_files_in_the_folders "After a store, the R Dstores' folders hold the file under its name, and nothing else"
-    [Sequential "6.6"] the_official_clients_wrong_store "The official client's wrong store: no transfer, no reply, no file, and the connection goes on"
-    [Sequential "6.6"] the_official_clients_wrong_load "The official client's wrong load: R different ports, then ERROR_LOAD, and the connection goes on"
-    [Sequential "5.1"] nothing_is_kept_between_runs "Files from an earlier run are gone"
-    [Replication "4.2"] replicated_and_even "Twelve files on five Dstores, R = 3: three copies of each, and each Dstore has seven or eight"
-    [Replication "4.2"] a_single_copy "With R = 1, each file is on one Dstore, evenly"
+    [Sequential STORE_COMPLETE "4.2"] a_store "A file is stored"
+    [Sequential LOAD_DATA "4.3"] a_store_and_a_load "A file is stored and loaded"
+    [Sequential SEQUENTIAL_REQUESTS "5.3"] the_official_validation "The official validation's set-up: R = 3, timeout 100 ms, three Dstores back to back, a store, a load, a list"
+    [Sequential SEQUENTIAL_REQUESTS "5.3"] three_of_three "The other known set-up: R = N = 3, timeout 1000 ms"
+    [Sequential SEQUENTIAL_REQUESTS "4"] a_whole_life "Files are stored, listed, loaded, removed and stored again with other content"
+    [Sequential REMOVE "4.4"] removed_from_every_folder "When REMOVE_COMPLETE comes, no Dstore has the file"
+    [Sequential STORE_TIMEOUT "6.6"] the_official_clients_wrong_store "The official client's wrong store: no transfer, no reply, no file, and the connection goes on"
+    [Sequential RELOAD "6.6"] the_official_clients_wrong_load "The official client's wrong load: the holders' ports, each once, then ERROR_LOAD, and the connection goes on"
+    [Sequential FOLDER_EMPTIED "5.1"] nothing_is_kept_between_runs "Files from an earlier run are gone"
+    [Replication REPLICATED "4.2"] replicated "With R = 2, a file is on two of three Dstores when STORE_COMPLETE comes"
+    [Replication EVEN_STORES "4.2"] replicated_and_even "Twelve files on five Dstores, R = 3: three copies of each, and each Dstore has seven or eight"
+    [Replication EVEN_STORES "4.2"] a_single_copy "With R = 1, each file is on one Dstore, evenly"
+    [Robustness "5.1"] only_whole_files_in_the_folders "After a store, the R Dstores' folders hold the file under its name, and nothing else"
+    [Robustness "6.6"] the_official_clients_wrong_store_of_nothing "The official client's wrong store of 0 bytes: no reply, no file, and the connection goes on"
+}
+
+fn a_store(stage: &mut Stage) -> Verdict {
+    let scene = stage.system(Setup::new(2, 3))?;
+    scene.client()?.store("a", b"hello").map(|_| ())
+}
+
+fn a_store_and_a_load(stage: &mut Stage) -> Verdict {
+    let scene = stage.system(Setup::new(2, 3))?;
+    let mut client = scene.client()?;
+    given(client.store("a", b"hello"))?;
+    client.load("a", b"hello")
 }
 
 fn the_official_validation(stage: &mut Stage) -> Verdict {
@@ -45,92 +68,97 @@ fn three_of_three(stage: &mut Stage) -> Verdict {
 fn short_life(stage: &mut Stage, setup: Setup) -> Verdict {
     let scene = stage.system(setup)?;
     let mut client = scene.client()?;
-    let mut files = Vec::new();
-    client.asks("LIST", "LIST")?;
-    for (name, size) in [("empty", 0), ("small.txt", 5), ("large.bin", 100_000)] {
+    for (name, size) in [("small.txt", 5), ("large.bin", 90_000)] {
         let bytes = content(stage.seed + size, size as usize);
         scene.store_patiently(&mut client, name, &bytes)?;
         client.load(name, &bytes)?;
-        files.push((name.to_owned(), bytes));
     }
-    client.expect_listed(&["empty", "small.txt", "large.bin"])?;
-    scene.expect_files(&files, true, stage.patience)
+    client.expect_listed(&["small.txt", "large.bin"])
 }
 
 fn a_whole_life(stage: &mut Stage) -> Verdict {
     let scene = stage.system(Setup::new(2, 3))?;
     let mut client = scene.client()?;
     let (first, second) = (content(1, 5_000), content(2, 100));
-    client.store("a", &first, 2)?;
-    client.store("b", &first, 2)?;
-    client.asks("STORE a 5", "ERROR_FILE_ALREADY_EXISTS")?;
+    client.store("a", &first)?;
+    client.store("b", &first)?;
     client.expect_listed(&["a", "b"])?;
     client.load("a", &first)?;
-    client.asks("REMOVE a", "REMOVE_COMPLETE")?;
+    client.remove("a")?;
     client.expect_listed(&["b"])?;
-    client.asks("LOAD a", "ERROR_FILE_DOES_NOT_EXIST")?;
-    client.asks("REMOVE a", "ERROR_FILE_DOES_NOT_EXIST")?;
-    client.store("a", &second, 2)?;
+    client.store("a", &second)?;
     client.load("a", &second)?;
-    client.load("b", &first)?;
-    scene.expect_files(&[("a".into(), second), ("b".into(), first)], false, stage.patience)
+    client.load("b", &first)
 }
 
 fn removed_from_every_folder(stage: &mut Stage) -> Verdict {
     let scene = stage.system(Setup::new(3, 4))?;
     let mut client = scene.client()?;
-    client.store("a", b"hello", 3)?;
-    client.asks("REMOVE a", "REMOVE_COMPLETE")?;
-    scene.expect_files(&[], false, Duration::ZERO)
+    given(client.store("a", b"hello"))?;
+    given(client.remove("a"))?;
+    scene.expect_gone(&[("a".into(), b"hello".to_vec())], Duration::ZERO)
 }
 
 fn only_whole_files_in_the_folders(stage: &mut Stage) -> Verdict {
     let scene = stage.system(Setup::new(2, 3))?;
-    let mut client = scene.client()?;
     let bytes = content(stage.seed, 70_000);
-    client.store("data.bin", &bytes, 2)?;
+    given(scene.client()?.store("data.bin", &bytes))?;
+    let in_folders: Vec<String> = scene.living().flat_map(|dstore| scene.folder(dstore)).collect();
+    claim(in_folders == ["data.bin", "data.bin"], "data.bin in two folders, and nothing else", in_folders.join(", "))?;
     scene.expect_files(&[("data.bin".into(), bytes)], true, Duration::ZERO)
 }
 
 fn the_official_clients_wrong_store(stage: &mut Stage) -> Verdict {
+    wrong_store(stage, 100)
+}
+
+fn the_official_clients_wrong_store_of_nothing(stage: &mut Stage) -> Verdict {
+    wrong_store(stage, 0)
+}
+
+fn wrong_store(stage: &mut Stage, size: usize) -> Verdict {
     let timeout = Duration::from_millis(1_000);
     let scene = stage.system(Setup::new(3, 3).timeout(timeout))?;
     let mut client = scene.client()?;
-    for size in [100, 0] {
-        client.begin_store("wrong", size, 3)?;
-        client.wire().expect_silence(timeout + Duration::from_millis(300), "no Dstore was contacted")?;
-        client.asks("LIST", "LIST")?;
-    }
+    given(client.begin_store("wrong", size))?;
+    client.wire().expect_silence(timeout + Duration::from_millis(300), "no Dstore was contacted")?;
+    let listed = given(client.list())?;
+    claim(listed.is_empty(), "`LIST`, with no file", listed.join(" "))?;
     let bytes = content(stage.seed, 1_000);
-    scene.store_patiently(&mut client, "right", &bytes)?;
-    client.load("right", &bytes)
+    given(scene.store_patiently(&mut client, "right", &bytes))
 }
 
 fn the_official_clients_wrong_load(stage: &mut Stage) -> Verdict {
     let scene = stage.system(Setup::new(3, 4))?;
     let mut client = scene.client()?;
     let bytes = content(stage.seed, 1_000);
-    let holders = client.store("a", &bytes, 3)?;
-    let mut offered = Vec::new();
-    for request in ["LOAD a", "RELOAD a", "RELOAD a"] {
-        offered.push(client.load_from(request, 1_000)?);
+    let mut holders = given(client.store("a", &bytes))?;
+    let mut offered = vec![given(client.load_from("LOAD a", 1_000))?];
+    for _ in 1..holders.len() {
+        offered.push(client.load_from("RELOAD a", 1_000)?);
     }
     offered.sort_unstable();
-    let mut expected = holders;
-    expected.sort_unstable();
-    crate::stage::failure::claim(offered == expected, format!("{expected:?}, each once"), format!("{offered:?}"))?;
+    holders.sort_unstable();
+    claim(offered == holders, format!("{holders:?}, each once"), format!("{offered:?}"))?;
     client.asks("RELOAD a", "ERROR_LOAD")?;
-    client.load("a", &bytes)
+    given(client.load("a", &bytes))
 }
 
 fn nothing_is_kept_between_runs(stage: &mut Stage) -> Verdict {
     let mut scene = stage.system(Setup::new(1, 2))?;
-    scene.client()?.store("from-before", b"hello", 1)?;
-    stage.restart(&mut scene)?;
+    let file = ("from-before".to_owned(), content(stage.seed, 1_000));
+    given(scene.client()?.store(&file.0, &file.1))?;
+    given(stage.restart(&mut scene))?;
     let mut client = scene.client()?;
-    client.expect_listed(&[])?;
-    client.asks("LOAD from-before", "ERROR_FILE_DOES_NOT_EXIST")?;
-    scene.expect_files(&[], false, stage.patience)
+    let listed = given(client.list())?;
+    claim(listed.is_empty(), "`LIST`, with no file", listed.join(" "))?;
+    let reply = client.ask("LOAD from-before")?;
+    claim(!begins(&reply, "LOAD_FROM"), "no `LOAD_FROM` for a file from before", reply)?;
+    scene.expect_gone(&[file], stage.patience)
+}
+
+fn replicated(stage: &mut Stage) -> Verdict {
+    spread(stage, Setup::new(2, 3), 1)
 }
 
 fn replicated_and_even(stage: &mut Stage) -> Verdict {
@@ -146,22 +174,21 @@ fn spread(stage: &mut Stage, setup: Setup, files: u64) -> Verdict {
     let mut client = scene.client()?;
     let files: Vec<_> = (0..files).map(|number| (format!("file{number}"), content(number + 1, 1_000))).collect();
     for (name, bytes) in &files {
-        client.store(name, bytes, setup.replicas)?;
+        given(client.store(name, bytes))?;
     }
     scene.expect_files(&files, true, Duration::ZERO)
 }
 
 fn there_and_back(stage: &mut Stage, bytes: usize) -> Verdict {
-    let scene = stage.system(Setup::new(2, 3).timeout(NO_TIMEOUT))?;
+    let timeout = if bytes > 1_000_000 { LARGE } else { NO_TIMEOUT };
+    let scene = stage.system(Setup::new(2, 3).timeout(timeout))?;
     let mut client = scene.client()?;
     // Around a buffer's size, both sides of it.
     let sizes = if bytes == 8_191 { vec![8_191, 8_192, 8_193] } else { vec![bytes] };
-    let mut files = Vec::new();
     for size in sizes {
         let (name, bytes) = (format!("file-of-{size}"), content(stage.seed, size));
-        client.store(&name, &bytes, 2)?;
+        given(client.store(&name, &bytes))?;
         client.load(&name, &bytes)?;
-        files.push((name, bytes));
     }
-    scene.expect_files(&files, false, Duration::ZERO)
+    Ok(())
 }

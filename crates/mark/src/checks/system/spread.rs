@@ -1,27 +1,24 @@
 //! Rebalancing, for real: the files in the folders after failures and joins. (spec 4.6)
 
 use std::thread;
-use std::time::Duration;
 
 use super::super::checks;
-use crate::stage::failure::{Failure, Verdict};
+use crate::stage::failure::{Failure, Verdict, claim, given};
 use crate::stage::system_scene::SystemScene;
-use crate::stage::{Setup, Stage, content};
+use crate::stage::{LARGE, LONG, SOON, Setup, Stage, content};
 
 checks! { System "spread":
-    [Spread "4.6.3"] a_join_spreads_the_files "After a join, files are spread over all Dstores: R copies of each, floor(RF/N) to ceil(RF/N) on each, the bytes unharmed"
-    [Spread "4.6.3"] a_failure_and_a_join "After a failure and a join, every file has R copies again, evenly spread"
-    [Spread "4.6.3"] a_failure_and_the_period "After a failure, the next periodic rebalance restores R copies of every file, evenly spread"
-    [Spread "4.6.3"] two_failures_and_two_joins "After N - R failures and as many joins, every file has R copies again, evenly spread"
-    [Spread "4.6"] loads_after_a_rebalance "After a rebalance every file is still loaded, with its bytes"
-    [Spread "4.6"] files_go_on_after_a_rebalance "After a rebalance files are stored and removed as before"
-    [Spread "4.6"] clients_work_during_rebalances "Clients that store and load while Dstores join lose nothing"
-    [Spread "4.6"] large_files_move "Files of 5 MB are moved whole"
-    [Spread "5.1"] nothing_else_in_the_folders "After a rebalance the folders hold whole files of the system and nothing else"
+    [Spread REBALANCED "4.6.3"] a_join_spreads_the_files "After a join, files are spread over all Dstores: R copies of each, floor(RF/N) to ceil(RF/N) on each, the bytes unharmed"
+    [Spread REBALANCED "4.6.3"] a_failure_and_a_join "After a failure and a join, every file has R copies again, evenly spread"
+    [Spread REBALANCED "4.6.3"] a_failure_and_the_period "After a failure, the next periodic rebalance restores R copies of every file, evenly spread"
+    [Spread REBALANCED "4.6.3"] two_failures_and_two_joins "After N - R failures and as many joins, every file has R copies again, evenly spread"
+    [Spread REBALANCE_DSTORE "4.6"] loads_after_a_rebalance "After a rebalance every file is still loaded, with its bytes"
+    [Spread REBALANCE_QUEUE "4.6"] files_go_on_after_a_rebalance "After a rebalance files are stored and removed as before"
+    [Concurrent REBALANCE_QUEUE "4.6"] clients_work_during_rebalances "Clients that store and load while Dstores join lose nothing"
+    [Spread REBALANCE_STORE "4.6"] files_of_99_kb_move "Files of 99 kB are moved whole"
+    [Robustness "4.6"] large_files_move "Files of 5 MB are moved whole"
+    [Robustness "5.1"] nothing_else_in_the_folders "After a rebalance the folders hold whole files of the system and nothing else"
 }
-
-/// How long a rebalance may take on a busy machine.
-const LONG: Duration = Duration::from_secs(40);
 
 type Files = Vec<(String, Vec<u8>)>;
 
@@ -29,20 +26,20 @@ fn store(scene: &SystemScene, count: u64, size: usize) -> Result<Files, Failure>
     let files: Files = (0..count).map(|number| (format!("file{number}"), content(number + 1, size))).collect();
     let mut client = scene.client()?;
     for (name, bytes) in &files {
-        client.store(name, bytes, scene.setup.replicas)?;
+        given(client.store(name, bytes))?;
     }
     Ok(files)
 }
 
 fn a_join_spreads_the_files(stage: &mut Stage) -> Verdict {
-    let mut scene = stage.system(Setup::new(2, 2))?;
+    let mut scene = stage.system(Setup::new(2, 2).period(SOON))?;
     let files = store(&scene, 9, 3_000)?;
     stage.add_dstore(&mut scene)?;
     scene.expect_files(&files, true, LONG)
 }
 
 fn a_failure_and_a_join(stage: &mut Stage) -> Verdict {
-    let mut scene = stage.system(Setup::new(2, 3))?;
+    let mut scene = stage.system(Setup::new(2, 3).period(SOON))?;
     let files = store(&scene, 9, 3_000)?;
     scene.kill(0);
     stage.add_dstore(&mut scene)?;
@@ -57,7 +54,7 @@ fn a_failure_and_the_period(stage: &mut Stage) -> Verdict {
 }
 
 fn two_failures_and_two_joins(stage: &mut Stage) -> Verdict {
-    let mut scene = stage.system(Setup::new(3, 5))?;
+    let mut scene = stage.system(Setup::new(3, 5).period(SOON))?;
     let files = store(&scene, 8, 3_000)?;
     scene.kill(1);
     scene.kill(4);
@@ -66,40 +63,34 @@ fn two_failures_and_two_joins(stage: &mut Stage) -> Verdict {
     scene.expect_files(&files, true, LONG)
 }
 
-fn loads_after_a_rebalance(stage: &mut Stage) -> Verdict {
-    let mut scene = stage.system(Setup::new(1, 2))?;
-    let files = store(&scene, 8, 3_000)?;
+/// The check of whether a rebalance spreads the files.
+const SPREADS: &str = "system/spread/a-join-spreads-the-files";
+
+/// Files are stored, a Dstore joins, and a rebalance has spread them.
+fn after_a_join(stage: &mut Stage, setup: Setup, count: u64) -> Result<(SystemScene, Files), Failure> {
+    let mut scene = stage.system(setup.period(SOON))?;
+    let files = store(&scene, count, 3_000)?;
     stage.add_dstore(&mut scene)?;
-    scene.expect_files(&files, true, LONG)?;
+    given(scene.expect_files(&files, true, LONG).map_err(|failure| failure.judged_by(SPREADS)))?;
+    Ok((scene, files))
+}
+
+fn loads_after_a_rebalance(stage: &mut Stage) -> Verdict {
+    let (scene, files) = after_a_join(stage, Setup::new(1, 2), 8)?;
     let mut client = scene.client()?;
-    client.expect_listed(&files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())?;
-    for (name, bytes) in &files {
-        // The first offer must be good: nothing has failed.
-        let port = client.load_from(&format!("LOAD {name}"), bytes.len())?;
-        let came = client.fetch_from(port, name, bytes.len())?;
-        crate::stage::failure::claim(
-            came == *bytes,
-            format!("{name} from {port}"),
-            format!("{} bytes, or others", came.len()),
-        )?;
-    }
-    Ok(())
+    files.iter().try_for_each(|(name, bytes)| client.load(name, bytes))
 }
 
 fn files_go_on_after_a_rebalance(stage: &mut Stage) -> Verdict {
-    let mut scene = stage.system(Setup::new(2, 3))?;
-    let mut files = store(&scene, 6, 3_000)?;
-    stage.add_dstore(&mut scene)?;
-    scene.expect_files(&files, true, LONG)?;
+    let (scene, files) = after_a_join(stage, Setup::new(2, 3), 6)?;
     let mut client = scene.client()?;
-    for number in 0..3 {
-        let (name, _) = files.remove(0);
-        client.asks(&format!("REMOVE {name}"), "REMOVE_COMPLETE")?;
-        let new = (format!("new{number}"), content(number + 70, 2_000));
-        client.store(&new.0, &new.1, 2)?;
-        files.push(new);
+    for (number, (name, _)) in (0..3).zip(&files) {
+        client.remove(name)?;
+        let (new, bytes) = (format!("new{number}"), content(number + 70, 2_000));
+        client.store(&new, &bytes)?;
+        client.load(&new, &bytes)?;
     }
-    scene.expect_files(&files, false, stage.patience)
+    Ok(())
 }
 
 fn clients_work_during_rebalances(stage: &mut Stage) -> Verdict {
@@ -116,7 +107,7 @@ fn clients_work_during_rebalances(stage: &mut Stage) -> Verdict {
                 let mut stored = Files::new();
                 for file in 0..12 {
                     let new = (format!("new{number}-{file}"), content(number as u64 * 100 + file, 2_000));
-                    client.store(&new.0, &new.1, 2)?;
+                    client.store(&new.0, &new.1)?;
                     stored.push(new);
                     let (name, bytes) = &before[file as usize % before.len()];
                     client.load(name, bytes)?;
@@ -129,13 +120,22 @@ fn clients_work_during_rebalances(stage: &mut Stage) -> Verdict {
     for thread in working {
         files.extend(thread.join().expect("no panic in a client")?);
     }
-    joins?;
-    scene.expect_files(&files, true, LONG)
+    given(joins)?;
+    let mut client = scene.client()?;
+    files.iter().try_for_each(|(name, bytes)| client.load(name, bytes))
+}
+
+fn files_of_99_kb_move(stage: &mut Stage) -> Verdict {
+    moves(stage, 99_000)
 }
 
 fn large_files_move(stage: &mut Stage) -> Verdict {
-    let mut scene = stage.system(Setup::new(1, 1))?;
-    let files = store(&scene, 4, 5_000_000)?;
+    moves(stage, 5_000_000)
+}
+
+fn moves(stage: &mut Stage, size: usize) -> Verdict {
+    let mut scene = stage.system(Setup::new(1, 1).timeout(LARGE).period(SOON))?;
+    let files = store(&scene, 4, size)?;
     stage.add_dstore(&mut scene)?;
     scene.expect_files(&files, true, LONG)
 }
@@ -146,8 +146,15 @@ fn nothing_else_in_the_folders(stage: &mut Stage) -> Verdict {
     let mut client = scene.client()?;
     for _ in 0..4 {
         let (name, _) = files.remove(0);
-        client.asks(&format!("REMOVE {name}"), "REMOVE_COMPLETE")?;
+        given(client.remove(&name))?;
     }
+    drop(client);
     stage.add_dstore(&mut scene)?;
-    scene.expect_files(&files, true, LONG)
+    scene.expect_files(&files, true, LONG)?;
+    let is_ours = |name: &String| files.iter().any(|(file, _)| file == name);
+    let mut in_folders = scene.living().flat_map(|dstore| scene.folder(dstore));
+    match in_folders.find(|name| !is_ours(name)) {
+        None => Ok(()),
+        Some(stranger) => claim(false, "nothing but the files in the folders", stranger),
+    }
 }
