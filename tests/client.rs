@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 use stevedore::client::{Client, Error};
 use stevedore::controller;
-use stevedore::protocol::connection::{MESSAGE_LOG, copy};
+use stevedore::protocol::connection::MESSAGE_LOG;
+use stevedore::protocol::content::copy;
 use stevedore::protocol::{Address, Connection, FileName, Message, Outgoing};
 
 mod common;

@@ -4,8 +4,8 @@
 #![cfg(unix)]
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
-use stevedore::protocol::connection::copy;
+use socket2::{Domain, Socket, Type};
+use stevedore::protocol::content::copy;
 use stevedore::protocol::{Connection, FileName, Message};
 use stevedore::{controller, dstore};
 
@@ -301,6 +302,48 @@ fn more_content_than_announced_costs_nothing_and_is_in_no_file() {
 }
 
 #[test]
+fn a_web_page_can_neither_remove_nor_replace_a_file() {
+    // spec 7.29: what a browser sends for a form whose text is the attacker's, and for an https address
+    let mut system = System::ordinary();
+    system.client().store_bytes("victim", b"content").unwrap();
+    let body = "Host: localhost\r\n\r\nREMOVE victim\r\nREBALANCE_STORE victim 3\r\nbadREMOVE victim\r\n";
+    let ports = [system.controller.port, system.dstores[0].port, system.dstores[1].port];
+    for port in ports {
+        for first_line in ["POST / HTTP/1.1", "GET /REMOVE%20victim HTTP/1.0", "\u{16}\u{3}\u{1}\u{2}\0\u{1}"] {
+            let mut page = connect(port);
+            page.send_content(format!("{first_line}\r\n{body}").as_bytes()).unwrap();
+            assert!(is_closed(&mut page), "{first_line:?}");
+        }
+    }
+    for dstore in 0..2 {
+        assert_eq!(std::fs::read(system.files_of(dstore).join("victim")).unwrap(), b"content");
+    }
+    assert_eq!(system.client().load_bytes("victim").unwrap(), b"content");
+    for program in system.dstores.iter_mut().chain([&mut system.controller]) {
+        program.wait_for_log("it speaks HTTP: \"POST / HTTP/1.1\"");
+        program.wait_for_log("it speaks TLS");
+    }
+    system.serves();
+}
+
+#[test]
+fn neither_links_nor_fifos_in_a_dstores_folder_are_served() {
+    // spec 4.3: put there by somebody else; a link could lead anywhere, and a FIFO has no end
+    let system = System::ordinary();
+    let secret = system.folder.path().join("secret");
+    std::fs::write(&secret, "not for you").unwrap();
+    let files = system.files_of(0);
+    std::os::unix::fs::symlink(&secret, files.join("link")).unwrap();
+    nix::unistd::mkfifo(&files.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for name in ["link", "fifo"] {
+        let mut connection = connect(system.dstores[0].port);
+        connection.send(&Message::LoadData { name: name.parse().unwrap() }).unwrap();
+        assert!(matches!(connection.receive_within(PATIENCE), Ok(None)), "{name}");
+    }
+    system.serves();
+}
+
+#[test]
 fn thousands_of_idle_half_open_and_dripping_connections_keep_nobody_else_waiting() {
     // spec 2.7; half of them say a byte now and then, a quarter have closed their own end after half a request
     let mut limit = getrlimit(Resource::Nofile);
@@ -344,6 +387,38 @@ fn thousands_of_idle_half_open_and_dripping_connections_keep_nobody_else_waiting
         println!("{connections} connections: {peak} MiB at most, the longest request of others took {longest:?}");
         assert!(peak < 100, "{peak} MiB");
     }
+}
+
+#[test]
+fn hundreds_of_slow_readers_of_a_large_file_cost_little_memory() {
+    // spec 7.13: readers that take nothing of what they have asked for
+    const READERS: usize = 500;
+    let mut system = System::start("", 1, 20_000, 0);
+    system.join("");
+    let content = bytes(1, 20 << 20);
+    system.client().store_bytes("large", &content).unwrap();
+    let readers: Vec<_> = (0..READERS)
+        .map(|_| {
+            // With little room for what is under way: else the system would hold megabytes for each.
+            let reader = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            reader.set_recv_buffer_size(4 << 10).unwrap();
+            reader.set_tcp_mss(536).unwrap();
+            reader.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, system.dstores[0].port)).into()).unwrap();
+            (&reader).write_all(b"LOAD_DATA large\n").unwrap();
+            reader
+        })
+        .collect();
+    for reader in &readers {
+        // Its transfer has begun, and has a buffer.
+        assert_eq!((&*reader).read(&mut [0]).unwrap(), 1);
+    }
+    assert_eq!(system.client().load_bytes("large").unwrap(), content);
+    let (peak, with_readers) = (system.dstores[0].peak_memory_mib(), system.dstores[0].memory_mib());
+    drop(readers);
+    let dstore = &system.dstores[0];
+    eventually("their memory is given back", || dstore.memory_mib() < MOST_MIB / 2);
+    println!("{peak} MiB at most, {with_readers} with {READERS} slow readers, {} after them", dstore.memory_mib());
+    assert!(peak < MOST_MIB, "{peak} MiB");
 }
 
 #[test]

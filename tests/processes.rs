@@ -326,6 +326,59 @@ fn a_dstore_refuses_a_folder_that_holds_folders_unless_forced() {
 }
 
 #[test]
+fn files_that_no_dstore_has_written_are_moved_out_of_its_folder() {
+    // spec 7.15: the folder is somebody's, and given by a link to it
+    let system = System::start(1, 0, 1000, 0);
+    let photos = system.folder.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    fs::write(photos.join("sea.jpg"), "blue").unwrap();
+    std::os::unix::fs::symlink(&photos, system.folder.path().join("files")).unwrap();
+    let arguments = ["0", &system.controller.port.to_string(), "1000", "files"];
+    let mut dstore = Program::start(DSTORE, &arguments, system.folder.path());
+    assert_eq!(fs::read_dir(&photos).unwrap().count(), 0, "it begins with nothing (spec 5.1)");
+    let aside = system.folder.path().join("photos.set-aside-1");
+    assert_eq!(fs::read(aside.join("sea.jpg")).unwrap(), b"blue");
+    dstore.wait_for_log(&format!("moved to {}", aside.display()));
+}
+
+#[test]
+fn a_folder_of_our_own_earlier_run_is_emptied_and_nothing_left_beside_it() {
+    // spec 5.1, 5.3: a relative folder, made beforehand; the Dstore before was killed, perhaps half way through a store
+    let mut system = System::start(1, 0, 1000, 0);
+    let files = system.folder.path().join("files");
+    fs::create_dir(&files).unwrap();
+    let cport = system.controller.port.to_string();
+    for run in ["first", "second"] {
+        let mut dstore = Program::start(DSTORE, &["0", &cport, "1000", "files"], system.folder.path());
+        assert_eq!(fs::read_dir(&files).unwrap().count(), 0, "{run}");
+        system.controller.wait_for_log(&format!("[New Dstore {} ", dstore.port));
+        let mut client = system.client();
+        let store_to = client.ask(&format!("STORE {run} 7"));
+        client.send_content(&store_to, run, b"content");
+        assert_eq!(client.hear(), "STORE_COMPLETE");
+        dstore.child.kill().unwrap();
+        dstore.wait_for_exit();
+        system.controller.wait_for_log(&format!("Dstore {} has left", dstore.port));
+        fs::write(files.join(".incoming 7"), "half of the cont").unwrap();
+        assert_eq!(fs::read(files.join(run)).unwrap(), b"content");
+    }
+    assert_eq!(system.folder.names(), ["files"]);
+}
+
+#[test]
+fn a_dstore_that_others_cannot_reach_says_so_at_the_start() {
+    // spec 1.4: they are told a port of this machine, and look for it at 127.0.0.1
+    let system = System::start(1, 0, 1000, 0);
+    let arguments = ["0", &system.controller.port.to_string(), "1000", "files", "--bind"];
+    for (bind, is_said) in [("127.0.0.2", true), ("127.0.0.1", false), ("0.0.0.0", false)] {
+        let mut dstore = Program::start(DSTORE, &[&arguments[..], &[bind]].concat(), system.folder.path());
+        dstore.wait_for_log("JOIN "); // said later than what is looked for
+        let said = dstore.log_so_far().iter().any(|line| line.contains("others will look for it at 127.0.0.1"));
+        assert_eq!(said, is_said, "{bind}");
+    }
+}
+
+#[test]
 fn a_second_dstore_on_the_same_port_or_folder_harms_nothing() {
     let system = System::start(1, 1, 5000, 0);
     let stored = system.run_client(&["store", "left"], "");

@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,9 +27,16 @@ fn count(program: &mut Program, text: &str) -> usize {
     program.log_so_far().iter().filter(|line| line.contains(text)).count()
 }
 
-/// More connections than the program may have.
-fn too_many_connections(port: u16) -> Vec<TcpStream> {
+/// Connections that say nothing, and more than a program with `FEW_DESCRIPTORS` may have.
+fn silent_connections(port: u16) -> Vec<TcpStream> {
     (0..80).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap()).collect()
+}
+
+/// As many that have begun a line: they may go on with it at any time.
+fn too_many_connections(port: u16) -> Vec<TcpStream> {
+    let connections = silent_connections(port);
+    connections.iter().for_each(|mut connection| connection.write_all(b"LI").unwrap());
+    connections
 }
 
 const FEW_DESCRIPTORS: &str = "ulimit -n 40;";
@@ -73,6 +81,36 @@ fn a_dstore_out_of_descriptors_is_done_without_and_takes_transfers_again_later()
     });
     system.serves();
     assert_eq!(count(&mut system.dstores[starved], "cannot take new connections"), 1, "said once");
+}
+
+#[test]
+fn silent_connections_make_room_when_descriptors_are_short_and_only_then() {
+    // spec 2.7: a peer that is merely idle is not timed out
+    let mut system = System::start(FEW_DESCRIPTORS, 1, 10_000, 0);
+    system.join("");
+    let with_room = TcpStream::connect((Ipv4Addr::LOCALHOST, system.dstores[0].port)).unwrap();
+    let mut idle = system.client();
+    idle.list().unwrap();
+    let silent = silent_connections(system.controller.port);
+    system.controller.wait_for_log("cannot take new connections");
+    system.serves();
+    idle.list().expect("it has said something once");
+    // The Dstore has waited for this one at least as long as the Controller for any.
+    (&with_room).write_all(b"LOAD_DATA absent\n").unwrap();
+    system.dstores[0].wait_for_log("LOAD_DATA absent");
+    drop(silent);
+}
+
+#[test]
+fn a_program_has_as_many_descriptors_as_its_user_may_give_it() {
+    let mut system = System::start("ulimit -S -n 40;", 1, 10_000, 0);
+    system.join("ulimit -S -n 40;");
+    let connections = [system.controller.port, system.dstores[0].port].map(too_many_connections);
+    system.serves();
+    for program in [&mut system.controller, &mut system.dstores[0]] {
+        assert_eq!(count(program, "cannot take new connections"), 0);
+    }
+    drop(connections);
 }
 
 /// What a shell does before it becomes a Dstore whose folder, named by `number`, is a disk of one MiB that only it sees.
@@ -217,6 +255,39 @@ fn a_rebalance_onto_a_read_only_folder_gives_files_their_copies_elsewhere() {
     eventually("it gets its share", || folders.iter().all(|folder| names(folder).len() == 6));
     assert!(files.iter().all(|(name, content)| copies(name, content) == 2));
     system.serves();
+}
+
+#[test]
+fn foreign_files_that_cannot_be_moved_keep_a_dstore_from_starting() {
+    // spec 7.15: the folder is a disk of its own, so that there is no room beside it
+    if !can_mount() {
+        return;
+    }
+    let system = System::start("", 1, 1000, 0);
+    let on_disk = small_disk(0).replace("&& exec", "&& echo mine > 0/photo && ls 0 && exec");
+    let start = |force: &[&str]| {
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            &on_disk,
+            env!("CARGO_BIN_EXE_dstore"),
+            "0",
+            &system.controller.port.to_string(),
+            "1000",
+            "0",
+        ]);
+        Program::spawn({
+            command.args(force).current_dir(system.folder.path());
+            command
+        })
+    };
+    let mut refused = start(&[]);
+    assert_eq!(refused.wait_for_exit().code(), Some(1));
+    refused.wait_for_log("such as \"photo\", and they cannot be moved");
+    assert_eq!(system.folder.names(), ["0"], "nothing is left beside it");
+    let mut forced = start(&["--force"]);
+    forced.wait_until_it_listens();
+    assert_eq!(names(&as_seen_by(&forced, &system.files_of(0))), [""; 0]);
 }
 
 fn remount(dstore: &Program, folder: &Path, how: &str) {

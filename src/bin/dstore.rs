@@ -30,10 +30,10 @@ struct Arguments {
     /// how many milliseconds to wait for content that is due
     #[argh(positional, from_str_fn(milliseconds))]
     timeout: Duration,
-    /// folder for the files: made if missing, EMPTIED if not
+    /// folder for the files: made if missing, EMPTIED if not; files that no Dstore has written are moved to a folder beside it
     #[argh(positional)]
     file_folder: PathBuf,
-    /// empty the folder even if it holds folders
+    /// delete all that is in the folder: folders, and other programs' files, too
     #[argh(switch)]
     force: bool,
     /// address to listen on; all of this machine's, IPv4 and IPv6, unless given

@@ -31,7 +31,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::protocol::connection::{CLIENT_LINE_LIMIT, CopyError, DSTORE_LINE_LIMIT, copy};
+use crate::protocol::connection::{CLIENT_LINE_LIMIT, DSTORE_LINE_LIMIT};
+use crate::protocol::content::{CopyError, copy};
 use crate::protocol::message::MAX_SIZE;
 use crate::protocol::{Address, Connection, FileName, Message};
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs::File;
 use std::hash::Hasher as _;
 use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::str::FromStr;
 
 use twox_hash::xxhash3_64::Hasher;
@@ -63,6 +64,11 @@ impl Checksum {
     }
 }
 
+/// Whether the file at `path`, and not one that it is a link to, carries the attribute, whatever its value.
+pub fn is_attached(path: &Path) -> bool {
+    attribute::is_set(path)
+}
+
 /// Whether files in the folder opened as `folder` can carry checksums; if not, why.
 pub fn probe(folder: &File) -> io::Result<()> {
     match attribute::set(folder, "probe") {
@@ -109,8 +115,9 @@ pub fn invalid(what: String) -> io::Error {
 mod attribute {
     use std::fs::File;
     use std::io;
+    use std::path::Path;
 
-    use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
+    use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr, lgetxattr};
     use rustix::io::Errno;
 
     use super::ATTRIBUTE;
@@ -130,6 +137,10 @@ mod attribute {
         }
     }
 
+    pub fn is_set(path: &Path) -> bool {
+        matches!(lgetxattr(path, ATTRIBUTE, &mut [0; 128]), Ok(_) | Err(Errno::RANGE))
+    }
+
     pub fn remove(file: &File) {
         // It is there, or could not be set.
         let _ = fremovexattr(file, ATTRIBUTE);
@@ -141,6 +152,7 @@ mod attribute {
 mod attribute {
     use std::fs::File;
     use std::io::{self, ErrorKind};
+    use std::path::Path;
 
     pub fn set(_: &File, _: &str) -> io::Result<()> {
         Err(ErrorKind::Unsupported.into())
@@ -148,6 +160,10 @@ mod attribute {
 
     pub fn get(_: &File) -> io::Result<Option<String>> {
         Ok(None)
+    }
+
+    pub fn is_set(_: &Path) -> bool {
+        false
     }
 
     pub fn remove(_: &File) {}

@@ -4,6 +4,7 @@
 //! then carries a [`Checksum`](super::checksum::Checksum). A copy that turns out to be another than was stored is removed:
 //! one that is missing is healed by the next rebalance, and one that is wrong would be spread.
 
+mod empty;
 mod stored;
 
 use std::collections::{HashMap, HashSet};
@@ -16,6 +17,7 @@ use super::checksum::{self, Summing};
 use crate::protocol::FileName;
 use crate::sync::Mutex;
 use crate::sync::group_commit::GroupCommit;
+use empty::INCOMING;
 use stored::{Identity, identity};
 
 pub use stored::StoredFile;
@@ -48,7 +50,10 @@ struct State {
 }
 
 impl Folder {
-    /// Makes the folder if it is missing, and empties it; one that holds folders only by `force`. (spec 5.1, 7.15)
+    /// Makes the folder if it is missing, and empties it. (spec 5.1)
+    ///
+    /// Files that no Dstore has written are not deleted but moved into a folder beside this one. Where they cannot be, or
+    /// where this one holds folders, it is refused; with `force` all of it is deleted. (spec 7.15)
     pub fn open_empty(path: &Path, force: bool) -> Result<Self, StartError> {
         let failed = |source| StartError::Folder { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;
@@ -59,19 +64,7 @@ impl Folder {
             // Some file systems have no locks; they are no worse off than before.
             Err(TryLockError::Error(error)) => log::warn!("cannot lock {}: {error}", path.display()),
         }
-        let mut folders = Vec::new();
-        let mut files = Vec::new();
-        for entry in fs::read_dir(path).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let is_folder = entry.file_type().map_err(failed)?.is_dir();
-            if is_folder { folders.push(entry.path()) } else { files.push(entry.path()) }
-        }
-        // Looked through before anything is deleted: refused means untouched.
-        if let (Some(inner), false) = (folders.first(), force) {
-            return Err(StartError::FolderInUse { path: path.to_owned(), inner: inner.clone() });
-        }
-        files.iter().try_for_each(fs::remove_file).map_err(failed)?;
-        folders.iter().try_for_each(fs::remove_dir_all).map_err(failed)?;
+        empty::empty(path, force)?;
         let checksums = checksum::probe(&lock);
         if let Err(error) = &checksums {
             log::warn!("{}: copies will not be verified, as files can carry no checksums: {error}", path.display());
@@ -121,7 +114,7 @@ impl Folder {
             state.condemned.remove(name);
             arrival
         };
-        let path = self.path.join(format!(".incoming {arrival}"));
+        let path = self.path.join(format!("{INCOMING}{arrival}"));
         // The guard first: whatever happens from here on, it cleans up.
         let summing = self.has_checksums.then(|| Summing::new(name));
         let mut incoming = Incoming { folder: self, name: name.clone(), arrival, path, file: None, summing };
@@ -159,7 +152,7 @@ impl Folder {
 
     /// A file's size in bytes.
     pub fn size(&self, name: &FileName) -> io::Result<u64> {
-        Ok(fs::metadata(self.path.join(name))?.len())
+        Ok(fs::symlink_metadata(self.path.join(name))?.len())
     }
 
     /// Looks again at a file that could not be read, or not as what was stored. If that is so it is from now on as good

@@ -46,9 +46,10 @@ pub struct Config {
     pub controller: SocketAddr,
     /// How long to wait for content that is due and for a peer's ACK. (spec 2.7)
     pub timeout: Duration,
-    /// Where the files are kept; emptied at the start, and made if missing. (spec 5.1)
+    /// Where the files are kept; made if missing, and emptied at the start. Files that no Dstore has written are moved
+    /// into a folder beside it. (spec 5.1, 7.15)
     pub folder: PathBuf,
-    /// Empty the folder even if it holds folders. (spec 7.15)
+    /// Delete all that the folder holds, also folders, and files that no Dstore has written. (spec 7.15)
     pub force: bool,
     /// The longest line in bytes taken from the Controller.
     pub line_limit: usize,
@@ -106,6 +107,15 @@ pub enum StartError {
         /// A folder in it.
         inner: PathBuf,
     },
+    /// The folder holds files that no Dstore has written, and they cannot be moved out of it. (spec 7.15)
+    ForeignFiles {
+        /// The folder.
+        path: PathBuf,
+        /// One of the files.
+        example: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// Another Dstore keeps its files in the folder.
     FolderTaken {
         /// The folder.
@@ -134,6 +144,13 @@ impl fmt::Display for StartError {
                  choose another one, or say --force if all of it may go",
                 path.display(),
                 inner.file_name().unwrap_or(inner.as_os_str()),
+            ),
+            Self::ForeignFiles { path, example, source } => write!(
+                f,
+                "the folder {} holds files that no Dstore has written, such as {:?}, and they cannot be moved to a folder \
+                 beside it ({source}); choose another one, or say --force to have all of it deleted",
+                path.display(),
+                example.file_name().unwrap_or(example.as_os_str()),
             ),
             Self::FolderTaken { path } => {
                 write!(f, "the folder {} is another Dstore's; each needs one of its own", path.display())
@@ -169,6 +186,15 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         listen(config.bind, config.port).map_err(|source| StartError::Listen { port: config.port, source })?;
     let port = listener.local_addr().map_or(config.port, |address| address.port());
     let address = Address::local(port).expect("a listener has a port");
+    if let Ok(listening) = listener.local_addr()
+        && !is_reachable(listening.ip(), &address)
+    {
+        log::warn!(
+            "listens on {} only, but others will look for it at {}: it can join, and serve nobody",
+            listening.ip(),
+            address.socket()
+        );
+    }
     let unreachable = |source| StartError::Controller { address: config.controller, source };
     let mut controller =
         Connection::connect(config.controller, config.timeout.max(LEAST_PATIENCE)).map_err(unreachable)?;
@@ -204,6 +230,11 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     handle.dstore.tell_controller(&Message::Join { address: handle.address.clone() }).map_err(unreachable)?;
     controller_link::start(&handle.dstore, controller, going).map_err(StartError::Thread)?;
     Ok(handle)
+}
+
+/// Whether a Dstore that listens on `ip` is found by those who are told `address`.
+fn is_reachable(ip: IpAddr, address: &Address) -> bool {
+    ip.is_unspecified() || ip == address.socket().ip()
 }
 
 /// However short the timeout for replies, a connection to a busy Controller gets this long.

@@ -7,7 +7,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, unbounded};
 
 use super::Dstore;
-use crate::protocol::connection::CopyError;
+use crate::protocol::content::CopyError;
 use crate::protocol::{Address, Connection, FileName, Message, Order};
 use crate::sync::Mutex;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::Dstore;
-use crate::protocol::connection::CopyError;
+use crate::protocol::content::CopyError;
 
 /// What looking at a file costs besides reading it, in bytes.
 const EACH_FILE: u64 = 4 << 10;

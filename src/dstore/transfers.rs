@@ -10,7 +10,7 @@ use super::Dstore;
 use super::folder::Incoming;
 use super::replacement::Verdict;
 use crate::complaint::complain;
-use crate::protocol::connection::{CopyError, copy};
+use crate::protocol::content::{CopyError, copy};
 use crate::protocol::{Connection, FileName, Message};
 
 /// How long a connection may stay without a transfer, and how long a client may take none of the content that it

@@ -25,6 +25,7 @@ use std::time::Duration;
 use argh::{EarlyExit, FromArgs};
 
 use crate::client;
+use crate::server::raise_descriptor_limit;
 pub use logging::{LogGuard, start_log, start_log_2021};
 use output::{complain, say};
 
@@ -78,6 +79,7 @@ impl From<client::Error> for Failure {
 
 /// Reads the command line, lets `run` do the work, and turns what comes of it into an exit code: the whole of a main.
 pub fn main<Arguments: FromArgs>(program: &str, run: impl FnOnce(Arguments) -> Result<(), Failure>) -> ExitCode {
+    raise_descriptor_limit();
     let words: Vec<String> = match std::env::args_os().skip(1).map(|word| word.into_string()).collect() {
         Ok(words) => words,
         Err(word) => return fail(program, &Failure::usage(format!("{word:?} is not UTF-8"))),

@@ -15,6 +15,7 @@ use std::time::Duration;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use super::Printable;
+use super::content::Content;
 use super::message::{Message, ParseError};
 use crate::complaint::Mistakes;
 use incoming::{Incoming, Wait, connect, peek};
@@ -59,6 +60,8 @@ pub struct Connection {
     /// The last line ended at `\r`: a `\n` that comes next belongs to it, and must not be waited for.
     after_carriage_return: bool,
     line_limit: LineLimit,
+    /// No line has been received yet: the first one may show that the peer speaks something else.
+    is_new: bool,
     mistakes: Mistakes,
 }
 
@@ -102,6 +105,7 @@ impl Connection {
             line: Vec::new(),
             after_carriage_return: false,
             line_limit: LineLimit::new(CLIENT_LINE_LIMIT),
+            is_new: true,
             mistakes,
         })
     }
@@ -176,7 +180,8 @@ impl Connection {
 
     /// Waits for the next line however long it takes: nobody times out a peer that is merely idle. (spec 2.7)
     ///
-    /// Fails with `InvalidData` at a line over the limit, after which the connection is of no more use.
+    /// Fails with `InvalidData` at a line over the limit, and at a first line that a web browser has sent (spec 7.29).
+    /// The connection is of no more use then.
     pub fn receive(&mut self) -> Received {
         self.reader.get_mut().wait = Wait::Forever;
         self.next_line()
@@ -194,7 +199,13 @@ impl Connection {
     /// `TimedOut` where nothing arrives for `stall`. (spec 2.3, 7.11)
     pub fn content(&mut self, size: u64, stall: Duration) -> Content<'_> {
         self.reader.get_mut().wait = Wait::EachRead(stall);
-        Content { connection: self, remaining: size }
+        Content::new(self, size)
+    }
+
+    /// Waits for content, and takes as much of it as there is and fits; 0 bytes at the end of the stream.
+    pub(super) fn read_content(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.finish_last_ending()?;
+        self.reader.read(buffer)
     }
 
     /// Says that nothing more will be sent; the peer's answers can still be read.
@@ -249,6 +260,12 @@ impl Connection {
         if !self.read_line()? {
             return Ok(None);
         }
+        if std::mem::take(&mut self.is_new)
+            && let Some(protocol) = browsers_protocol(&self.line)
+        {
+            let shown = &self.line[..self.line.len().min(LOGGED_NONSENSE)];
+            return Err(invalid(format!("it speaks {protocol}: \"{}\"", shown.escape_ascii())));
+        }
         let most_words = self.line_limit.words();
         let message = take_text(&mut self.line, |line| {
             let message = if has_more_words(line, most_words) {
@@ -300,6 +317,21 @@ impl Connection {
             self.after_carriage_return = false;
         }
         Ok(())
+    }
+}
+
+/// What a connection with this first line speaks, if a web browser has opened it. Nothing that follows may be obeyed: any
+/// web page can have a browser send lines of its choice, in the body of a POST or inside a TLS handshake. (spec 7.29)
+///
+/// No message is mistaken for a request: none has a word with a slash in it.
+fn browsers_protocol(first_line: &[u8]) -> Option<&'static str> {
+    const TLS_HANDSHAKE: &[u8] = &[0x16, 3];
+    if first_line.ends_with(b" HTTP/1.1") || first_line.ends_with(b" HTTP/1.0") {
+        Some("HTTP")
+    } else if first_line.starts_with(TLS_HANDSHAKE) {
+        Some("TLS")
+    } else {
+        None
     }
 }
 
@@ -416,72 +448,6 @@ impl Outgoing {
             log::info!(target: MESSAGE_LOG, "[{local}{arrow}{remote}] {}... ({} bytes)", Printable(shown), line.len());
         }
     }
-}
-
-/// Content being received; ends after the promised number of bytes.
-pub struct Content<'a> {
-    connection: &'a mut Connection,
-    remaining: u64,
-}
-
-impl Read for Content<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = buffer.len().min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
-        if wanted == 0 {
-            return Ok(0);
-        }
-        self.connection.finish_last_ending()?;
-        match self.connection.reader.read(&mut buffer[..wanted])? {
-            0 => Err(ErrorKind::UnexpectedEof.into()),
-            received => {
-                self.remaining -= received as u64;
-                Ok(received)
-            }
-        }
-    }
-}
-
-/// Which side of a copy failed.
-#[derive(Debug)]
-pub enum CopyError {
-    /// Where the bytes come from, or it ended early (`UnexpectedEof`).
-    Source(io::Error),
-    /// Where they go.
-    Sink(io::Error),
-}
-
-/// For those who treat both sides' failures alike.
-impl From<CopyError> for io::Error {
-    fn from(error: CopyError) -> Self {
-        match error {
-            CopyError::Source(error) | CopyError::Sink(error) => error,
-        }
-    }
-}
-
-/// Moves exactly `size` bytes through a buffer of bounded size, whatever `size` is. (spec 2.3, 7.13)
-pub fn copy(
-    size: u64,
-    source: &mut impl Read,
-    sink: &mut impl FnMut(&[u8]) -> io::Result<()>,
-) -> Result<(), CopyError> {
-    /// Large enough that system calls do not matter, small enough for hundreds of transfers at once.
-    const BUFFER: u64 = 256 << 10;
-    let mut buffer = vec![0; size.min(BUFFER) as usize];
-    let mut remaining = size;
-    while remaining > 0 {
-        let wanted = remaining.min(BUFFER) as usize;
-        match source.read(&mut buffer[..wanted]) {
-            Ok(0) => return Err(CopyError::Source(ErrorKind::UnexpectedEof.into())),
-            Ok(received) => {
-                sink(&buffer[..received]).map_err(CopyError::Sink)?;
-                remaining -= received as u64;
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(CopyError::Source(error)),
-        }
-    }
-    Ok(())
 }
 
 fn invalid(what: String) -> io::Error {

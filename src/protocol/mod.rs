@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod connection;
+pub mod content;
 pub mod message;
 pub mod name;
 mod printable;

@@ -16,6 +16,13 @@ use crate::sync::Mutex;
 /// How long a thread waits for a connection before it ends, unless nobody else waits.
 const PARKED: Duration = Duration::from_secs(5);
 
+/// How long a connection may say nothing at all while others cannot be taken. Its thread looks as often as this whether
+/// that is so; otherwise it goes on waiting. On Linux a connection inherits this limit from the listener.
+const SILENCE: Duration = PARKED;
+
+/// The same for a connection that is taken when others could not be.
+const SILENCE_IF_SHORT: Duration = Duration::from_secs(1);
+
 /// How many threads wait for connections at most, once as many have been needed at a time. Each has a descriptor meanwhile:
 /// Linux reserves that of the connection to come.
 const MOST_WAITING: usize = 16;
@@ -24,6 +31,9 @@ const MOST_WAITING: usize = 16;
 const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// Accepts connections and has each served by a thread of a [`ThreadGroup`].
+///
+/// For protocols in which the one that connects speaks first. A connection is served from its first byte on. Before that it
+/// may be silent as long as it likes, unless descriptors or threads are short: then it is closed after 5 s at most.
 ///
 /// The thread that accepts a connection serves it, and accepts again: no connection is handed from one to another, which
 /// would cost as much as all else that a small transfer needs from the processor. One thread always waits for the next
@@ -41,7 +51,7 @@ struct Acceptors {
 }
 
 impl Server {
-    /// Starts accepting. `serve` runs once for each connection, which closes when it returns. The threads end with the
+    /// Starts accepting. `serve` runs once for each connection that has said something; it closes when that returns. The threads end with the
     /// group, after [`stop`](Self::stop).
     pub fn start(
         listener: TcpListener,
@@ -114,8 +124,8 @@ impl Acceptors {
             };
             match taken {
                 Ok(serve) => {
-                    self.trouble.lock().is_over();
-                    serve();
+                    let is_short = self.trouble.lock().is_over();
+                    serve(is_short);
                     self.waiting.fetch_add(1, Ordering::AcqRel);
                     if self.is_left_to_others(MOST_WAITING) {
                         return;
@@ -132,19 +142,40 @@ impl Acceptors {
         }
     }
 
-    /// Sees to it that another thread waits for the next connection; what is returned serves this one.
-    fn take(self: &Arc<Self>, stream: TcpStream) -> io::Result<impl FnOnce()> {
+    /// Sees to it that another thread waits for the next connection; what is returned serves this one. It is told whether
+    /// connections have been refused lately.
+    fn take(self: &Arc<Self>, stream: TcpStream) -> io::Result<impl FnOnce(bool)> {
         // Linux has a new socket inherit what is set for its listener.
-        stream.set_read_timeout(None)?;
+        #[cfg(not(target_os = "linux"))]
+        stream.set_read_timeout(Some(SILENCE))?;
         let stream = Arc::new(stream);
         let tracked = self.threads.track(&stream);
         if !self.is_left_to_others(1) {
             self.start_one()?; // in the place of this one
         }
-        Ok(|| {
-            (self.serve)(stream);
+        Ok(move |is_short| {
+            // If the connection has failed already, there is nothing to serve.
+            if self.wait_for_first_byte(&stream, is_short).is_ok() {
+                (self.serve)(stream);
+            }
             drop(tracked);
         })
+    }
+
+    /// Returns once something has come, or the end of the stream. Fails with `WouldBlock` if the peer is silent while
+    /// others have no room.
+    fn wait_for_first_byte(&self, stream: &TcpStream, is_short: bool) -> io::Result<()> {
+        if is_short {
+            stream.set_read_timeout(Some(SILENCE_IF_SHORT))?;
+        }
+        while let Err(error) = stream.peek(&mut [0]) {
+            match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock if !self.trouble.lock().is_recent() => {}
+                _ => return Err(error),
+            }
+        }
+        stream.set_read_timeout(None)
     }
 
     /// Counts this thread out, if at least so many others wait.
@@ -171,10 +202,11 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// What has been said about connections that cannot be taken: that it is so and that it is over, but not time after
-/// time where it comes and goes.
+/// Connections that could not be taken. In the log: that it is so and that it is over, but not time after time where it
+/// comes and goes.
 #[derive(Default)]
 struct Trouble {
+    last: Option<Instant>,
     told: Option<Instant>,
     is_on: bool,
 }
@@ -184,18 +216,25 @@ impl Trouble {
     const QUIET: Duration = Duration::from_secs(10);
 
     fn has_come(&mut self, error: &io::Error) {
+        self.last = Some(Instant::now());
         if !self.is_on && self.told.is_none_or(|told| told.elapsed() >= Self::QUIET) {
             log::error!("cannot take new connections, will keep trying: {error}");
-            self.told = Some(Instant::now());
+            self.told = self.last;
             self.is_on = true;
         }
     }
 
-    fn is_over(&mut self) {
+    /// A connection could be taken. Returns whether another could not be lately.
+    fn is_over(&mut self) -> bool {
         if self.is_on {
             log::warn!("can take new connections again");
             self.is_on = false;
         }
+        self.is_recent()
+    }
+
+    fn is_recent(&self) -> bool {
+        self.last.is_some_and(|last| last.elapsed() < SILENCE)
     }
 }
 

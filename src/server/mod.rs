@@ -18,14 +18,17 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `limits` | the number of descriptors that a server may have |
 //! | `listen` | the socket that connections come to |
 //! | `acceptor` | [`Server`]: the threads that accept connections and serve them |
 //! | `threads` | [`ThreadGroup`]: what was started, to be ended together |
 
 mod acceptor;
+mod limits;
 mod listen;
 mod threads;
 
 pub use acceptor::Server;
+pub use limits::raise_descriptor_limit;
 pub use listen::listen;
 pub use threads::{ThreadGroup, Tracked};

@@ -22,10 +22,29 @@ const STACK_BYTES: usize = 512 << 10;
 pub struct ThreadGroup {
     name: String,
     /// `None` once stopped.
-    threads: Mutex<Option<Vec<JoinHandle<()>>>>,
+    threads: Mutex<Option<Threads>>,
     sockets: Mutex<HashMap<u64, Arc<TcpStream>>>,
     next_key: AtomicU64,
     is_stopped: AtomicBool,
+}
+
+#[derive(Default)]
+struct Threads {
+    handles: Vec<JoinHandle<()>>,
+    /// How many have come to their end and may still be among the handles.
+    ended: usize,
+}
+
+impl Threads {
+    /// Lets go of those that have ended: the system keeps part of a thread's stack until then. All are looked at once
+    /// half of them may have ended, so that each costs as much as it does for any number.
+    fn forget_ended(&mut self) {
+        if self.ended * 2 >= self.handles.len() {
+            self.handles.retain(|thread| !thread.is_finished());
+            self.handles.shrink_to(2 * self.handles.len());
+            self.ended = 0;
+        }
+    }
 }
 
 impl ThreadGroup {
@@ -33,7 +52,7 @@ impl ThreadGroup {
     pub fn new(name: impl Into<String>) -> Arc<Self> {
         Arc::new(Self {
             name: name.into(),
-            threads: Mutex::new(Some(Vec::new())),
+            threads: Mutex::new(Some(Threads::default())),
             sockets: Mutex::default(),
             next_key: AtomicU64::new(0),
             is_stopped: AtomicBool::new(false),
@@ -41,13 +60,18 @@ impl ThreadGroup {
     }
 
     /// Runs `job` on a new thread. Fails if there can be no more, or after [`stop`](Self::stop).
-    pub fn spawn(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pub fn spawn(self: &Arc<Self>, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let group = Arc::clone(self);
+        let job = move || {
+            job();
+            if let Some(threads) = &mut *group.threads.lock() {
+                threads.ended += 1;
+                threads.forget_ended();
+            }
+        };
         let mut threads = self.threads.lock();
         let Some(threads) = &mut *threads else { return Err(io::Error::other("stopping")) };
-        if threads.len() == threads.capacity() {
-            threads.retain(|thread| !thread.is_finished());
-        }
-        threads.push(thread::Builder::new().name(self.name.clone()).stack_size(STACK_BYTES).spawn(job)?);
+        threads.handles.push(thread::Builder::new().name(self.name.clone()).stack_size(STACK_BYTES).spawn(job)?);
         Ok(())
     }
 
@@ -66,7 +90,7 @@ impl ThreadGroup {
     pub fn stop(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
         let threads = self.threads.lock().take();
-        for thread in threads.into_iter().flatten() {
+        for thread in threads.unwrap_or_default().handles {
             // Again and again: a socket that was just about to connect does not feel the first time.
             while !thread.is_finished() {
                 self.sockets.lock().values().for_each(|socket| shut_down(socket));
@@ -94,5 +118,31 @@ pub struct Tracked {
 impl Drop for Tracked {
     fn drop(&mut self) {
         self.group.sockets.lock().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn threads_that_have_ended_are_let_go_of() {
+        let group = ThreadGroup::new("test");
+        let (begin, may_begin) = channel::<()>();
+        let may_begin = Arc::new(Mutex::new(may_begin));
+        for _ in 0..100 {
+            let may_begin = Arc::clone(&may_begin);
+            group.spawn(move || while may_begin.lock().recv().is_ok() {}).unwrap();
+        }
+        assert_eq!(group.threads.lock().as_ref().unwrap().handles.len(), 100);
+        drop(begin);
+        let left = || group.threads.lock().as_ref().map_or(0, |threads| threads.handles.len());
+        while left() > 4 {
+            thread::yield_now(); // the last ones cannot be seen to have ended by themselves
+        }
+        group.stop();
+        assert!(group.spawn(|| ()).is_err());
     }
 }

@@ -60,9 +60,18 @@ impl Program {
 
     /// The most memory that it has used so far, in MiB; 0 where the system does not tell.
     pub fn peak_memory_mib(&self) -> usize {
+        self.status_mib("VmHWM:")
+    }
+
+    /// The memory that it uses now, in MiB; 0 where the system does not tell.
+    pub fn memory_mib(&self) -> usize {
+        self.status_mib("VmRSS:")
+    }
+
+    fn status_mib(&self, field: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse::<usize>().ok()).unwrap_or(0) / 1024
+        let value = status.lines().find_map(|line| line.strip_prefix(field));
+        value.and_then(|kb| kb.trim().trim_end_matches(" kB").parse::<usize>().ok()).unwrap_or(0) / 1024
     }
 
     /// Waits until a line of the log holds `text`.

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use stevedore::client::{Error, Target};
-use stevedore::protocol::connection::{CopyError, DSTORE_LINE_LIMIT, copy};
+use stevedore::protocol::connection::DSTORE_LINE_LIMIT;
+use stevedore::protocol::content::{CopyError, copy};
 use stevedore::protocol::{Address, Connection, FileName, Message};
 
 use crate::content::{Check, Content};

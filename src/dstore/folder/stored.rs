@@ -1,12 +1,12 @@
 //! A stored file being read, and what it is found to be worth.
 
-use std::fs::{File, Metadata};
-use std::io;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use crate::dstore::checksum::{Checksum, Summing, invalid};
 use crate::protocol::FileName;
-use crate::protocol::connection::{CopyError, copy};
+use crate::protocol::content::{CopyError, copy};
 
 /// A file of a [`Folder`](super::Folder), opened to be read once.
 ///
@@ -22,8 +22,11 @@ pub struct StoredFile {
 
 impl StoredFile {
     pub(super) fn open(folder: &Path, name: &FileName) -> io::Result<Self> {
-        let file = File::open(folder.join(name))?;
+        let file = open_regular(&folder.join(name))?;
         let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(no_regular_file());
+        }
         Ok(Self { name: name.clone(), file, metadata, expected: None })
     }
 
@@ -91,6 +94,31 @@ impl StoredFile {
     pub(super) fn identity(&self) -> Identity {
         identity(&self.metadata)
     }
+}
+
+/// Opens a file to be read, and no other that it may be a link to. Does not wait for the other end of a FIFO.
+#[cfg(unix)]
+fn open_regular(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use rustix::fs::OFlags;
+    use rustix::io::Errno;
+
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+    opened.map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::LOOP | Errno::NXIO) => no_regular_file(), // a link; a socket
+        _ => error,
+    })
+}
+
+#[cfg(not(unix))]
+fn open_regular(path: &Path) -> io::Result<File> {
+    if std::fs::symlink_metadata(path)?.is_file() { File::open(path) } else { Err(no_regular_file()) }
+}
+
+fn no_regular_file() -> io::Error {
+    io::Error::new(ErrorKind::NotFound, "not a regular file")
 }
 
 /// Which file it is, whatever its name. No other has it as long as one that has it is open.

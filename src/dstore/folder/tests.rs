@@ -107,6 +107,69 @@ fn whatever_lies_in_the_folder_is_gone_after_the_start() {
     assert!(outside.join("precious").exists(), "a link goes, and not what it points to");
 }
 
+/// What was moved out of the folder, with the content of each file.
+fn set_aside(fixture: &Fixture, number: u32) -> Vec<(String, String)> {
+    let aside = fixture.root.join(format!("files.set-aside-{number}"));
+    let Ok(entries) = fs::read_dir(aside) else { return Vec::new() };
+    let read = |entry: fs::DirEntry| {
+        let content = fs::read_to_string(entry.path()).unwrap_or_default();
+        (entry.file_name().into_string().unwrap(), content)
+    };
+    let mut files: Vec<_> = entries.map(|entry| read(entry.unwrap())).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn what_a_dstore_has_written_goes_and_what_it_has_not_is_moved() {
+    // spec 5.1, 7.15: by what a file carries, and not by its name
+    let fixture = Fixture::new();
+    let Some(folder) = fixture.open_to_verify() else { return };
+    store(&folder, "ours", "content");
+    let half = arrive(&folder, "half", "con");
+    std::mem::forget(half); // its Dstore is killed
+    drop(folder);
+    fs::write(fixture.path.join("photo"), "mine").unwrap();
+    fs::write(fixture.path.join(".incoming photo"), "mine, too").unwrap();
+    let folder = fixture.open();
+    assert_eq!(fixture.names(), [""; 0]);
+    let moved = [(".incoming photo", "mine, too"), ("photo", "mine")].map(|(n, c)| (n.to_owned(), c.to_owned()));
+    assert_eq!(set_aside(&fixture, 1), moved);
+    drop(folder);
+
+    fs::write(fixture.path.join("photo"), "another").unwrap();
+    drop(fixture.open());
+    assert_eq!(set_aside(&fixture, 1), moved, "untouched from then on");
+    assert_eq!(set_aside(&fixture, 2), [("photo".to_owned(), "another".to_owned())]);
+
+    drop(fixture.open());
+    assert_eq!(set_aside(&fixture, 3), [], "nothing to move, no folder");
+}
+
+#[test]
+#[cfg(unix)]
+fn what_is_moved_out_of_the_folder_is_its_owners_only() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let fixture = Fixture::new();
+    fs::create_dir(&fixture.path).unwrap();
+    fs::write(fixture.path.join("diary"), "dear").unwrap();
+    drop(fixture.open());
+    let aside = fixture.root.join("files.set-aside-1");
+    assert_eq!(fs::metadata(aside).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn force_deletes_what_would_be_moved() {
+    // spec 7.15
+    let fixture = Fixture::new();
+    fs::create_dir(&fixture.path).unwrap();
+    fs::write(fixture.path.join("old"), "").unwrap();
+    drop(Folder::open_empty(&fixture.path, true).unwrap());
+    assert_eq!(fixture.names(), [""; 0]);
+    assert_eq!(set_aside(&fixture, 1), []);
+}
+
 #[test]
 fn a_folder_that_holds_folders_is_refused_untouched_unless_forced() {
     // spec 7.15

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::*;
+use crate::protocol::content::{CopyError, copy};
 
 /// Long enough for anything that a loaded machine does; waited for only by what fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -85,6 +86,30 @@ fn a_message_is_received_whatever_ends_its_line_and_a_malformed_one_does_not_end
     assert_eq!(connection.receive().unwrap(), Some(Ok(Message::Ack)));
     assert_eq!(connection.receive().unwrap(), Some(Ok(Message::RebalanceComplete)));
     assert_eq!(connection.receive().unwrap(), None);
+}
+
+#[test]
+fn a_first_line_that_a_browser_has_sent_ends_the_connection() {
+    // spec 7.29
+    let body = b"\r\nHost: localhost\r\n\r\nREMOVE victim\r\n";
+    for first_line in [
+        &b"GET / HTTP/1.1"[..],
+        b"POST /REMOVE%20victim HTTP/1.0",
+        b"OPTIONS * HTTP/1.1",
+        b" HTTP/1.1",
+        b"STORE f 5 HTTP/1.1",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ] {
+        let mut connection = said(&[first_line, body].concat());
+        assert_eq!(kind(connection.receive()), ErrorKind::InvalidData, "{:?}", first_line.escape_ascii().to_string());
+    }
+    for first_line in [&b"GET / HTTP/1.2"[..], b"GET /HTTP/1.1", b"HTTP/1.1 200 OK", b"", b"\0\xff", b"LIST"] {
+        let mut connection = said(&[first_line, b"\nGET / HTTP/1.1\nACK\n"].concat());
+        let shown = first_line.escape_ascii().to_string();
+        assert!(connection.receive().unwrap().is_some(), "{shown:?}");
+        assert!(matches!(connection.receive(), Ok(Some(Err(ParseError::UnknownVerb(_))))), "not the first: {shown:?}");
+        assert_eq!(connection.receive().unwrap(), Some(Ok(Message::Ack)), "{shown:?}");
+    }
 }
 
 #[test]
@@ -507,25 +532,6 @@ fn content_that_nobody_takes_fails_once_it_stalls() {
     let bytes = vec![0; 1 << 20];
     let failure = (0..1000).find_map(|_| connection.send_content(&bytes).err()).expect("no buffer is that large");
     assert!(matches!(failure.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{failure}");
-}
-
-#[test]
-fn copy_moves_exactly_the_promised_bytes_and_says_which_side_failed() {
-    // spec 7.11, 7.13
-    let mut sunk = Vec::new();
-    let mut sink = |bytes: &[u8]| {
-        sunk.extend_from_slice(bytes);
-        Ok(())
-    };
-    let source = vec![7; 600_000];
-    copy(0, &mut &source[..], &mut sink).unwrap();
-    copy(599_999, &mut &source[..], &mut sink).unwrap();
-    assert_eq!(sunk.len(), 599_999);
-
-    let short = copy(5, &mut &b"four"[..], &mut |_| Ok(()));
-    assert!(matches!(short, Err(CopyError::Source(error)) if error.kind() == ErrorKind::UnexpectedEof));
-    let full = copy(5, &mut &b"fives"[..], &mut |_| Err(ErrorKind::StorageFull.into()));
-    assert!(matches!(full, Err(CopyError::Sink(error)) if error.kind() == ErrorKind::StorageFull));
 }
 
 #[test]
