@@ -1,17 +1,17 @@
 //! A Dstore that is killed, at each step of what it does and at any moment: its folder shows whole files only, all that
 //! it has acknowledged, and after the next start nothing. (spec 5.1, 7.11)
 //!
-//! Real processes and real SIGKILLs; Controller, clients and the other Dstores are the test. `STEVEDORE_KILLS` says how
-//! often to kill at random (200), `STEVEDORE_SEED` repeats a run's choices.
+//! Real processes and real SIGKILLs; Controller, clients and the other Dstores are the test. A run kills at a quarter of
+//! the steps and at 100 random moments; with `STEVEDORE_LONG` at every step and at 3,000 moments. `STEVEDORE_SEED` repeats
+//! a run's choices.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
 use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -21,7 +21,8 @@ use stevedore::dstore;
 use stevedore::protocol::{Address, Connection, FileName, Message, Order, Outgoing, Transfer};
 
 mod common;
-use common::{PATIENCE, TempFolder, bytes, comes_true};
+use common::program::Program;
+use common::{PATIENCE, Rng, TempFolder, bytes, comes_true, hunt};
 
 const DSTORE: &str = env!("CARGO_BIN_EXE_dstore");
 
@@ -36,42 +37,24 @@ fn content(name: &str, version: u32) -> Vec<u8> {
     bytes(seed, size)
 }
 
-/// A Dstore's process, killed when dropped.
-struct Process(Child);
-
-impl Process {
-    /// Starts one, as an argument of `wrapper` if that is given.
-    fn start(wrapper: &[String], controller: &TcpListener, folder: &Path, sync: bool) -> Self {
-        let port = controller.local_addr().unwrap().port().to_string();
-        let timeout = PATIENCE.as_millis().to_string();
-        let words = [DSTORE, "0", &port, &timeout, folder.to_str().unwrap()].map(str::to_owned);
-        let words: Vec<_> = wrapper.iter().cloned().chain(words).chain(sync.then(|| "--sync".into())).collect();
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).env("RUST_LOG", "off");
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts a Dstore's process, as an argument of `wrapper` if that is given.
+fn start(wrapper: &[String], controller: &TcpListener, folder: &Path, sync: bool) -> Program {
+    let port = controller.local_addr().unwrap().port().to_string();
+    let timeout = PATIENCE.as_millis().to_string();
+    let words = [DSTORE, "0", &port, &timeout, folder.to_str().unwrap()].map(str::to_owned);
+    let words: Vec<_> = wrapper.iter().cloned().chain(words).chain(sync.then(|| "--sync".into())).collect();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).env("RUST_LOG", "off").stdin(Stdio::null());
+    Program::spawn(command)
 }
 
 /// The Controller's end of a Dstore's connection, and where the Dstore listens. `None` if it dies before it has joined.
-fn join(listener: &TcpListener, process: &mut Process) -> Option<(Connection, SocketAddr)> {
+fn join(listener: &TcpListener, process: &mut Program) -> Option<(Connection, SocketAddr)> {
     listener.set_nonblocking(true).unwrap();
     let mut accepted = None;
     let has_come = comes_true(PATIENCE, || {
         accepted = listener.accept().ok();
-        accepted.is_some() || process.0.try_wait().unwrap().is_some()
+        accepted.is_some() || process.child.try_wait().unwrap().is_some()
     });
     assert!(has_come, "neither joins nor ends");
     let (stream, _) = accepted.or_else(|| listener.accept().ok())?;
@@ -145,7 +128,7 @@ fn a_dstore_that_ends_while_it_takes_in_a_copy_does_not_say_that_it_has_it() {
             let port = started.listening_on().unwrap().port();
             (Connection::new(Arc::new(listener.accept().unwrap().0)), SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
         } else {
-            let process = process.insert(Process::start(&[], &listener, folder.path(), false));
+            let process = process.insert(start(&[], &listener, folder.path(), false));
             let (controller, dstore) = join(&listener, process).unwrap();
             (Ok(controller), dstore)
         };
@@ -195,10 +178,26 @@ const SMALL: &str = "small-10";
 const EMPTY: &str = "empty-0";
 const LARGE: &str = "large-600000";
 const MOVED: &str = "moved-300000";
+const COPIED: &str = "copied-600000";
 
 /// A store, a copy received, one sent and removed, and removes; fails where the Dstore dies. `allowed` is kept up to date
 /// with what may be in the folder.
-fn everything(controller: &mut Connection, dstore: SocketAddr, allowed: &mut Allowed) -> io::Result<()> {
+fn everything(
+    listener: &TcpListener,
+    controller: &mut Connection,
+    dstore: SocketAddr,
+    allowed: &mut Allowed,
+) -> io::Result<()> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| answer_questions(listener, &is_over));
+        let outcome = each_step(controller, dstore, allowed);
+        stop_accepting(listener, &is_over);
+        outcome
+    })
+}
+
+fn each_step(controller: &mut Connection, dstore: SocketAddr, allowed: &mut Allowed) -> io::Result<()> {
     let mut connection = Connection::connect(dstore, PATIENCE)?;
     connection.send(&Message::KeepAlive)?;
     for (file, version) in [(SMALL, 1), (EMPTY, 1), (LARGE, 1), (MOVED, 1), (SMALL, 2)] {
@@ -210,15 +209,15 @@ fn everything(controller: &mut Connection, dstore: SocketAddr, allowed: &mut All
         expect(controller, &Message::StoreAck { name: name(file) })?;
         allowed.insert(file.into(), [Some(version)].into());
     }
-    // A copy from another Dstore, in place of what there is.
-    let copy = content(LARGE, 2);
-    allowed.insert(LARGE.into(), [Some(1), Some(2)].into());
-    connection.send(&Message::RebalanceStore { name: name(LARGE), size: copy.len() as u64 })?;
+    // A copy from another Dstore.
+    let copy = content(COPIED, 2);
+    allowed.insert(COPIED.into(), [None, Some(2)].into());
+    connection.send(&Message::RebalanceStore { name: name(COPIED), size: copy.len() as u64 })?;
     expect(&mut connection, &Message::Ack)?;
     connection.send_content(&copy)?;
     connection.finish_sending()?;
     connection.wait_for_end(PATIENCE)?;
-    allowed.insert(LARGE.into(), [Some(2)].into());
+    allowed.insert(COPIED.into(), [Some(2)].into());
     // One is sent and removed, another removed.
     let peer = listener();
     let sends = vec![Transfer { name: name(MOVED), to: vec![address(&peer)] }];
@@ -231,7 +230,7 @@ fn everything(controller: &mut Connection, dstore: SocketAddr, allowed: &mut All
     thread::scope(|scope| {
         scope.spawn(|| take_copies(&peer, &is_over));
         let reported = expect(controller, &Message::RebalanceComplete);
-        stop_taking(&peer, &is_over);
+        stop_accepting(&peer, &is_over);
         reported
     })?;
     for file in [MOVED, EMPTY] {
@@ -242,7 +241,21 @@ fn everything(controller: &mut Connection, dstore: SocketAddr, allowed: &mut All
     expect(controller, &Message::RemoveAck { name: name(SMALL) })?;
     allowed.insert(SMALL.into(), [None].into());
     controller.send(&Message::List { names: vec![] })?;
-    expect(controller, &Message::List { names: vec![name(LARGE)] })
+    expect(controller, &Message::List { names: vec![name(COPIED), name(LARGE)] })
+}
+
+/// Answers a Dstore that asks its Controller whether a file may be replaced: it may. (spec 8.4)
+fn answer_questions(listener: &TcpListener, is_over: &AtomicBool) {
+    listener.set_nonblocking(false).unwrap();
+    while let Ok((stream, _)) = listener.accept() {
+        if is_over.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut question = Connection::new(Arc::new(stream)).unwrap();
+        if let Ok(Message::Load { .. }) = receive(&mut question) {
+            let _ = question.send(&Message::FileDoesNotExist { name: None }); // it may be dead by now
+        }
+    }
 }
 
 /// Takes copies as another Dstore does. One that is sent to its end is right.
@@ -263,7 +276,8 @@ fn take_copies(listener: &TcpListener, is_over: &AtomicBool) {
     }
 }
 
-fn stop_taking(listener: &TcpListener, is_over: &AtomicBool) {
+/// Ends the thread that accepts connections there, once it has served all that came before.
+fn stop_accepting(listener: &TcpListener, is_over: &AtomicBool) {
     is_over.store(true, Ordering::SeqCst);
     drop(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
 }
@@ -271,17 +285,18 @@ fn stop_taking(listener: &TcpListener, is_over: &AtomicBool) {
 #[test]
 fn killed_at_each_step_it_leaves_whole_files_and_what_it_has_acknowledged() {
     // spec 4.2, 4.4, 4.6.5, 5.1, 7.11, 7.18
+    const SHARES: usize = 4;
     if !can_trace() {
         return;
     }
-    let kills = AtomicU32::new(0);
+    let kills = AtomicUsize::new(0);
     thread::scope(|scope| {
         for sync in [false, true] {
             for step in STEPS {
                 let kills = &kills;
                 scope.spawn(move || {
-                    for number in 1.. {
-                        match kill_at(step, number, sync) {
+                    for number in hunt::share(SHARES) {
+                        match kill_at(step, number + 1, sync) {
                             true => kills.fetch_add(1, Ordering::Relaxed),
                             false => break,
                         };
@@ -292,11 +307,11 @@ fn killed_at_each_step_it_leaves_whole_files_and_what_it_has_acknowledged() {
     });
     let kills = kills.into_inner();
     eprintln!("killed at {kills} different steps");
-    assert!(kills > 50, "only {kills} steps");
+    assert!(kills > 100 / SHARES, "only {kills} steps");
 }
 
 /// Kills a Dstore when one of its threads does `step` for the `number`th time; false if none does it so often.
-fn kill_at(step: &str, number: u32, sync: bool) -> bool {
+fn kill_at(step: &str, number: usize, sync: bool) -> bool {
     let context = format!("killed before {step} number {number}{}", if sync { " with --sync" } else { "" });
     let folder = TempFolder::new();
     let files = folder.path().join("files");
@@ -307,22 +322,22 @@ fn kill_at(step: &str, number: u32, sync: bool) -> bool {
     let listener = listener();
     let (trace, inject) = (format!("trace={step}"), format!("inject={step}:signal=KILL:when={number}"));
     let wrapper = strace(&["-o", "/dev/null", "-e", &trace, "-e", &inject]);
-    let mut process = Process::start(&wrapper, &listener, &files, sync);
+    let mut process = start(&wrapper, &listener, &files, sync);
     let outcome = match join(&listener, &mut process) {
-        Some((mut controller, dstore)) => everything(&mut controller, dstore, &mut allowed),
+        Some((mut controller, dstore)) => everything(&listener, &mut controller, dstore, &mut allowed),
         None => Err(ErrorKind::UnexpectedEof.into()),
     };
     let was_killed = outcome.is_err();
     // One that was not killed ends by itself now, as its Controller has gone.
-    let has_ended = comes_true(PATIENCE, || process.0.try_wait().unwrap().is_some());
+    let has_ended = comes_true(PATIENCE, || process.child.try_wait().unwrap().is_some());
     assert!(has_ended, "{context}: {outcome:?}, and it lives");
     check_folder(&files, &allowed, &context);
     if was_killed {
-        let mut process = Process::start(&[], &listener, &files, sync);
+        let mut process = start(&[], &listener, &files, sync);
         let (mut controller, dstore) = join(&listener, &mut process).expect("it starts again");
         check_folder(&files, &Allowed::new(), &context);
         assert_eq!(fs::read_dir(&files).unwrap().count(), 0, "{context}: left over after the next start");
-        everything(&mut controller, dstore, &mut Allowed::new()).expect("it works again");
+        everything(&listener, &mut controller, dstore, &mut Allowed::new()).expect("it works again");
     }
     was_killed
 }
@@ -339,11 +354,11 @@ fn what_a_synced_dstore_acknowledges_is_on_the_disk_by_then() {
     let listener = listener();
     let calls = "trace=fsync,fdatasync,?rename,?renameat,?renameat2,?unlink,?unlinkat,sendto,fsetxattr,write,shutdown";
     let wrapper = strace(&["-y", "-s", "80", "-o", log.to_str().unwrap(), "-e", calls]);
-    let mut process = Process::start(&wrapper, &listener, &files, true);
+    let mut process = start(&wrapper, &listener, &files, true);
     let (mut controller, dstore) = join(&listener, &mut process).unwrap();
-    everything(&mut controller, dstore, &mut Allowed::new()).unwrap();
+    everything(&listener, &mut controller, dstore, &mut Allowed::new()).unwrap();
     drop(controller); // which ends it
-    assert!(comes_true(PATIENCE, || process.0.try_wait().unwrap().is_some()));
+    assert!(comes_true(PATIENCE, || process.child.try_wait().unwrap().is_some()));
     let trace = fs::read_to_string(log).unwrap();
     let sync_of_folder = String::from("fsync(FD</files>");
     // The parts of each line that tell what is done to what.
@@ -389,7 +404,7 @@ fn a_copy_that_the_disk_does_not_give_back_is_neither_sent_nor_listed_nor_remove
     let path = fs::canonicalize(folder.path()).unwrap().join(SMALL);
     let wrapper =
         strace(&["-o", "/dev/null", "-P", path.to_str().unwrap(), "-e", "trace=read", "-e", "inject=read:error=EIO"]);
-    let mut process = Process::start(&wrapper, &listener, folder.path(), false);
+    let mut process = start(&wrapper, &listener, folder.path(), false);
     let (mut controller, dstore) = join(&listener, &mut process).unwrap();
     let mut connection = Connection::connect(dstore, PATIENCE).unwrap();
     connection.send(&Message::KeepAlive).unwrap();
@@ -419,51 +434,35 @@ struct Known {
     settled: Vec<String>,
 }
 
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
-
-fn number_from(variable: &str, otherwise: impl FnOnce() -> u64) -> u64 {
-    env::var(variable).map_or_else(|_| otherwise(), |text| text.parse().expect("a number"))
-}
-
 #[test]
 fn killed_at_any_moment_it_leaves_whole_files_and_what_it_has_acknowledged() {
     // spec 4.2, 4.4, 4.6.5, 5.1, 7.11: amid stores, removes and rebalances
     const WORKERS: u64 = 2;
-    let kills = number_from("STEVEDORE_KILLS", || 200);
-    let seed = number_from("STEVEDORE_SEED", || {
-        std::time::UNIX_EPOCH.elapsed().map_or(1, |now| now.as_nanos() as u64) % 1_000_000_007
-    });
-    eprintln!("{kills} kills, STEVEDORE_SEED={seed}");
-    let (stored, removed, left_over) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+    let kills: u64 = if hunt::is_long() { 3_000 } else { 100 };
+    let seed = hunt::seed();
+    let (stored, removed, left_over) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         for worker in 0..WORKERS {
             let (stored, removed, left_over) = (&stored, &removed, &left_over);
             scope.spawn(move || {
-                let mut rng = Rng(seed.wrapping_mul(WORKERS) + worker);
+                let mut rng = Rng::stream(seed, worker);
                 let (folder, listener) = (TempFolder::new(), listener());
                 for number in 0..kills.div_ceil(WORKERS) {
                     let context = format!("STEVEDORE_SEED={seed}, worker {worker}, kill {number}");
                     let known = one_life(&mut rng, &listener, &folder, number % 2 == 1, &context);
                     check_folder(folder.path(), &known.allowed, &context);
                     let is_gone = |versions: &&BTreeSet<_>| **versions == [None].into();
-                    stored.fetch_add(known.settled.len() as u32, Ordering::Relaxed);
-                    removed.fetch_add(known.allowed.values().filter(is_gone).count() as u32, Ordering::Relaxed);
+                    stored.fetch_add(known.settled.len(), Ordering::Relaxed);
+                    removed.fetch_add(known.allowed.values().filter(is_gone).count(), Ordering::Relaxed);
                     let temporary = |name: &&String| name.starts_with(".incoming ");
-                    left_over.fetch_add(folder.names().iter().filter(temporary).count() as u32, Ordering::Relaxed);
+                    left_over.fetch_add(folder.names().iter().filter(temporary).count(), Ordering::Relaxed);
                 }
             });
         }
     });
-    let [stored, removed, left_over] = [stored, removed, left_over].map(AtomicU32::into_inner);
+    let [stored, removed, left_over] = [stored, removed, left_over].map(AtomicUsize::into_inner);
     eprintln!("{stored} stored files were there, {removed} removed ones were not; {left_over} transfers were cut off");
-    assert!(kills < 100 || (stored > 0 && removed > 0 && left_over > 0), "the kills do not hit the work");
+    assert!(stored > 0 && removed > 0 && left_over > 0, "the kills do not hit the work");
 }
 
 /// Starts a Dstore on what the last one has left, has it work, kills it; returns what must and what may be there.
@@ -474,9 +473,9 @@ fn one_life(rng: &mut Rng, listener: &TcpListener, folder: &TempFolder, sync: bo
         .filter(|name| name.parse::<FileName>().is_ok())
         .map(|name| (name, BTreeSet::from([None, Some(1), Some(2)])))
         .collect();
-    let mut process = Process::start(&[], listener, folder.path(), sync);
+    let mut process = start(&[], listener, folder.path(), sync);
     if rng.below(10) == 0 {
-        thread::sleep(Duration::from_micros(rng.below(15_000)));
+        thread::sleep(rng.duration(Duration::ZERO, Duration::from_millis(15)));
         process.kill();
         // Of its connection, should it have come to that, nobody is to hear when the next one joins.
         listener.set_nonblocking(true).unwrap();
@@ -486,7 +485,7 @@ fn one_life(rng: &mut Rng, listener: &TcpListener, folder: &TempFolder, sync: bo
     let (mut controller, dstore) = join(listener, &mut process).unwrap_or_else(|| panic!("{context}: does not start"));
     assert_eq!(folder.names(), [""; 0], "{context}: left over after a start");
     let known = Mutex::new(Known::default());
-    let kill_at = Instant::now() + Duration::from_micros(rng.below(40_000));
+    let kill_at = Instant::now() + rng.duration(Duration::ZERO, Duration::from_millis(40));
     let peer = self::listener();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -498,17 +497,19 @@ fn one_life(rng: &mut Rng, listener: &TcpListener, folder: &TempFolder, sync: bo
             acknowledged.push(acked);
         }
         for (thread, acked) in acknowledged.into_iter().enumerate() {
-            let mut rng = Rng(rng.below(u64::MAX >> 1));
+            let mut rng = Rng::new(rng.next());
             scope.spawn(move || store_files(&mut rng, thread, dstore, known, &acked));
         }
         scope.spawn(move || take_copies(peer, is_over));
+        scope.spawn(move || answer_questions(listener, is_over));
         let (report, reported) = channel();
         let outgoing = controller.outgoing().clone();
-        let mut rng = Rng(rng.below(u64::MAX >> 1));
+        let mut rng = Rng::new(rng.next());
         scope.spawn(move || remove_files(&mut rng, &outgoing, &address(peer), known, &reported));
         scope.spawn(move || {
             hear(&mut controller, &acks, &report);
-            stop_taking(peer, is_over);
+            stop_accepting(peer, is_over);
+            stop_accepting(listener, is_over);
         });
         thread::sleep(kill_at.saturating_duration_since(Instant::now()));
         process.kill();
@@ -519,7 +520,7 @@ fn one_life(rng: &mut Rng, listener: &TcpListener, folder: &TempFolder, sync: bo
 /// Stores files, one after another, sometimes one of a name that there is; ends with the Dstore.
 fn store_files(rng: &mut Rng, thread: usize, dstore: SocketAddr, known: &Mutex<Known>, acked: &Receiver<()>) {
     for number in 0.. {
-        let size = [0, 100, 5_000, 300_000][rng.below(4) as usize] + rng.below(100);
+        let size = [0, 100, 5_000, 300_000][rng.below(4)] + rng.below(100);
         let file = format!("{thread}-{number}-{size}");
         for version in 1..=1 + u32::from(rng.below(4) == 0) {
             known.lock().unwrap().allowed.entry(file.clone()).or_insert_with(|| [None].into()).insert(Some(version));
@@ -550,8 +551,8 @@ fn remove_files(
     loop {
         let file = {
             let mut known = known.lock().unwrap();
-            let count = known.settled.len() as u64;
-            let file = (count > 0).then(|| known.settled.swap_remove(rng.below(count) as usize));
+            let count = known.settled.len();
+            let file = (count > 0).then(|| known.settled.swap_remove(rng.below(count)));
             if let Some(file) = &file {
                 known.allowed.get_mut(file).unwrap().insert(None);
             }

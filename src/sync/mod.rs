@@ -1,6 +1,6 @@
 //! What the threads of a Controller or Dstore wait with: locks, conditions and channels.
 //!
-//! In every program these are std's locks and threads. In tests built with `--cfg shuttle` they are *scheduled*: shuttle
+//! In every program these are std's locks and threads. In tests built with `--features shuttle` they are *scheduled*: shuttle
 //! decides at each lock and wait which thread goes on, so that a test tries thousands of orders in which things can
 //! happen, finds the one in which somebody waits for ever, and prints it. `controller::schedules` has those tests. Whoever
 //! waits in the Controller must therefore wait with what is here, and with nothing else.

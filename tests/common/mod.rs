@@ -1,23 +1,17 @@
-//! What several test programs need. Each uses some of it, hence:
-#![allow(dead_code)]
+//! What several test programs need: the workspace's test kit, and clusters of Stevedore's own.
+#![allow(dead_code, unused_imports, reason = "no test program uses all of it")]
 
-pub mod program;
 pub mod system;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+pub use kit::{PATIENCE, Rng, TempFolder, bytes, comes_true, eventually, hunt, program};
 use socket2::{Domain, Socket, Type};
 use stevedore::client::Client;
 use stevedore::controller::{self, Status};
 use stevedore::dstore;
-
-/// Long enough for anything that a loaded machine does; waited for only by what fails.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A Controller and its Dstores in this process; all of it ends when dropped.
 pub struct Cluster {
@@ -101,23 +95,6 @@ impl Cluster {
     }
 }
 
-/// Waits until something is so that nobody tells of.
-pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
-    assert!(comes_true(PATIENCE, condition), "not in time: {what}");
-}
-
-/// The same with other patience; false if it does not come true.
-pub fn comes_true(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + patience;
-    while !condition() {
-        if Instant::now() >= deadline {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    true
-}
-
 /// Where nobody accepts connections, and where they are not refused either. Lasts as long as what is returned first.
 pub fn full_listener() -> (Full, u16) {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -145,50 +122,4 @@ pub fn is_connecting_to(port: u16) -> bool {
         let mut words = line.split_whitespace().skip(2);
         words.next().is_some_and(|remote| remote.ends_with(&format!(":{port:04X}"))) && words.next() == Some("02")
     })
-}
-
-/// A folder of its own for a test, removed at the end.
-pub struct TempFolder(PathBuf);
-
-impl TempFolder {
-    /// Makes a fresh one.
-    pub fn new() -> Self {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("stevedore-test-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Everything in it, hidden or not, in order.
-    pub fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for TempFolder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// `size` bytes that look random and are the same for the same seed.
-pub fn bytes(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..size).map(|_| next()).collect()
 }

@@ -1,6 +1,6 @@
 //! Nobody waits for ever, whatever comes first: the Controller's own code under thousands of schedules.
 //!
-//! Built with `--cfg shuttle` only; README says how to run it. Everything of the Controller but its sockets is here as it
+//! Built with the feature `shuttle` only; README says how to run it. Everything of the Controller but its sockets is here as it
 //! is in the program: gate, state, index, requests, joins, departures, coordinator, shutdown. What a socket would carry,
 //! a test's Dstores and clients hand over themselves, by the same calls as the threads that read from sockets. A thread that
 //! waits when all others wait or have ended is a deadlock, which shuttle reports with the schedule that led there.
@@ -34,7 +34,7 @@ const NEVER: Duration = Duration::MAX;
 const ANY_TIME: Duration = Duration::from_secs(1);
 
 /// How many schedules of each kind a test tries, unless the environment says `SCHEDULES`.
-const SCHEDULES: usize = 3_000;
+const SCHEDULES: usize = 1_000;
 
 /// Where the random schedules begin, unless the environment says `SHUTTLE_RANDOM_SEED`.
 const SEED: u64 = 4;

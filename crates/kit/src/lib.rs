@@ -1,0 +1,21 @@
+//! What the tests, benches and tools of this workspace share. Nothing that people run to keep files depends on it, and it
+//! knows nothing of Stevedore, so that a program of anybody's can be tested with it.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`rng`] | numbers that look random, and are the same for the same seed |
+//! | [`hunt`] | which share of a search that takes too long for each run is this run's |
+//! | [`folder`] | a temporary folder that removes itself |
+//! | [`program`] | a program that runs, with its log, until it is dropped |
+//! | [`wait`] | waiting for a condition, with a deadline |
+
+pub mod folder;
+pub mod hunt;
+pub mod program;
+pub mod rng;
+pub mod wait;
+
+pub use folder::TempFolder;
+pub use program::Program;
+pub use rng::{Rng, bytes};
+pub use wait::{PATIENCE, comes_true, eventually};
