@@ -16,8 +16,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use common::{Clock, Figures, Rng, Run, Size, Table, digits, measure};
-use stevedore::index::{DstoreId, Index, Lists, Orders};
-use stevedore::protocol::{Address, FileName, Message};
+use stevedore::index::{DstoreId, Index, Lists};
+use stevedore::protocol::{Address, FileName, Message, Order};
 
 const SEED: u64 = 1;
 const REPLICAS: usize = 3;
@@ -458,19 +458,20 @@ impl World {
         let begun = Instant::now();
         let lists = clock.time(&step("lists"), || Lists::new(lists));
         let inventory = clock.time(&step("reconcile"), || index.reconcile(&lists));
-        let orders = clock.time(&step("plan"), || inventory.orders(REPLICAS));
-        let worded = clock.time(&step("rest"), || {
+        let plan = clock.time(&step("plan"), || inventory.plan(REPLICAS));
+        let orders = clock.time(&step("rest"), || {
             drop(lists);
-            orders.values().map(|order| inventory.to_message(order)).collect::<Vec<_>>()
+            inventory.orders(&plan)
         });
-        let reported = orders.keys().copied().collect();
-        clock.time(&step("confirm"), || index.confirm(&orders, &reported));
+        let reported = inventory.dstores.iter().map(|(dstore, _)| *dstore).collect();
+        clock.time(&step("confirm"), || index.confirm(&inventory, &plan, &reported));
         clock.record(&step("total"), begun.elapsed().as_secs_f64());
 
         assert_eq!(inventory.files.len(), self.files.len(), "no file is lost");
-        assert_eq!(worded.len(), orders.len());
-        let sends: usize = orders.values().flat_map(|order| &order.sends).map(|transfer| transfer.to.len()).sum();
+        assert_eq!(plan.put_off, 0, "all of it in one round");
+        let sends = plan.transfers.len();
         assert_eq!(sends, fewest, "no copy is sent that need not be");
+        let orders = inventory.dstores.iter().map(|(dstore, _)| *dstore).zip(orders).collect();
         self.carry_out(&orders);
         self.check();
         sends
@@ -488,12 +489,13 @@ impl World {
     }
 
     /// What the Dstores do.
-    fn carry_out(&mut self, orders: &Orders) {
+    fn carry_out(&mut self, orders: &BTreeMap<DstoreId, Order>) {
         for (from, order) in orders {
             for transfer in &order.sends {
+                let to: Vec<_> = transfer.to.iter().map(|address| self.cluster.at(address)).collect();
                 let holders = self.holders(&transfer.name);
                 assert!(holders.contains(from), "nobody can send what it lacks");
-                holders.extend(&transfer.to);
+                holders.extend(to);
             }
         }
         for (from, order) in orders {

@@ -137,13 +137,11 @@ fn no_dstore_is_told_to_remove_what_it_is_about_to_be_sent() {
     // Now x needs another holder, and the one that there is has the orphan.
     let lists = BTreeMap::from([(first, vec![name("a"), name("b"), name("x")]), (second, vec![name("a"), name("x")])]);
     let inventory = index.reconcile(&Lists::new(lists));
-    let orders = inventory.orders(2);
-    for (dstore, order) in &orders {
+    let orders = inventory.orders(&inventory.plan(2));
+    for ((dstore, address), order) in inventory.dstores.iter().zip(&orders) {
         for removed in &order.removes {
-            let is_sent = orders
-                .values()
-                .flat_map(|order| &order.sends)
-                .any(|send| send.name == *removed && send.to.contains(dstore));
+            let mut sends = orders.iter().flat_map(|order| &order.sends);
+            let is_sent = sends.any(|send| send.name == *removed && send.to.contains(address));
             assert!(!is_sent, "{removed} is to be sent to {dstore:?}, which is to remove it: {orders:?}");
         }
     }

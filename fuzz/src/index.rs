@@ -13,8 +13,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use stevedore::index::{Budget, DstoreId, DstoreOrder, Index, Lists, Refusal};
-use stevedore::protocol::{Address, FileName};
+use stevedore::index::{Budget, DstoreId, Index, Lists, Refusal};
+use stevedore::protocol::{Address, FileName, Order};
 
 /// R.
 const REPLICAS: usize = 2;
@@ -96,7 +96,7 @@ struct Dstore {
 enum Instruction {
     Remove(FileName),
     List(Round),
-    CarryOut(Round, DstoreOrder),
+    CarryOut(Round, Order),
 }
 
 #[derive(Debug)]
@@ -263,9 +263,12 @@ impl World<'_> {
         for transfer in &order.sends {
             let version = self.dstores[&number].folder.get(&transfer.name).copied();
             for to in &transfer.to {
-                match (version, self.dstores.get_mut(to)) {
-                    (Some(version), Some(receiver)) if !fails => receiver.take_in(transfer.name.clone(), version),
-                    _ => drop(unsent.insert(&transfer.name)),
+                let receiver = self.index.member_at(to).and_then(|to| self.dstores.get_mut(&to));
+                match (version, receiver) {
+                    (Some(version), Some(receiver)) if !fails && !receiver.folder.contains_key(&transfer.name) => {
+                        receiver.take_in(transfer.name.clone(), version);
+                    }
+                    _ => drop(unsent.insert(&transfer.name)), // spec 7.17, 7.30
                 }
             }
         }
@@ -390,23 +393,22 @@ impl World<'_> {
         }
         self.pass_time(is_all_well, &mut heard);
         let inventory = self.index.reconcile(&Lists::new(std::mem::take(&mut heard.lists)));
-        let mut orders = inventory.orders(REPLICAS);
-        if orders.is_empty() {
+        let mut plan = inventory.plan(REPLICAS);
+        if plan.is_empty() {
             if (REPLICAS..=inventory.dstores.len()).contains(&self.dstores.len()) {
                 self.note_all_copies_there();
             }
             return;
         }
         let steps = if is_all_well { usize::MAX } else { 1 + self.choose(4) };
-        orders.values_mut().for_each(|order| order.cut(Budget { copies: steps, bytes: u64::MAX, removes: steps }));
-        for (number, _) in &inventory.dstores {
+        plan.cut(&inventory, Budget { copies: steps, bytes: u64::MAX, removes: steps });
+        for ((number, _), order) in inventory.dstores.iter().zip(inventory.orders(&plan)) {
             if let Some(dstore) = self.dstores.get_mut(number) {
-                let order = orders.get(number).cloned().unwrap_or_default();
                 dstore.unread.push_back(Instruction::CarryOut(self.round, order));
             }
         }
         self.pass_time(is_all_well, &mut heard);
-        self.index.confirm(&orders, &heard.reported);
+        self.index.confirm(&inventory, &plan, &heard.reported);
     }
 
     /// The time that the Controller waits for answers.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::Controller;
-use crate::index::{Budget, DstoreId, DstoreOrder, Inventory, Lists, Orders};
+use crate::index::{Budget, DstoreId, Inventory, Lists, Plan};
 use crate::protocol::FileName;
 use crate::sync::{Inbox, Next};
 
@@ -134,35 +134,35 @@ impl<'a> Coordinator<'a> {
 
     /// Plans, has as much of the plan carried out as fits a round, and lets the index know what was done.
     fn improve(&mut self, inventory: &Inventory) -> Progress {
-        let mut orders = inventory.orders(self.controller.config.replicas);
-        if orders.is_empty() {
+        let mut plan = inventory.plan(self.controller.config.replicas);
+        if plan.is_empty() {
             return Progress::Finished; // spec 7.8
         }
-        let steps = |orders: &Orders| orders.values().map(DstoreOrder::steps).sum::<usize>();
-        let planned = steps(&orders);
-        let plan =
-            Extent { participants: inventory.dstores.iter().map(|(dstore, _)| *dstore).collect(), steps: planned };
-        let is_progress = self.last_plan.as_ref().is_none_or(|last| plan.is_progress_from(last));
-        self.last_plan = Some(plan);
-        orders.values_mut().for_each(|order| order.cut(self.budget));
-        let is_cut = steps(&orders) < planned;
-        let is_partial = orders.values().any(|order| order.is_partial);
+        let extent = Extent {
+            participants: inventory.dstores.iter().map(|(dstore, _)| *dstore).collect(),
+            steps: plan.steps() + plan.put_off,
+        };
+        let is_progress = self.last_plan.as_ref().is_none_or(|last| extent.is_progress_from(last));
+        self.last_plan = Some(extent);
+        let planned = plan.steps();
+        plan.cut(inventory, self.budget);
+        let is_cut = plan.steps() < planned;
         let begun = Instant::now();
-        let Some(reported) = self.carry_out(inventory, &orders) else { return Progress::Stopped };
-        let is_done = orders.keys().all(|dstore| reported.contains(dstore));
-        let extents: Vec<_> = orders.values().map(DstoreOrder::extent).collect();
-        let most = is_cut.then(|| Budget {
-            copies: extents.iter().map(|extent| extent.copies).max().unwrap_or(0),
-            bytes: extents.iter().map(|extent| extent.bytes).max().unwrap_or(0),
-            removes: extents.iter().map(|extent| extent.removes).max().unwrap_or(0),
-        });
-        self.budget = next_budget(self.budget, most, is_done.then(|| begun.elapsed()), self.controller.config.timeout);
-        self.controller.state.lock().index.confirm(&orders, &reported);
+        let Some(reported) = self.carry_out(inventory, &plan) else { return Progress::Stopped };
+        let took = begun.elapsed();
+        let extents = plan.extents(inventory);
+        let is_done = extents
+            .iter()
+            .zip(&inventory.dstores)
+            .all(|(extent, (dstore, _))| *extent == Budget::default() || reported.contains(dstore));
+        let most = is_cut.then(|| extents.into_iter().fold(Budget::default(), Budget::max));
+        self.budget = next_budget(self.budget, most, is_done.then_some(took), self.controller.config.timeout);
+        self.controller.state.lock().index.confirm(inventory, &plan, &reported);
         if !is_done {
             log::warn!("rebalance: not every Dstore has reported in time; the next one sorts it out"); // spec 4.6.6
         }
         // One bad Dstore must neither stop the others from healing nor keep them at it for ever.
-        if is_partial && is_progress { Progress::MoreToDo } else { Progress::Finished }
+        if plan.put_off > 0 && is_progress { Progress::MoreToDo } else { Progress::Finished }
     }
 
     /// Asks every Dstore for its files; those that do not answer in time take no part. (spec 4.6.1)
@@ -185,12 +185,11 @@ impl<'a> Coordinator<'a> {
 
     /// Gives every Dstore that takes part its order, if only an empty one (spec 7.8); returns those that report to have
     /// carried it out in time. (spec 4.6.4 to 4.6.6)
-    fn carry_out(&self, inventory: &Inventory, orders: &Orders) -> Option<BTreeSet<DstoreId>> {
-        let nothing = DstoreOrder::default();
+    fn carry_out(&self, inventory: &Inventory, plan: &Plan) -> Option<BTreeSet<DstoreId>> {
         let mut ordered = BTreeSet::new();
-        for (dstore, _) in &inventory.dstores {
+        for ((dstore, _), order) in inventory.dstores.iter().zip(inventory.orders(plan)) {
             if let Some(link) = self.controller.links.get(*dstore) {
-                link.order(self.round, inventory.to_message(orders.get(dstore).unwrap_or(&nothing)));
+                link.order(self.round, order);
                 ordered.insert(*dstore);
             }
         }

@@ -3,16 +3,17 @@
 //! A deterministic state machine: methods take facts and return decisions. Performs no I/O, reads no clock, starts
 //! no thread: the caller holds the lock, sends the messages, and keeps whoever waits for an operation's end.
 
-pub mod orders;
 pub mod rebalance;
-pub mod reconcile;
+mod reconcile;
+mod replica;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::{Address, FileName};
 
-pub use orders::{Budget, DstoreOrder, Orders};
+pub use rebalance::{Budget, Plan};
 pub use reconcile::{Inventory, Lists};
+use replica::{Event, Replica};
 
 /// One membership of one Dstore: from its JOIN until its connection drops. Never used again, so that a fact about
 /// a Dstore that has left cannot be taken for one about its successor on the same port.
@@ -94,6 +95,8 @@ struct Member {
     /// Files that an order which was not reported has it remove, though the index does not say that it has them. It may
     /// come to the order late: then a new file of such a name goes, too. Known to be over when it answers a LIST.
     pending_removes: BTreeSet<FileName>,
+    /// How many rebalances it has taken part in: by this a newcomer is told from others.
+    lists_answered: u32,
 }
 
 #[derive(Debug)]
@@ -106,7 +109,7 @@ struct File {
 #[derive(Debug)]
 enum State {
     Storing(Box<Storing>),
-    Stored { copies: Vec<Copy> },
+    Stored { replicas: Vec<Replica> },
     Removing(Box<Removing>),
 }
 
@@ -124,37 +127,18 @@ struct Removing {
     abandoned: bool,
 }
 
-/// A Dstore that has a file, or, where that is not certain, may have it. (spec 7.20)
-///
-/// The Dstore may have left since: copies of former members do not count, and are dropped at the next rebalance.
-#[derive(Clone, Debug)]
-struct Copy {
-    dstore: DstoreId,
-    certainty: Certainty,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Certainty {
-    Certain,
-    /// An order that would make this copy was given and not reported: it may still be carried out, and a list that does
-    /// not show the copy may be older than that.
-    Coming,
-    /// Likewise for an order that would remove it.
-    Going,
-    /// A list has not shown it, but may have been made before a late order was carried out. Lists are not made at the
-    /// same instant, while a Dstore makes its own between orders: so the next one decides.
-    Settling,
-}
-
 impl State {
+    /// The Dstores that have a copy, may have one, or are about to get one.
+    fn for_each_holder(&self, mut see: impl FnMut(DstoreId)) {
+        match self {
+            Self::Storing(storing) => storing.acknowledged.iter().chain(&storing.awaited).copied().for_each(see),
+            Self::Stored { replicas } => replicas.iter().for_each(|replica| see(replica.dstore)),
+            Self::Removing(removing) => removing.awaited.iter().copied().for_each(see),
+        }
+    }
+
     fn is_store_waiting_for(&self, dstore: DstoreId) -> bool {
         matches!(self, Self::Storing(storing) if storing.awaited.contains(&dstore))
-    }
-}
-
-impl Copy {
-    fn is_certain(&self) -> bool {
-        self.certainty == Certainty::Certain
     }
 }
 
@@ -178,7 +162,10 @@ impl Index {
     pub fn join(&mut self, address: Address) -> DstoreId {
         let dstore = DstoreId(self.joins);
         self.joins += 1;
-        self.members.insert(dstore, Member { address, load: 0, is_suspect: false, pending_removes: BTreeSet::new() });
+        self.members.insert(
+            dstore,
+            Member { address, load: 0, is_suspect: false, pending_removes: BTreeSet::new(), lists_answered: 0 },
+        );
         dstore
     }
 
@@ -284,9 +271,8 @@ impl Index {
         if !storing.awaited.is_empty() {
             return false;
         }
-        let copies =
-            storing.acknowledged.iter().map(|&dstore| Copy { dstore, certainty: Certainty::Certain }).collect();
-        file.state = State::Stored { copies };
+        let replicas = storing.acknowledged.iter().copied().map(Replica::certain).collect();
+        file.state = State::Stored { replicas };
         self.in_progress.remove(name);
         self.version += 1;
         true
@@ -295,12 +281,11 @@ impl Index {
     /// A Dstore says that it has stored a file that it was not asked to store: other content may be in the place of a
     /// complete file's copy. That no longer counts, unless it is the only one; the next rebalance replaces it. (spec 7.6)
     fn distrust(&mut self, name: &str, dstore: DstoreId) {
-        let Some(State::Stored { copies }) = self.files.get_mut(name).map(|file| &mut file.state) else { return };
-        let is_other = |copy: &Copy| copy.dstore != dstore && copy.is_certain();
-        let has_other = copies.iter().any(|copy| is_other(copy) && self.members.contains_key(&copy.dstore));
-        if let (Some(at), true) = (copies.iter().position(|copy| copy.dstore == dstore), has_other) {
-            copies.remove(at);
-            self.reduce_load(dstore);
+        let Some(State::Stored { replicas }) = self.files.get_mut(name).map(|file| &mut file.state) else { return };
+        let is_other = |replica: &Replica| replica.dstore != dstore && replica.is_certain();
+        let has_other = replicas.iter().any(|replica| is_other(replica) && self.members.contains_key(&replica.dstore));
+        if let (true, Some(replica)) = (has_other, replicas.iter_mut().find(|replica| replica.dstore == dstore)) {
+            replica.hear(Event::Overwritten);
         }
     }
 
@@ -329,13 +314,13 @@ impl Index {
         turn: impl Fn(DstoreId) -> T,
     ) -> Result<Offer, Refusal> {
         self.check_members()?;
-        let Some(File { size, state: State::Stored { copies } }) = self.files.get(name) else {
+        let Some(File { size, state: State::Stored { replicas } }) = self.files.get(name) else {
             return Err(Refusal::FileDoesNotExist);
         };
-        copies
+        replicas
             .iter()
-            .filter(|copy| copy.is_certain() && !tried.contains(&copy.dstore))
-            .filter_map(|copy| Some((copy.dstore, self.members.get(&copy.dstore)?)))
+            .filter(|replica| replica.is_certain() && !tried.contains(&replica.dstore))
+            .filter_map(|replica| Some((replica.dstore, self.members.get(&replica.dstore)?)))
             .min_by_key(|(dstore, _)| turn(*dstore))
             .map(|(dstore, member)| Offer { dstore, address: member.address.clone(), size: *size })
             .ok_or(Refusal::AllTried)
@@ -346,9 +331,9 @@ impl Index {
     pub fn begin_remove(&mut self, name: &FileName) -> Result<Vec<DstoreId>, Refusal> {
         self.check_members()?;
         let Some(file) = self.files.get_mut(name) else { return Err(Refusal::FileDoesNotExist) };
-        let State::Stored { copies } = &file.state else { return Err(Refusal::FileDoesNotExist) };
+        let State::Stored { replicas } = &file.state else { return Err(Refusal::FileDoesNotExist) };
         let holders: Vec<_> =
-            copies.iter().map(|copy| copy.dstore).filter(|dstore| self.members.contains_key(dstore)).collect();
+            replicas.iter().map(|replica| replica.dstore).filter(|dstore| self.members.contains_key(dstore)).collect();
         self.version += 1;
         if holders.is_empty() {
             self.files.remove(name);

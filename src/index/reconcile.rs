@@ -4,8 +4,9 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use super::rebalance::Holdings;
-use super::{Certainty, Copy, DstoreId, Index, State};
+use super::rebalance::{Holdings, is_newcomer};
+use super::replica::{Event, Replica};
+use super::{DstoreId, File, Index, Member, State};
 use crate::protocol::{Address, FileName};
 
 /// The file lists of the Dstores that answered in time. The others are *silent*: nothing is known of their copies,
@@ -74,23 +75,15 @@ impl Eq for Head {}
 pub struct Inventory {
     /// The Dstores that take part, in order of joining.
     pub dstores: Vec<(DstoreId, Address)>,
-    /// The complete files of which at least one copy is certain, with their sizes.
+    /// The complete files of which at least one copy is certain, in order of name, with their sizes.
     pub files: Vec<(FileName, u64)>,
     /// Who certainly holds each of them; both sides numbered by their place above.
     pub holdings: Holdings,
     /// Those of `dstores`, by place, that seem unable to store anything.
     pub suspects: BTreeSet<u32>,
-    /// Copies that are to go: of files that the index does not have or is removing, and copies nobody ordered.
-    pub unwanted: Vec<(DstoreId, FileName)>,
-}
-
-/// What the lists tell of a Dstore, by the number of its membership.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Left,
-    Silent,
-    /// It takes part, and this is its place in [`Inventory::dstores`].
-    Answered(u32),
+    /// Copies that are to go, by who has them: of files that the index does not have or is removing, and copies that
+    /// nobody ordered or that were overwritten.
+    pub unwanted: Vec<(u32, FileName)>,
 }
 
 impl Index {
@@ -99,138 +92,199 @@ impl Index {
     /// A copy on a Dstore where the index did not expect one may be the debris of an earlier file of the same name: it
     /// is not counted while an expected copy exists. Where all expected ones are certainly gone it is the file.
     pub fn reconcile(&mut self, lists: &Lists) -> Inventory {
+        let mut comparison = Comparison::new(self, lists);
+        let before = self.files.len();
+        self.files.retain(|name, file| comparison.correct(name, file));
+        self.version += u64::from(self.files.len() < before);
+        comparison.correct_members(&mut self.members)
+    }
+}
+
+/// The index beside the lists, walked through together in order of name.
+struct Comparison<'a> {
+    /// What the lists tell of each Dstore, by the number of its membership.
+    standings: Vec<Standing>,
+    /// The listed copies that the walk has not come to.
+    rest: &'a [(FileName, DstoreId)],
+    /// Who lists the file that is looked at.
+    listers: Vec<DstoreId>,
+    inventory: Inventory,
+}
+
+/// What the lists tell of a Dstore.
+struct Standing {
+    presence: Presence,
+    /// Copies that the corrected index has on it.
+    load: usize,
+    /// Whether copies were coming to it, and whether any has come.
+    arrivals: Option<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Left,
+    Silent,
+    /// It takes part, and this is its place in [`Inventory::dstores`].
+    Answered(u32),
+}
+
+impl<'a> Comparison<'a> {
+    fn new(index: &Index, lists: &'a Lists) -> Self {
+        let gone = || Standing { presence: Presence::Left, load: 0, arrivals: None };
+        let mut standings: Vec<_> = (0..index.joins).map(|_| gone()).collect();
         let mut dstores = Vec::new();
-        let mut standings = vec![Standing::Left; self.joins as usize];
-        for (&dstore, member) in &self.members {
-            standings[dstore.place()] = if lists.answered.binary_search(&dstore).is_ok() {
+        for (&dstore, member) in &index.members {
+            standings[dstore.place()].presence = if lists.answered.binary_search(&dstore).is_ok() {
                 dstores.push((dstore, member.address.clone()));
-                Standing::Answered(dstores.len() as u32 - 1)
+                Presence::Answered(dstores.len() as u32 - 1)
             } else {
-                Standing::Silent
+                Presence::Silent
             };
         }
-        let mut loads = vec![0; standings.len()];
-        let mut inventory = Inventory {
+        let inventory = Inventory {
             holdings: Holdings::new(dstores.len()),
             dstores,
             files: Vec::new(),
             suspects: BTreeSet::new(),
             unwanted: Vec::new(),
         };
-        // By membership: whether copies were coming, and whether any of them has come.
-        let mut arrivals = vec![None; standings.len()];
-        let is_silent = |dstore: &DstoreId| standings[dstore.place()] == Standing::Silent;
+        Self { standings, rest: &lists.copies, listers: Vec::new(), inventory }
+    }
 
-        let is_member = |dstore: DstoreId| standings[dstore.place()] != Standing::Left;
-        let mut listed = lists.copies.iter().filter(|(_, dstore)| is_member(*dstore)).peekable();
-        let mut listers = Vec::new();
-        let files = self.files.len();
-        self.files.retain(|name, file| {
-            while let Some((orphan, dstore)) = listed.next_if(|(other, _)| other < name) {
-                inventory.unwanted.push((*dstore, orphan.clone()));
-            }
-            listers.clear();
-            while let Some((_, dstore)) = listed.next_if(|(other, _)| other == name) {
-                listers.push(*dstore);
-            }
-            match &mut file.state {
-                State::Removing(removing) if removing.abandoned => {
-                    removing.awaited.retain(is_silent);
-                    removing.awaited.extend(&listers);
-                    inventory.unwanted.extend(listers.iter().map(|&dstore| (dstore, name.clone())));
-                }
-                State::Storing(_) | State::Removing(_) => {}
-                State::Stored { copies } => {
-                    copies.retain(|copy| is_member(copy.dstore));
-                    for copy in copies.iter().filter(|copy| copy.certainty == Certainty::Coming) {
-                        *arrivals[copy.dstore.place()].get_or_insert(false) |= listers.contains(&copy.dstore);
-                    }
-                    let unexpected = correct(copies, &listers, is_silent);
-                    inventory.unwanted.extend(unexpected.into_iter().map(|dstore| (dstore, name.clone())));
-                    let certain = copies.iter().filter(|copy| copy.is_certain());
-                    let mut holders = certain
-                        .filter_map(|copy| match standings[copy.dstore.place()] {
-                            Standing::Answered(number) => Some(number),
-                            Standing::Silent | Standing::Left => None,
-                        })
-                        .peekable();
-                    if holders.peek().is_some() {
-                        inventory.holdings.push(holders);
-                        inventory.files.push((name.clone(), file.size));
-                    }
+    /// Corrects the next file; false if nothing is left of it. What is listed up to its name is unwanted.
+    fn correct(&mut self, name: &FileName, file: &mut File) -> bool {
+        self.walk_to(Some(name));
+        match &mut file.state {
+            State::Removing(removing) if removing.abandoned => {
+                removing.awaited.retain(|dstore| self.presence(*dstore) == Presence::Silent);
+                removing.awaited.extend(&self.listers);
+                for at in 0..self.listers.len() {
+                    self.discard(self.listers[at], name);
                 }
             }
-            let mut holders = 0;
-            file.state.for_each_holder(|dstore| {
-                loads[dstore.place()] += 1;
-                holders += 1;
-            });
-            holders > 0
+            State::Storing(_) | State::Removing(_) => {}
+            State::Stored { replicas } => {
+                replicas.retain(|replica| self.presence(replica.dstore) != Presence::Left);
+                for replica in replicas.iter().filter(|replica| replica.is_coming()) {
+                    let has_come = self.listers.contains(&replica.dstore);
+                    *self.standings[replica.dstore.place()].arrivals.get_or_insert(false) |= has_come;
+                }
+                for dstore in self.correct_replicas(replicas) {
+                    self.discard(dstore, name);
+                }
+                self.take_stock(name, file.size, replicas);
+            }
+        }
+        let mut holders = 0;
+        file.state.for_each_holder(|dstore| {
+            self.standings[dstore.place()].load += 1;
+            holders += 1;
         });
-        self.version += u64::from(self.files.len() < files);
-        inventory.unwanted.extend(listed.map(|(orphan, dstore)| (*dstore, orphan.clone())));
+        holders > 0
+    }
+
+    /// Has `listers` be those of this file; whatever the lists have before it is of no file, and unwanted.
+    fn walk_to(&mut self, name: Option<&FileName>) {
+        self.listers.clear();
+        while let Some(((listed, dstore), rest)) = self.rest.split_first()
+            && name.is_none_or(|name| listed <= name)
+        {
+            self.rest = rest;
+            if self.presence(*dstore) == Presence::Left {
+                continue;
+            }
+            if Some(listed) == name { self.listers.push(*dstore) } else { self.discard(*dstore, listed) }
+        }
+    }
+
+    /// Makes a complete file's replicas those that are listed and those that may yet turn out to exist; returns the
+    /// Dstores whose copies are not to be trusted.
+    fn correct_replicas(&self, replicas: &mut Vec<Replica>) -> Vec<DstoreId> {
+        let is_silent = |dstore| self.presence(dstore) == Presence::Silent;
+        // An order that has not been reported concerns two Dstores: only when both are heard can their doubts settle.
+        let is_order_over = !replicas.iter().any(|replica| replica.is_under_order() && is_silent(replica.dstore));
+        let mut untrusted = self.listers.clone();
+        let mut has_trusted = false;
+        replicas.retain_mut(|replica| {
+            let dstore = replica.dstore;
+            if is_silent(dstore) {
+                return true;
+            }
+            if !self.listers.contains(&dstore) {
+                return replica.hear(Event::NotListed { is_order_over });
+            }
+            replica.hear(Event::Listed);
+            if replica.is_certain() {
+                untrusted.retain(|&lister| lister != dstore);
+                has_trusted = true;
+            }
+            true
+        });
+        let is_untrusted = |replica: &Replica| untrusted.contains(&replica.dstore);
+        if has_trusted {
+            replicas.retain(|replica| !is_untrusted(replica));
+            return untrusted;
+        }
+        if replicas.iter().all(is_untrusted) {
+            // Nothing better is left: this is the file.
+            *replicas = untrusted.into_iter().map(Replica::certain).collect();
+        }
+        // Else, with only silent or doubtful replicas, one that is not trusted may be the last: neither used nor removed.
+        Vec::new()
+    }
+
+    /// Enters a complete file into the inventory, unless no copy is certain.
+    fn take_stock(&mut self, name: &FileName, size: u64, replicas: &[Replica]) {
+        let certain = replicas.iter().filter(|replica| replica.is_certain());
+        let place = |replica: &Replica| match self.standings[replica.dstore.place()].presence {
+            Presence::Answered(place) => Some(place),
+            Presence::Silent | Presence::Left => None,
+        };
+        let mut holders = certain.filter_map(place).peekable();
+        if holders.peek().is_some() {
+            self.inventory.holdings.push(holders);
+            self.inventory.files.push((name.clone(), size));
+        }
+    }
+
+    /// What the lists say of the members themselves.
+    fn correct_members(mut self, members: &mut BTreeMap<DstoreId, Member>) -> Inventory {
+        self.walk_to(None);
         // Once everybody has answered, nobody is still carrying out an order.
-        let is_evident = inventory.dstores.len() == self.members.len();
-        for (dstore, member) in &mut self.members {
-            member.load = loads[dstore.place()];
-            match arrivals[dstore.place()] {
+        let is_evident = self.inventory.dstores.len() == members.len();
+        for (&dstore, member) in &mut *members {
+            let standing = &self.standings[dstore.place()];
+            member.load = standing.load;
+            match standing.arrivals {
                 Some(true) => member.is_suspect = false,
                 Some(false) if is_evident => member.is_suspect = true,
                 _ => {}
             }
-            if !is_silent(dstore) {
+            if standing.presence != Presence::Silent {
                 member.pending_removes.clear(); // it has come to all earlier orders: lists are made between them
+                member.lists_answered = member.lists_answered.saturating_add(1);
             }
         }
-        let places = (0..).zip(&inventory.dstores);
-        inventory.suspects =
-            places.filter(|(_, (dstore, _))| self.members[dstore].is_suspect).map(|(place, _)| place).collect();
-        inventory
-    }
-}
-
-impl State {
-    /// The Dstores that have a copy, may have one, or are about to get one.
-    pub(super) fn for_each_holder(&self, mut see: impl FnMut(DstoreId)) {
-        match self {
-            Self::Storing(storing) => storing.acknowledged.iter().chain(&storing.awaited).copied().for_each(see),
-            Self::Stored { copies } => copies.iter().for_each(|copy| see(copy.dstore)),
-            Self::Removing(removing) => removing.awaited.iter().copied().for_each(see),
-        }
-    }
-}
-
-/// Makes a complete file's copies those that are listed and those that may yet turn out to exist; returns the listed
-/// ones that are not to be trusted.
-fn correct(copies: &mut Vec<Copy>, listers: &[DstoreId], is_silent: impl Fn(&DstoreId) -> bool) -> Vec<DstoreId> {
-    let is_expected = |copies: &[Copy], dstore| copies.iter().any(|copy| copy.dstore == dstore);
-    let (expected, unexpected): (Vec<_>, Vec<_>) =
-        listers.iter().copied().partition(|&dstore| is_expected(copies, dstore));
-    // An order that has not been reported concerns two Dstores: only when both are heard can their doubts settle.
-    let is_heard = copies.iter().all(|copy| copy.is_certain() || !is_silent(&copy.dstore));
-    copies.retain_mut(|copy| {
-        if expected.contains(&copy.dstore) {
-            copy.certainty = Certainty::Certain;
-            return true;
-        }
-        if is_silent(&copy.dstore) {
-            return true;
-        }
-        match copy.certainty {
-            Certainty::Certain => false,
-            Certainty::Coming | Certainty::Going => {
-                if is_heard {
-                    copy.certainty = Certainty::Settling;
-                }
-                true
+        let most = members.values().map(|member| member.lists_answered).max().unwrap_or(0);
+        for (place, (dstore, _)) in (0..).zip(&self.inventory.dstores) {
+            let member = &members[dstore];
+            if member.is_suspect {
+                self.inventory.suspects.insert(place);
             }
-            Certainty::Settling => !is_heard,
+            if is_newcomer(member.lists_answered, most) {
+                self.inventory.holdings.mark_newcomer(place);
+            }
         }
-    });
-    if copies.is_empty() {
-        copies.extend(unexpected.into_iter().map(|dstore| Copy { dstore, certainty: Certainty::Certain }));
-        return Vec::new();
+        self.inventory
     }
-    // With only silent or doubtful holders, a copy nobody ordered may be the last one: neither used nor removed.
-    if expected.is_empty() { Vec::new() } else { unexpected }
+
+    fn discard(&mut self, dstore: DstoreId, name: &FileName) {
+        if let Presence::Answered(place) = self.presence(dstore) {
+            self.inventory.unwanted.push((place, name.clone()));
+        }
+    }
+
+    fn presence(&self, dstore: DstoreId) -> Presence {
+        self.standings[dstore.place()].presence
+    }
 }

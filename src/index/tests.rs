@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::protocol::Order;
+use crate::protocol::{Order, Transfer};
 
 impl Index {
     /// Panics unless what is kept twice agrees.
@@ -68,7 +68,33 @@ fn lists<'a>(lists: impl IntoIterator<Item = (DstoreId, &'a [&'a str])>) -> List
 }
 
 fn unwanted(inventory: &Inventory) -> Vec<(DstoreId, String)> {
-    inventory.unwanted.iter().map(|(dstore, name)| (*dstore, name.to_string())).collect()
+    inventory.unwanted.iter().map(|(place, name)| (inventory.dstores[*place as usize].0, name.to_string())).collect()
+}
+
+/// What each Dstore that has anything to do is told.
+fn orders(inventory: &Inventory, plan: &Plan) -> BTreeMap<DstoreId, Order> {
+    let dstores = inventory.dstores.iter().map(|(dstore, _)| *dstore);
+    dstores.zip(inventory.orders(plan)).filter(|(_, order)| *order != Order::default()).collect()
+}
+
+/// Has `index` believe that `from` was ordered this, and has reported it or not.
+fn order(index: &mut Index, from: DstoreId, sends: &[(&str, DstoreId)], removes: &[&str], is_reported: bool) {
+    let dstores: Vec<_> = [from].into_iter().chain(sends.iter().map(|(_, to)| *to)).collect();
+    let files: Vec<_> = sends.iter().map(|(file, _)| *file).chain(removes.iter().copied()).collect();
+    let (sent, all) = (sends.len() as u32, files.len() as u32);
+    let plan = Plan {
+        transfers: (0..sent).map(|file| rebalance::Transfer { file, from: 0, to: file + 1 }).collect(),
+        removals: (sent..all).map(|file| rebalance::Removal { file, from: 0 }).collect(),
+        ..Plan::default()
+    };
+    let inventory = Inventory {
+        holdings: rebalance::Holdings::new(dstores.len()),
+        dstores: dstores.into_iter().map(|dstore| (dstore, address(1))).collect(),
+        files: files.into_iter().map(|file| (name(file), 7)).collect(),
+        suspects: BTreeSet::new(),
+        unwanted: Vec::new(),
+    };
+    index.confirm(&inventory, &plan, &is_reported.then_some(from).into_iter().collect());
 }
 
 fn offers(index: &Index, file: &str) -> Vec<DstoreId> {
@@ -192,7 +218,7 @@ fn a_copy_that_a_late_store_has_overwritten_no_longer_counts_and_is_replaced() {
     index.assert_consistent();
     let inventory = index.reconcile(&lists([(ids[0], &["f"][..]), (ids[1], &["f"]), (ids[2], &[])]));
     assert_eq!(unwanted(&inventory), [(ids[0], "f".to_owned())]);
-    assert_eq!(inventory.orders(2)[&ids[0]].removes, [name("f")]);
+    assert_eq!(orders(&inventory, &inventory.plan(2))[&ids[0]].removes, [name("f")]);
 }
 
 #[test]
@@ -303,7 +329,7 @@ fn the_version_changes_with_what_is_listed_and_only_then() {
     index.acknowledge_remove("f", ids[0]);
     look(&index, false);
     let inventory = index.reconcile(&lists([(ids[0], &[][..]), (ids[1], &["g"])]));
-    index.confirm(&inventory.orders(1), &BTreeSet::new());
+    index.confirm(&inventory, &inventory.plan(1), &BTreeSet::new());
     look(&index, false);
     index.reconcile(&lists(ids.iter().map(|&dstore| (dstore, &[][..]))));
     look(&index, true);
@@ -334,10 +360,9 @@ fn lists_correct_the_index() {
     assert_eq!(offers(&index, "one"), [ids[0]]);
 
     // What is being removed is gone once its removal is confirmed, and not before.
-    let orders = inventory.orders(2);
     let mut before = index;
     assert_eq!(before.begin_store(&name("removing"), 1), Err(Refusal::FileAlreadyExists));
-    before.confirm(&orders, &orders.keys().copied().collect());
+    before.confirm(&inventory, &inventory.plan(2), &ids.iter().copied().collect());
     assert!(before.begin_store(&name("removing"), 1).is_ok());
 }
 
@@ -355,18 +380,18 @@ fn silence_is_not_proof_of_loss() {
     let inventory = index.reconcile(&lists([(ids[2], &[][..])]));
     assert_eq!(names(&index), ["f"], "both holders are silent: the file stays");
     assert_eq!(inventory.holdings.files(), 0, "and no plan can count on it");
-    assert_eq!(inventory.orders(2), Orders::new(), "fewer than R take part: no plan");
+    assert_eq!(inventory.plan(2), Plan::default(), "fewer than R take part: no plan");
 
     let inventory = index.reconcile(&lists([(ids[1], &["f"][..]), (ids[2], &[][..])]));
-    let orders = inventory.orders(2);
-    let expected = DstoreOrder { sends: vec![transfer("f", &[ids[2]])], removes: vec![], is_partial: false };
-    assert_eq!(orders, BTreeMap::from([(ids[1], expected)]), "the silent copy does not count towards R");
-    index.confirm(&orders, &BTreeSet::from([ids[1]]));
+    let plan = inventory.plan(2);
+    let expected = Order { sends: vec![Transfer { name: name("f"), to: vec![address(3)] }], removes: vec![] };
+    assert_eq!(
+        orders(&inventory, &plan),
+        BTreeMap::from([(ids[1], expected)]),
+        "the silent copy does not count towards R"
+    );
+    index.confirm(&inventory, &plan, &BTreeSet::from([ids[1]]));
     assert_eq!(offers(&index, "f").len(), 3, "but is still a copy");
-}
-
-fn transfer(file: &str, to: &[DstoreId]) -> orders::FileTransfer {
-    orders::FileTransfer { name: name(file), size: 7, to: to.to_vec() }
 }
 
 #[test]
@@ -413,11 +438,12 @@ fn the_index_believes_reports_not_plans() {
         .chain([(newcomer, vec![])])
         .collect();
     let inventory = index.reconcile(&Lists::new(answers));
-    let orders = inventory.orders(2);
-    let sent: Vec<_> = orders.values().flat_map(|order| &order.sends).map(|transfer| transfer.name.clone()).collect();
-    assert_eq!(sent.len(), 2, "b and c have lost a copy each: {orders:?}");
+    let plan = inventory.plan(2);
+    let sent: Vec<_> =
+        plan.transfers.iter().map(|transfer| inventory.files[transfer.file as usize].0.clone()).collect();
+    assert_eq!(sent.len(), 2, "b and c have lost a copy each: {plan:?}");
 
-    index.confirm(&orders, &BTreeSet::new());
+    index.confirm(&inventory, &plan, &BTreeSet::new());
     for file in &sent {
         let offered = offers(&index, file);
         assert_eq!(offered.len(), 1, "a copy that may not exist is not offered");
@@ -438,14 +464,12 @@ fn what_an_unreported_order_was_to_remove_is_in_doubt() {
     let (mut index, ids) = index(1, 2);
     let holder = store(&mut index, "f")[0];
     let other = ids.iter().copied().find(|&dstore| dstore != holder).unwrap();
-    let order = DstoreOrder { sends: vec![transfer("f", &[other])], removes: vec![name("f")], is_partial: false };
-    let orders = Orders::from([(holder, order)]);
-    index.confirm(&orders, &BTreeSet::new());
+    order(&mut index, holder, &[("f", other)], &["f"], false);
     assert_eq!(index.offer("f", &[], |_| ()), Err(Refusal::AllTried));
     assert_eq!(names(&index), ["f"]);
     index.reconcile(&lists([(holder, &["f"][..]), (other, &[][..])]));
     assert_eq!(offers(&index, "f"), [holder]);
-    index.confirm(&orders, &BTreeSet::from([holder]));
+    order(&mut index, holder, &[("f", other)], &["f"], true);
     assert_eq!(offers(&index, "f"), [other]);
 }
 
@@ -455,38 +479,9 @@ fn nothing_to_do_is_an_empty_plan() {
     let (mut index, ids) = index(2, 2);
     store(&mut index, "f");
     let inventory = index.reconcile(&lists([(ids[0], &["f"][..]), (ids[1], &["f"][..])]));
-    assert!(inventory.orders(2).is_empty());
-    assert_eq!(inventory.to_message(&DstoreOrder::default()), Order::default());
-}
-
-#[test]
-fn a_round_takes_what_fits_and_never_removes_what_it_did_not_send() {
-    // spec 7.17, 7.19
-    let (_, ids) = index(1, 3);
-    let order = DstoreOrder {
-        sends: vec![transfer("a", &[ids[1]]), transfer("b", &[ids[1], ids[2]]), transfer("c", &[ids[2]])],
-        removes: vec![name("a"), name("b"), name("c"), name("d")],
-        is_partial: false,
-    };
-    let cut = |copies, bytes, removes| {
-        let mut order = order.clone();
-        order.cut(Budget { copies, bytes, removes });
-        let sends: Vec<_> = order.sends.iter().map(|transfer| transfer.name.to_string()).collect();
-        let removes: Vec<_> = order.removes.iter().map(|name| name.to_string()).collect();
-        (sends.concat(), removes.concat(), order.is_partial)
-    };
-    let is = |sends: &str, removes: &str, is_cut| (sends.to_owned(), removes.to_owned(), is_cut);
-    assert_eq!(order.extent(), Budget { copies: 4, bytes: 28, removes: 4 });
-    assert_eq!(cut(4, 28, 4), is("abc", "abcd", false));
-    assert_eq!(cut(4, 28, 3), is("abc", "abc", true));
-    assert_eq!(cut(4, 27, 9), is("ab", "abd", true));
-    assert_eq!(cut(3, 99, 9), is("ab", "abd", true));
-    assert_eq!(cut(2, 99, 1), is("a", "a", true));
-    assert_eq!(cut(0, 1, 0), is("a", "a", true), "at least one step of each kind, or it would never end");
-    let mut only_removes = DstoreOrder { removes: vec![name("a"), name("b")], ..DstoreOrder::default() };
-    only_removes.cut(Budget { copies: 1, bytes: 0, removes: 1 });
-    assert!(only_removes.is_partial);
-    assert_eq!(only_removes.removes, [name("a")]);
+    let plan = inventory.plan(2);
+    assert!(plan.is_empty());
+    assert_eq!(inventory.orders(&plan), [Order::default(), Order::default()]);
 }
 
 #[test]
@@ -495,8 +490,7 @@ fn a_file_whose_order_is_carried_out_between_two_lists_is_not_lost() {
     let (mut index, ids) = index(1, 2);
     let sender = store(&mut index, "f")[0];
     let receiver = ids.iter().copied().find(|&dstore| dstore != sender).unwrap();
-    let order = DstoreOrder { sends: vec![transfer("f", &[receiver])], removes: vec![name("f")], is_partial: false };
-    index.confirm(&Orders::from([(sender, order)]), &BTreeSet::new());
+    order(&mut index, sender, &[("f", receiver)], &["f"], false);
 
     let nobody = || lists([(sender, &[][..]), (receiver, &[][..])]);
     index.reconcile(&lists([(receiver, &[][..])])); // the sender is silent: it may not even have begun
@@ -513,8 +507,7 @@ fn what_two_lists_in_a_row_do_not_show_is_gone() {
     // spec 4.6.2, 7.20: doubts do not last
     let (mut index, ids) = index(1, 2);
     let sender = store(&mut index, "f")[0];
-    let order = DstoreOrder { removes: vec![name("f")], ..DstoreOrder::default() };
-    index.confirm(&Orders::from([(sender, order)]), &BTreeSet::new());
+    order(&mut index, sender, &[], &["f"], false);
     let nobody = lists(ids.iter().map(|&dstore| (dstore, &[][..])));
     index.reconcile(&nobody);
     assert_eq!(names(&index), ["f"]);
@@ -538,8 +531,7 @@ fn a_dstore_that_hangs_or_has_no_room_does_not_fail_every_store() {
     }
     assert_eq!(failed, 1);
     // A rebalance shows that it can store again.
-    let order = DstoreOrder { sends: vec![transfer("f1", &[hangs])], ..DstoreOrder::default() };
-    index.confirm(&Orders::from([(ids[0], order)]), &BTreeSet::from([ids[0]]));
+    order(&mut index, ids[0], &[("f1", hangs)], &[], true);
     assert_eq!(ports(&index.begin_store(&name("again"), 1).unwrap())[0], "4");
 }
 
@@ -567,20 +559,22 @@ fn a_departure_casts_no_suspicion_on_those_that_stay() {
 struct Folders(BTreeMap<DstoreId, BTreeSet<FileName>>);
 
 impl Folders {
-    /// One round; sends to `refuses` fail, and whoever made one does not report. (spec 4.6, 7.17)
-    fn rebalance(&mut self, index: &mut Index, replicas: usize, refuses: Option<DstoreId>) {
+    /// One round; sends to one that `refuses` fail, and a Dstore of which a send has failed does not report. Returns
+    /// whether there is more to do. (spec 4.6, 7.17)
+    fn rebalance(&mut self, index: &mut Index, replicas: usize, refuses: impl Fn(DstoreId) -> bool) -> bool {
         let lists = self.0.iter().map(|(&dstore, files)| (dstore, files.iter().cloned().collect())).collect();
-        let orders = index.reconcile(&Lists::new(lists)).orders(replicas);
+        let inventory = index.reconcile(&Lists::new(lists));
+        let plan = inventory.plan(replicas);
         let mut reported = BTreeSet::new();
-        for (&dstore, order) in &orders {
+        for (dstore, order) in orders(&inventory, &plan) {
             let mut unsent = BTreeSet::new();
             for transfer in &order.sends {
                 assert!(self.0[&dstore].contains(&transfer.name), "{dstore:?} must send what it lacks");
-                for &to in &transfer.to {
-                    if Some(to) == refuses {
+                for to in transfer.to.iter().map(|to| index.member_at(to).unwrap()) {
+                    if refuses(to) {
                         unsent.insert(&transfer.name);
                     } else {
-                        self.0.get_mut(&to).unwrap().insert(transfer.name.clone());
+                        assert!(self.0.get_mut(&to).unwrap().insert(transfer.name.clone()), "spec 7.30");
                     }
                 }
             }
@@ -590,8 +584,31 @@ impl Folders {
                 reported.insert(dstore);
             }
         }
-        index.confirm(&orders, &reported);
+        index.confirm(&inventory, &plan, &reported);
         index.assert_consistent();
+        plan.put_off > 0
+    }
+
+    fn join(&mut self, index: &mut Index, port: u16) -> DstoreId {
+        let dstore = index.join(address(port));
+        self.0.insert(dstore, BTreeSet::new());
+        dstore
+    }
+
+    fn leave(&mut self, index: &mut Index, dstore: DstoreId) {
+        index.leave(dstore);
+        self.0.remove(&dstore);
+    }
+
+    /// Files that are stored whole, on R Dstores each.
+    fn store(&mut self, index: &mut Index, files: usize) -> Vec<String> {
+        let files: Vec<_> = (0..files).map(|number| format!("f{number}")).collect();
+        for file in &files {
+            for dstore in store(index, file) {
+                self.0.get_mut(&dstore).unwrap().insert(name(file));
+            }
+        }
+        files
     }
 
     fn copies(&self, file: &str) -> usize {
@@ -610,19 +627,12 @@ fn a_dstore_that_takes_no_copies_does_not_keep_files_from_having_all_of_theirs()
     for (replicas, dstores) in [(1, 2), (2, 3), (2, 4), (3, 4), (3, 6)] {
         let (mut index, ids) = index(replicas, dstores);
         let mut folders = Folders(ids.iter().map(|&dstore| (dstore, BTreeSet::new())).collect());
-        let files: Vec<_> = (0..30).map(|number| format!("f{number}")).collect();
-        for file in &files {
-            for dstore in store(&mut index, file) {
-                folders.0.get_mut(&dstore).unwrap().insert(name(file));
-            }
-        }
-        let full = index.join(address(100));
-        folders.0.insert(full, BTreeSet::new());
+        let files = folders.store(&mut index, 30);
+        let full = folders.join(&mut index, 100);
         if replicas > 1 {
-            index.leave(ids[0]);
-            folders.0.remove(&ids[0]);
+            folders.leave(&mut index, ids[0]);
         }
-        let refuses = (usize::from(dstores) > replicas).then_some(full);
+        let refuses = |dstore| usize::from(dstores) > replicas && dstore == full;
         for _ in 0..4 {
             folders.rebalance(&mut index, replicas, refuses);
         }
@@ -632,7 +642,7 @@ fn a_dstore_that_takes_no_copies_does_not_keep_files_from_having_all_of_theirs()
         }
         // There is room again.
         for _ in 0..4 {
-            folders.rebalance(&mut index, replicas, None);
+            folders.rebalance(&mut index, replicas, |_| false);
         }
         assert!(files.iter().all(|file| folders.copies(file) == replicas && offers(&index, file).len() == replicas));
         assert!(folders.spread() <= 1, "R={replicas} N={dstores}: {:?}", folders.0);
@@ -645,10 +655,9 @@ fn a_dstore_that_lacks_what_it_was_sent_is_a_suspect_only_once_everybody_was_hea
     let (mut index, ids) = index(1, 2);
     let sender = store(&mut index, "f")[0];
     let receiver = ids.iter().copied().find(|&dstore| dstore != sender).unwrap();
-    let order = DstoreOrder { sends: vec![transfer("f", &[receiver])], removes: vec![], is_partial: false };
-    index.confirm(&Orders::from([(sender, order.clone())]), &BTreeSet::new());
+    order(&mut index, sender, &[("f", receiver)], &[], false);
     assert!(index.reconcile(&lists([(receiver, &[][..])])).suspects.is_empty());
-    index.confirm(&Orders::from([(sender, order)]), &BTreeSet::new());
+    order(&mut index, sender, &[("f", receiver)], &[], false);
     assert_eq!(index.reconcile(&lists([(sender, &["f"][..]), (receiver, &[][..])])).suspects.len(), 1);
 }
 
@@ -658,9 +667,10 @@ fn a_new_file_is_not_trusted_to_a_dstore_that_may_yet_carry_out_an_old_order_to_
     let (mut index, ids) = index(2, 3);
     // A store of f fails after a copy has arrived on the first: it is told to remove it, and does not report.
     let all_lists = |file: &'static [&str]| lists([(ids[0], file), (ids[1], &[][..]), (ids[2], &[][..])]);
-    let orders = index.reconcile(&all_lists(&["f"])).orders(2);
-    assert_eq!(orders[&ids[0]].removes, [name("f")]);
-    index.confirm(&orders, &BTreeSet::new());
+    let inventory = index.reconcile(&all_lists(&["f"]));
+    let plan = inventory.plan(2);
+    assert_eq!(orders(&inventory, &plan)[&ids[0]].removes, [name("f")]);
+    index.confirm(&inventory, &plan, &BTreeSet::new());
     // With others to choose from it is not chosen,
     assert_eq!(ports(&index.begin_store(&name("f"), 1).unwrap()), ["2", "3"]);
     assert!(index.abandon_store("f"));
@@ -673,4 +683,95 @@ fn a_new_file_is_not_trusted_to_a_dstore_that_may_yet_carry_out_an_old_order_to_
     index.reconcile(&all_lists(&[]));
     let chosen = store(&mut index, "f");
     assert!(chosen.contains(&ids[0]));
+}
+
+/// A cluster that is older than any newcomer to come: `files` on `dstores` Dstores, after many rebalances.
+fn old_cluster(replicas: usize, dstores: u16, files: usize) -> (Index, Folders, Vec<String>) {
+    let (mut index, ids) = index(replicas, dstores);
+    let mut folders = Folders(ids.iter().map(|&dstore| (dstore, BTreeSet::new())).collect());
+    let files = folders.store(&mut index, files);
+    for _ in 0..100 {
+        assert!(!folders.rebalance(&mut index, replicas, |_| false));
+    }
+    (index, folders, files)
+}
+
+#[test]
+fn newcomers_that_drop_what_they_take_cost_no_file_a_copy() {
+    // spec 4.6.3: one process joins thirty times, takes what it is sent, drops it and leaves
+    let (mut index, mut folders, files) = old_cluster(3, 3, 100);
+    let newcomers: Vec<_> = (0..30).map(|number| folders.join(&mut index, 100 + number)).collect();
+    for _ in 0..4 {
+        folders.rebalance(&mut index, 3, |_| false);
+        newcomers.iter().for_each(|dstore| folders.0.get_mut(dstore).unwrap().clear());
+        assert!(files.iter().all(|file| folders.copies(file) == 3));
+    }
+    newcomers.iter().for_each(|&dstore| folders.leave(&mut index, dstore));
+    folders.rebalance(&mut index, 3, |_| false);
+    assert!(files.iter().all(|file| offers(&index, file).len() == 3));
+}
+
+#[test]
+fn newcomers_get_their_share_once_a_list_has_shown_it() {
+    // spec 4.6.3: the balance is as it must be in the end, and the planner rests
+    for (replicas, dstores, newcomers) in [(1, 1, 1), (1, 3, 2), (2, 3, 1), (3, 3, 30), (3, 7, 4)] {
+        let (mut index, mut folders, files) = old_cluster(replicas, dstores, 100);
+        let newcomers: Vec<_> = (0..newcomers).map(|number| folders.join(&mut index, 100 + number)).collect();
+        assert!(folders.rebalance(&mut index, replicas, |_| false), "copies are sent, and nothing is removed for them");
+        let is_extra = |file: &&String| folders.copies(file) > replicas;
+        assert!(files.iter().any(|file| is_extra(&file)) && files.iter().all(|file| folders.copies(file) >= replicas));
+        assert!(!folders.rebalance(&mut index, replicas, |_| false), "then the older copies go");
+        assert!(files.iter().all(|file| folders.copies(file) == replicas));
+        assert!(folders.spread() <= 1);
+        let before = folders.0.clone();
+        folders.rebalance(&mut index, replicas, |_| false);
+        assert_eq!(folders.0, before, "at rest");
+
+        // As many files as there is room for have kept a copy on an older Dstore.
+        let is_kept = |file: &&String| {
+            let mut holders = folders.0.iter().filter(|(_, files)| files.contains(&name(file)));
+            holders.any(|(dstore, _)| !newcomers.contains(dstore))
+        };
+        let room: usize =
+            folders.0.iter().filter(|(dstore, _)| !newcomers.contains(dstore)).map(|(_, f)| f.len()).sum();
+        assert_eq!(files.iter().filter(is_kept).count(), room.min(files.len()), "R={replicas} N={dstores}");
+    }
+}
+
+#[test]
+fn a_cluster_that_has_just_begun_has_no_newcomers() {
+    // spec 4.6.4: copies are sent and removed in one round, as the coursework does
+    let (mut index, ids) = index(1, 1);
+    let mut folders = Folders(BTreeMap::from([(ids[0], BTreeSet::new())]));
+    let files = folders.store(&mut index, 10);
+    folders.rebalance(&mut index, 1, |_| false);
+    folders.join(&mut index, 2);
+    assert!(!folders.rebalance(&mut index, 1, |_| false));
+    assert!(files.iter().all(|file| folders.copies(file) == 1) && folders.spread() == 0);
+}
+
+#[test]
+fn equal_histories_give_equal_plans_however_often_files_are_loaded() {
+    // A replay: the same calls, with loads between them in one of two indexes.
+    let play = |loads: usize| {
+        let (mut index, ids) = index(2, 5);
+        let mut plans = Vec::new();
+        let mut folders = Folders(ids.iter().map(|&dstore| (dstore, BTreeSet::new())).collect());
+        for file in folders.store(&mut index, 40) {
+            for _ in 0..loads {
+                index.offer(&file, &[], |dstore| dstore.0 % 3).unwrap();
+            }
+        }
+        for (round, leaver) in ids.iter().take(3).enumerate() {
+            folders.leave(&mut index, *leaver);
+            folders.join(&mut index, 100 + round as u16);
+            let lists = folders.0.iter().map(|(&dstore, files)| (dstore, files.iter().cloned().collect())).collect();
+            let inventory = index.reconcile(&Lists::new(lists));
+            let plan = inventory.plan(2);
+            plans.push((plan.clone(), inventory.orders(&plan)));
+            folders.rebalance(&mut index, 2, |_| false);
+        }
+        plans
+    };
+    assert_eq!(play(0), play(7));
 }

@@ -49,7 +49,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "plan-is-believed",
         breaks: "spec 4.6.6: the index is updated although a Dstore has not reported",
-        edits: &[("src/index/orders.rs", "let is_done = reported.contains(&dstore);", "let is_done = true;")],
+        edits: &[("src/index/rebalance/orders.rs", "reported.contains(dstore))", "reported.contains(dstore) || true)")],
         options: &["--replicas", "1", "--dstores", "4", "--names", "60", "--clients", "24"],
         survives: None,
     },
@@ -106,18 +106,22 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "silence-is-loss",
         breaks: "spec 7.16: the copies of a Dstore that does not answer count as gone",
-        edits: &[("src/index/reconcile.rs", "if is_silent(&copy.dstore) {", "if is_silent(&copy.dstore) && false {")],
+        edits: &[("src/index/reconcile.rs", "if is_silent(dstore) {", "if is_silent(dstore) && false {")],
         options: &["--replicas", "1", "--dstores", "4"],
         survives: None,
     },
     Mutant {
         name: "debris-is-trusted",
         breaks: "spec 4.6.2: copies that a failed store has left count as the file's",
-        edits: &[(
-            "src/index/reconcile.rs",
-            "if copies.is_empty() {",
-            "if !unexpected.is_empty() || copies.is_empty() {",
-        )],
+        edits: &[
+            ("src/index/reconcile.rs", "if has_trusted {", "if false {"),
+            ("src/index/reconcile.rs", "if replicas.iter().all(is_untrusted) {", "{"),
+            (
+                "src/index/reconcile.rs",
+                "*replicas = untrusted.into_iter().map(Replica::certain).collect();",
+                "replicas.extend(untrusted.into_iter().map(Replica::certain));",
+            ),
+        ],
         options: &["--names", "4", "--period-ms", "2000"],
         survives: Some(
             "debris and a file of the same name and size must meet within a period, or a load goes elsewhere",

@@ -1,4 +1,4 @@
-//! Who should hold what: the rebalance planner, a pure function. (spec 4.6)
+//! Who should hold what: a pure function. (spec 4.6)
 //!
 //! A plan puts every file on exactly R Dstores, and between floor(RF/N) and ceil(RF/N) of the F
 //! files' copies on every Dstore, and no plan that does so sends fewer. It is made in three steps:
@@ -18,51 +18,40 @@
 //! at least 1 from then on; and a direct move is never longer than 1. So step 3 need not search,
 //! and what it ends with is optimal.
 
+use std::cmp::Reverse;
+
+use super::{Plan, Removal, Transfer};
+
 /// Which Dstores hold which files, by number: Dstores from 0, files from 0 in the order pushed.
 #[derive(Debug, Clone)]
 pub struct Holdings {
     dstores: usize,
+    /// By Dstore.
+    newcomers: Vec<bool>,
     /// File `f` is held by `holders[starts[f]..starts[f + 1]]`.
     starts: Vec<usize>,
     holders: Vec<u32>,
 }
 
-/// One copy to be sent from a holder to a Dstore that lacks the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Send {
-    /// The file.
-    pub file: u32,
-    /// The Dstore that sends its copy.
-    pub from: u32,
-    /// The Dstore that receives one.
-    pub to: u32,
-}
-
-/// One copy to be removed, once its holder has sent all it was to send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Remove {
-    /// The file.
-    pub file: u32,
-    /// The Dstore that removes its copy.
-    pub from: u32,
-}
-
-/// What has to happen, in the order of the files.
-///
-/// Whichever sends fail, a file is left with R copies, or as many as it had if that was fewer,
-/// provided that a Dstore keeps each file of which a send of its own has failed. (spec 7.17)
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Copies to send: as few as possible, and no copy twice to the same Dstore.
-    pub sends: Vec<Send>,
-    /// Copies to remove.
-    pub removes: Vec<Remove>,
-}
-
 impl Holdings {
     /// No files yet, on Dstores 0 to `dstores` - 1.
     pub fn new(dstores: usize) -> Self {
-        Self { dstores, starts: vec![0], holders: Vec::new() }
+        Self { dstores, newcomers: vec![false; dstores], starts: vec![0], holders: Vec::new() }
+    }
+
+    /// From now on `dstore` is one that has just joined: of the plans that are equally good, that is made which leaves as
+    /// many files as it can a copy on another. Without newcomers this costs nothing.
+    pub fn mark_newcomer(&mut self, dstore: u32) {
+        self.newcomers[dstore as usize] = true;
+    }
+
+    /// Whether `dstore` has just joined.
+    pub fn is_newcomer(&self, dstore: u32) -> bool {
+        self.newcomers[dstore as usize]
+    }
+
+    fn has_newcomers(&self) -> bool {
+        self.newcomers.contains(&true)
     }
 
     /// Adds the next file. It needs at least one holder, and its holders must be distinct.
@@ -156,6 +145,10 @@ impl<'a> Layout<'a> {
             let kept = &mut slots[start..];
             if kept.len() > replicas {
                 kept.sort_unstable_by_key(|&d| (loads[d as usize], d));
+                // One that has not just joined is kept before all others.
+                if let Some(at) = kept.iter().position(|&d| !holdings.is_newcomer(d)) {
+                    kept[..=at].rotate_right(1);
+                }
                 for &dropped in &kept[replicas..] {
                     loads[dropped as usize] -= 1;
                 }
@@ -203,6 +196,12 @@ impl<'a> Layout<'a> {
                 }
             }
         }
+        if self.holdings.has_newcomers() {
+            // A file's last copy on a Dstore that is no newcomer is tried last.
+            for (dstore, files) in (0..).zip(&mut loose) {
+                files.sort_by_key(|&file| self.is_last_of_old(file as usize, dstore));
+            }
+        }
         let cursors = vec![0; dstores];
         let depths = vec![NO_LAYER; dstores];
         FreeMoves { layout: self, above, below, loose, cursors, depths, layers: Vec::new() }.run();
@@ -213,18 +212,35 @@ impl<'a> Layout<'a> {
     ///
     /// One pass is enough: it leaves a copy on a Dstore that has too many only if every Dstore that
     /// wants more has one too. If that held for all its copies, the others would have as many.
+    /// Where there are newcomers, another pass before it leaves out each file's last copy elsewhere.
     fn move_at_a_price(&mut self, above: usize, below: usize) {
+        if self.holdings.has_newcomers() {
+            self.pass_along(above, below, true);
+        }
+        self.pass_along(above, below, false);
+    }
+
+    /// One pass; with `is_careful` no file's last copy on a Dstore that is no newcomer is moved to one.
+    fn pass_along(&mut self, above: usize, below: usize, is_careful: bool) {
         let dstores = 0..self.holdings.dstores() as u32;
         let mut takers: Vec<u32> = dstores.filter(|&d| self.loads[d as usize] < below).collect();
         for file in 0..self.holdings.files() {
             if takers.is_empty() {
                 return;
             }
+            if is_careful {
+                // From the fullest first: each of the older Dstores then keeps the last copy of some files.
+                let slots = &mut self.slots[file * self.replicas..][..self.replicas];
+                slots.sort_by_key(|&d| Reverse(self.loads[d as usize]));
+            }
             for slot in 0..self.replicas {
                 let from = self.slots(file)[slot];
-                if self.loads[from as usize] > above
-                    && let Some(turn) = takers.iter().position(|d| !self.slots(file).contains(d))
-                {
+                if self.loads[from as usize] <= above {
+                    continue;
+                }
+                let is_last = is_careful && self.is_last_of_old(file, from);
+                let is_refused = |d: u32| self.slots(file).contains(&d) || is_last && self.holdings.is_newcomer(d);
+                if let Some(turn) = takers.iter().position(|&d| !is_refused(d)) {
                     let to = takers.remove(turn);
                     self.relocate(file, from, to);
                     // They take turns, so that no part of the plan waits for a single receiver.
@@ -234,6 +250,12 @@ impl<'a> Layout<'a> {
                 }
             }
         }
+    }
+
+    /// Whether the copy of `file` on `dstore` is the only one that is not on a newcomer.
+    fn is_last_of_old(&self, file: usize, dstore: u32) -> bool {
+        let is_old = |&d: &u32| !self.holdings.is_newcomer(d);
+        is_old(&dstore) && self.slots(file).iter().copied().filter(is_old).all(|d| d == dstore)
     }
 
     /// How to get from the holdings to this layout.
@@ -257,9 +279,9 @@ impl<'a> Layout<'a> {
                 let idlest = || holders.iter().copied().min_by_key(|&d| sent[d as usize]);
                 let from = losers.get(i).copied().or_else(idlest).expect("a file has a holder");
                 sent[from as usize] += 1;
-                plan.sends.push(Send { file: file as u32, from, to });
+                plan.transfers.push(Transfer { file: file as u32, from, to });
             }
-            plan.removes.extend(losers.iter().map(|&from| Remove { file: file as u32, from }));
+            plan.removals.extend(losers.iter().map(|&from| Removal { file: file as u32, from }));
         }
         plan
     }
@@ -409,7 +431,7 @@ mod tests {
             let plan = plan(&joined, replicas);
             assert_meets_the_spec(&apply(&joined, &plan), replicas, || format!("seed {seed}"));
             let newcomer = before.dstores() as u32;
-            assert!(plan.sends.iter().all(|send| send.to == newcomer), "seed {seed}: {plan:?}");
+            assert!(plan.transfers.iter().all(|send| send.to == newcomer), "seed {seed}: {plan:?}");
         }
     }
 
@@ -424,8 +446,8 @@ mod tests {
             });
             let plan = plan(&left, replicas);
             assert_meets_the_spec(&apply(&left, &plan), replicas, || format!("seed {seed}"));
-            assert_eq!(plan.sends.len(), loads(&before)[lost as usize], "seed {seed}: {plan:?}");
-            assert_eq!(plan.removes, [], "seed {seed}");
+            assert_eq!(plan.transfers.len(), loads(&before)[lost as usize], "seed {seed}: {plan:?}");
+            assert_eq!(plan.removals, [], "seed {seed}");
         }
     }
 
@@ -436,7 +458,7 @@ mod tests {
             holdings.push([0, 1]);
         }
         let plan = plan(&holdings, 3);
-        let sent = |from| plan.sends.iter().filter(|send| send.from == from).count();
+        let sent = |from| plan.transfers.iter().filter(|send| send.from == from).count();
         assert_eq!((sent(0), sent(1)), (6, 5));
     }
 
@@ -446,7 +468,7 @@ mod tests {
         for _ in 0..6 {
             holdings.push([0]);
         }
-        let receivers = plan(&holdings, 1).sends.into_iter().map(|send| send.to);
+        let receivers = plan(&holdings, 1).transfers.into_iter().map(|send| send.to);
         assert_eq!(receivers.collect::<Vec<_>>(), [1, 2, 1, 2]);
     }
 
@@ -454,7 +476,7 @@ mod tests {
     fn no_other_plan_sends_fewer_copies() {
         for seed in 1..=4_000 {
             let (before, replicas) = arbitrary_holdings(&mut Rng(seed), 4, 5);
-            let sends = plan(&before, replicas).sends.len();
+            let sends = plan(&before, replicas).transfers.len();
             let fewest = fewest_sends(&before, replicas);
             assert_eq!(sends, fewest, "seed {seed}, R {replicas}: {before:?}");
         }
@@ -463,7 +485,7 @@ mod tests {
     #[test]
     fn no_other_plan_sends_fewer_copies_in_any_tiny_layout() {
         for (before, replicas) in tiny_holdings() {
-            let sends = plan(&before, replicas).sends.len();
+            let sends = plan(&before, replicas).transfers.len();
             assert_eq!(sends, fewest_sends(&before, replicas), "R {replicas}: {before:?}");
         }
     }
@@ -501,7 +523,7 @@ mod tests {
             let (before, replicas) = arbitrary_holdings(&mut rng, 8, 40);
             let plan = plan(&before, replicas);
             let percent = rng.below(101);
-            let failed: Vec<bool> = plan.sends.iter().map(|_| rng.below(100) < percent).collect();
+            let failed: Vec<bool> = plan.transfers.iter().map(|_| rng.below(100) < percent).collect();
             assert_no_copy_is_missed(&before, replicas, &plan, &failed);
         }
     }
@@ -510,8 +532,8 @@ mod tests {
     fn no_combination_of_failed_sends_costs_a_file_a_copy_it_needs() {
         for (before, replicas) in tiny_holdings() {
             let plan = plan(&before, replicas);
-            for combination in 0..1_u32 << plan.sends.len() {
-                let failed = (0..plan.sends.len()).map(|send| combination >> send & 1 == 1);
+            for combination in 0..1_u32 << plan.transfers.len() {
+                let failed = (0..plan.transfers.len()).map(|send| combination >> send & 1 == 1);
                 assert_no_copy_is_missed(&before, replicas, &plan, &failed.collect::<Vec<_>>());
             }
         }
@@ -549,21 +571,22 @@ mod tests {
     /// The holdings after a plan of which nothing has failed.
     fn apply(before: &Holdings, plan: &Plan) -> Holdings {
         let mut after = Holdings::new(before.dstores());
-        for holders in outcome(before, plan, &vec![false; plan.sends.len()]) {
+        for holders in outcome(before, plan, &vec![false; plan.transfers.len()]) {
             after.push(holders);
         }
+        after.newcomers.clone_from(&before.newcomers);
         after
     }
 
     /// The holders of each file after a plan of which these sends have failed, so that the senders
     /// keep the file. Panics if a plan asks for what cannot be done.
     fn outcome(before: &Holdings, plan: &Plan, failed: &[bool]) -> Vec<BTreeSet<u32>> {
-        assert!(plan.sends.is_sorted_by_key(|send| send.file), "{plan:?}");
-        assert!(plan.removes.is_sorted_by_key(|remove| remove.file), "{plan:?}");
+        assert!(plan.transfers.is_sorted_by_key(|send| send.file), "{plan:?}");
+        assert!(plan.removals.is_sorted_by_key(|remove| remove.file), "{plan:?}");
         let held = |file: usize| before.holders(file).iter().copied().collect();
         let mut after: Vec<BTreeSet<u32>> = (0..before.files()).map(held).collect();
         let mut kept = BTreeSet::new();
-        for (send, &has_failed) in plan.sends.iter().zip(failed) {
+        for (send, &has_failed) in plan.transfers.iter().zip(failed) {
             let holders = before.holders(send.file as usize);
             assert!(holders.contains(&send.from), "{send:?} sends what it lacks: {before:?}");
             assert!(!holders.contains(&send.to), "{send:?} sends what is there: {before:?}");
@@ -573,7 +596,7 @@ mod tests {
                 assert!(after[send.file as usize].insert(send.to), "{send:?} twice: {plan:?}");
             }
         }
-        for remove in &plan.removes {
+        for remove in &plan.removals {
             assert!(before.holders(remove.file as usize).contains(&remove.from), "{remove:?}");
             if !kept.contains(&(remove.file, remove.from)) {
                 assert!(after[remove.file as usize].remove(&remove.from), "{remove:?} twice");
@@ -687,6 +710,8 @@ mod tests {
             let copies = 1 + rng.below(most_copies.min(width));
             holdings.push(rng.distinct(copies, width));
         }
+        let newcomers = if rng.below(2) == 0 { 0 } else { rng.below(dstores) };
+        rng.distinct(newcomers, dstores).into_iter().for_each(|dstore| holdings.mark_newcomer(dstore));
         (holdings, replicas)
     }
 
