@@ -222,7 +222,7 @@ impl Dstores {
         let may_be_asked = known.is_none_or(|known| !known.is_confused_by_question);
         let greets = self.keeps && habit != Habit::Closes && greeting == Greeting::IfUseful;
         let opening = if greets && habit == Habit::Unknown { Opening::Greeted } else { Opening::Sure };
-        // Nobody there is nobody there, with or without a greeting.
+        // A Dstore that is not there is not there without a greeting either.
         let connection = Connection::connect(dstore.socket(), self.timeout)
             .map_err(|error| Failed { opening: Opening::Sure, error })?;
         let sent = if greets {

@@ -11,9 +11,9 @@ use crate::protocol::{Address, FileName, NameError};
 /// Why an operation failed.
 #[derive(Debug)]
 pub enum Error {
-    /// The name cannot be a file's; nobody was asked.
+    /// The name cannot be a file's; no request was sent.
     Name(NameError),
-    /// The file is larger than the protocol can say; nobody was asked. (spec 7.13)
+    /// The file is larger than the protocol can say; no request was sent. (spec 7.13)
     TooLarge {
         /// Its size in bytes.
         size: u64,
@@ -28,7 +28,7 @@ pub enum Error {
     LoadFailed {
         /// The file.
         name: FileName,
-        /// Who was tried last, and what became of it; `None` if there was nobody to try.
+        /// The Dstore tried last, and why it failed; `None` if no Dstore has the file any more.
         last_failure: Option<(Address, io::Error)>,
     },
     /// The Controller did not answer in time. For a STORE or REMOVE, whether it has happened is not known.

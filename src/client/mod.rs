@@ -1,6 +1,6 @@
 //! The client library: one blocking API for everything that uses the store. (spec 1.3, 4)
 //!
-//! Works with anybody's Controller and Dstores. On the same wire it does better than the official client: content goes
+//! Works with any Controller and Dstores that speak the protocol. On the same wire it does better than the official client: content goes
 //! to the R Dstores at the same time, and connections to Dstores that know KEEP_ALIVE are used again (spec 8.2).
 //!
 //! ```

@@ -48,7 +48,7 @@ pub struct ShutdownHandle(Arc<Mutex<Running>>);
 /// What would leave traces in the file system.
 #[derive(Default)]
 struct Running {
-    /// By number; `None` where killed.
+    /// By number, from 1; `None` where killed.
     dstores: Vec<Option<dstore::Handle>>,
     temporary_folder: Option<PathBuf>,
     is_ended: bool,

@@ -4,7 +4,7 @@
 //! on this library: [`main`] and [`Failure`], [`start_log`], [`signals`], [`output`], [`progress`], [`prompt`]. The rest
 //! belongs to the four programs of this package: the client's [`commands`], a [`cluster`] in one process, its [`demo`].
 //!
-//! Compiled with the feature `programs`, so that whoever embeds a Controller, a Dstore or a client needs none of it.
+//! Compiled with the feature `programs`, so that a program that embeds a Controller, a Dstore or a client can do without it.
 
 pub mod cluster;
 pub mod commands;

@@ -1,4 +1,4 @@
-//! Where there are no signals, whatever ends a process ends it at once.
+//! Where there are no signals, a process ends without a chance to tidy up.
 
 use super::Signal;
 use crate::program::Failure;
@@ -15,7 +15,7 @@ pub fn die_of(signal: Signal) {
     std::process::exit(128 + signal);
 }
 
-/// The terminal on stdin, which nobody has to restore.
+/// The terminal on stdin, which needs no restoring.
 pub struct Terminal;
 
 impl Terminal {

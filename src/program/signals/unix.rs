@@ -42,7 +42,7 @@ fn start(tidy: impl FnOnce(Signal) + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the process as the signal does if nobody handles it, and leaves the terminal as it was.
+/// Ends the process by the signal's default effect, and leaves the terminal as it was.
 pub fn die_of(signal: Signal) {
     Terminal::restore();
     // Both signals end a process by default: this does not return.
