@@ -369,7 +369,7 @@ impl ControllerScene {
 
     /// One more Dstore joins, with habits and files.
     pub fn join_with(&mut self, habits: Habits, files: &[&str]) -> Result<usize, Failure> {
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| Failure::new("a free port", error))?;
+        let listener = super::ports::listen()?;
         self.join_at(listener, habits, files)
     }
 

@@ -68,7 +68,7 @@ impl Stage {
         for file in left_over {
             let _ = fs::write(folder.join(file), "left over");
         }
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| Failure::new("a free port", error))?;
+        let listener = super::ports::listen()?;
         let controller_port = listener.local_addr().map_or(0, |address| address.port());
         let process = self.start_dstore(port, controller_port, timeout, &folder_name)?;
         let accepted = accept(&listener, super::START, || process.lock().end().is_some());
@@ -256,7 +256,7 @@ impl DstoreScene {
 
     /// A Dstore of ours, for it to send to.
     pub fn peer(&self) -> Result<FakePeer, Failure> {
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| Failure::new("a free port", error))?;
+        let listener = super::ports::listen()?;
         let port = listener.local_addr().map_or(0, |address| address.port());
         let from = dstore_name(self.port);
         Ok(FakePeer { port, listener, from, recorder: self.recorder.clone(), patience: self.patience })

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketType};
 
+use super::failure::Failure;
+
 /// Below what Linux gives to outgoing connections, so that nobody takes a port between its choice and its use.
 const RANGE: std::ops::Range<u16> = 10_240..32_000;
 
@@ -33,6 +35,12 @@ impl Port {
             }
         }
     }
+}
+
+/// Listens on any free port, on all addresses: some connect to `localhost`, some to the machine's own name. (spec 7.14)
+pub fn listen() -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0"));
+    listener.map_err(|error| Failure::new("a free port", error))
 }
 
 /// Whether somebody on this machine listens on `port`. Asking the kernel needs no connection, which a submission might

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -284,7 +284,7 @@ const KEPT_LINES: usize = 10_000;
 
 impl Relay {
     fn start(dstore_port: u16, controller_port: u16, recorder: &Recorder) -> Result<Arc<Self>, Failure> {
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| Failure::new("a free port", error))?;
+        let listener = super::ports::listen()?;
         let port = listener.local_addr().map_or(0, |address| address.port());
         let relay =
             Arc::new(Self { port, heard: Mutex::default(), news: Condvar::new(), is_over: AtomicBool::new(false) });

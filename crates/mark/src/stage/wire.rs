@@ -137,12 +137,7 @@ impl Wire {
         let deadline = Instant::now() + patience;
         let mut searched = 0;
         loop {
-            if self.after_carriage_return && !self.unread.is_empty() {
-                if self.unread[0] == b'\n' {
-                    self.unread.remove(0);
-                }
-                self.after_carriage_return = false;
-            }
+            self.skip_line_feed();
             if let Some(end) = self.unread[searched..].iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
                 let line: Vec<u8> = self.unread.drain(..=searched + end).collect();
                 let (ending, text) = line.split_last().expect("the ending at least");
@@ -170,6 +165,16 @@ impl Wire {
         }
     }
 
+    /// A line feed after a carriage return belongs to the line before. (spec 2.1)
+    fn skip_line_feed(&mut self) {
+        if self.after_carriage_return && !self.unread.is_empty() {
+            if self.unread[0] == b'\n' {
+                self.unread.remove(0);
+            }
+            self.after_carriage_return = false;
+        }
+    }
+
     fn heard_line(&self, text: &[u8]) -> Heard {
         let line = String::from_utf8_lossy(text).into_owned();
         self.recorder.line(&self.them, &self.me, &line);
@@ -180,6 +185,7 @@ impl Wire {
     pub fn receive_content(&mut self, wanted: usize, patience: Duration) -> Vec<u8> {
         let mut content = Vec::new();
         loop {
+            self.skip_line_feed();
             let missing = wanted - content.len();
             let taken = missing.min(self.unread.len());
             content.extend(self.unread.drain(..taken));
@@ -277,7 +283,24 @@ enum Fill {
 
 #[cfg(test)]
 mod tests {
-    use super::begins;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn content_begins_after_the_whole_of_the_line_ending() {
+        for (sent, content) in [("ACK\r\n\nab", b"\nab"), ("ACK\r\nabc", b"abc"), ("ACK\n\nab", b"\nab")] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let recorder = Recorder::start();
+            let mut wire = Wire::over(listener.accept().unwrap().0, "us", "them", &recorder);
+            let (line, rest) = sent.split_at(4); // the carriage return's line feed comes later
+            peer.write_all(line.as_bytes()).unwrap();
+            assert_eq!(wire.receive(Duration::from_secs(10)), Heard::Line("ACK".into()));
+            peer.write_all(rest.as_bytes()).unwrap();
+            assert_eq!(wire.receive_content(3, Duration::from_secs(10)), content, "{sent:?}");
+        }
+    }
 
     #[test]
     fn a_line_begins_with_whole_words() {
