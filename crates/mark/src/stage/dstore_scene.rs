@@ -173,7 +173,7 @@ impl DstoreScene {
         let mut client = self.connect()?;
         client.send(&format!("STORE {name} {}", content.len()));
         client.expect("ACK", self.patience)?;
-        client.send_content(content);
+        client.send_content_and_close(content);
         self.expect(&format!("STORE_ACK {name}"))
     }
 

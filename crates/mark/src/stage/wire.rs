@@ -120,6 +120,12 @@ impl Wire {
         if self.send_content(bytes) { Ok(()) } else { Err(refused()) }
     }
 
+    /// Sends content and closes, as the official client does: some programs read to the end of the stream. (spec 6.4)
+    pub fn send_content_and_close(&self, bytes: &[u8]) {
+        self.send_content(bytes);
+        self.close();
+    }
+
     /// Says that nothing more will be sent.
     pub fn finish_sending(&self) {
         self.recorder.note(&self.me, &self.them, "ends its sending half");

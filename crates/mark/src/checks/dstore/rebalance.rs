@@ -166,7 +166,7 @@ fn receives_a_copy(stage: &mut Stage) -> Verdict {
     let mut sender = scene.connect_as("another dstore")?;
     sender.send("REBALANCE_STORE a 99000");
     sender.expect("ACK", stage.patience)?;
-    sender.send_content(&bytes);
+    sender.send_content_and_close(&bytes);
     scene.expect_kept(&bytes, true)?;
     scene.expect_content("a", &bytes)
 }
@@ -176,7 +176,7 @@ fn a_received_copy_is_not_acknowledged(stage: &mut Stage) -> Verdict {
     let mut sender = scene.connect_as("another dstore")?;
     sender.send("REBALANCE_STORE a 5");
     given(sender.expect("ACK", stage.patience).map_err(|failure| failure.judged_by(RECEIVES)))?;
-    sender.send_content(b"hello");
+    sender.send_content_and_close(b"hello");
     scene.expect_kept(b"hello", true)?;
     scene.expect_silence("REBALANCE_STORE is between two Dstores")
 }

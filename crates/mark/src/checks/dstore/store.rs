@@ -57,7 +57,7 @@ fn acknowledges_to_both(stage: &mut Stage) -> Verdict {
     let mut client = scene.connect()?;
     client.send("STORE notes.txt 5");
     client.expect_exactly("ACK", stage.patience)?;
-    client.send_content(b"hello");
+    client.send_content_and_close(b"hello");
     scene.expect_exactly("STORE_ACK notes.txt")
 }
 
@@ -67,7 +67,7 @@ fn no_acknowledgement_before_the_content(stage: &mut Stage) -> Verdict {
     scene.expect_silence("no content has come")?;
     client.send_content(b"01234");
     scene.expect_silence("half of the content has come")?;
-    client.send_content(b"56789");
+    client.send_content_and_close(b"56789");
     given(scene.expect("STORE_ACK a"))
 }
 
@@ -106,7 +106,7 @@ fn content_in_two_pieces(stage: &mut Stage) -> Verdict {
     let (first, second) = bytes.split_at(50_000);
     client.send_content(first);
     thread::sleep(Duration::from_millis(50)); // so that it is read as it comes
-    client.send_content(second);
+    client.send_content_and_close(second);
     scene.expect("STORE_ACK a")?;
     scene.expect_content("a", &bytes)
 }
@@ -185,6 +185,7 @@ fn nothing_but_ack(stage: &mut Stage) -> Verdict {
     let mut scene = stage.dstore(NO_TIMEOUT)?;
     let mut client = given(begin(&scene, stage, "a", 5))?;
     client.send_content(b"hello");
+    client.finish_sending();
     given(scene.expect("STORE_ACK a"))?;
     match client.receive(QUIET) {
         Heard::Closed | Heard::Nothing(_) => Ok(()),
