@@ -7,9 +7,12 @@
 //! - [`words`]: how everything is written down: lines of words, on the wire, in the log and in snapshots
 //! - [`path`], [`checksum`]: what a file is called, and how its bytes are known to be the right ones
 //! - [`namespace`]: which files exist, with which objects: a pure state machine that the log drives
+//! - [`disk`], [`log`]: the sequence of changes, kept so that a crash at any instant loses nothing acknowledged
 
 pub mod checksum;
+pub mod disk;
 pub mod identity;
+pub mod log;
 pub mod namespace;
 pub mod path;
 pub mod words;
