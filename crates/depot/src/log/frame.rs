@@ -8,6 +8,7 @@
 //!                    state 3 1 16\n                      term, vote, commit; if they have changed
 //!                    entry 17 3 change 61\n              index, term, kind, length
 //!                    1732190000000 - remove /a any\n     the entry itself
+//!                    closed\n                            if the log ended in order behind this frame
 //! ```
 
 use twox_hash::XxHash3_64;
@@ -60,6 +61,8 @@ pub(super) struct Frame {
     pub(super) synced: u64,
     pub(super) state: Option<HardState>,
     pub(super) entries: Vec<Entry>,
+    /// The log ended in order behind it.
+    pub(super) is_closing: bool,
 }
 
 const SALT: usize = 8;
@@ -91,6 +94,9 @@ impl Frame {
             });
             body.extend_from_slice(data);
             body.push(b'\n');
+        }
+        if self.is_closing {
+            add_line(&mut body, "closed", &|_| ());
         }
         let length = u32::try_from(body.len()).expect("a frame has at most 16 MiB").to_le_bytes();
         let mut frame = Vec::with_capacity(HEAD + body.len());
@@ -134,6 +140,7 @@ impl Frame {
                     rest = rest.get(length + 1..).ok_or(ParseError::Missing("line end"))?;
                     frame.entries.push(Entry { index, term, kind, data });
                 }
+                "closed" => frame.is_closing = true,
                 other => return Err(invalid("part of a frame", other)),
             }
             reader.finish()?;
@@ -169,6 +176,7 @@ mod tests {
                 entry(18, EntryKind::Change, b""),
                 entry(19, EntryKind::Membership, b"\n\0entry 1 1 change 3\n"),
             ],
+            is_closing: true,
         }
     }
 

@@ -37,15 +37,22 @@
 //! The last frames before a quiet time would have no frame behind them to vouch for them, so after 100 ms a mark of its own
 //! follows, and so at rotation and at a clean end.
 //!
+//! The modules: `frame` and `segments` are the files, `snapshots` what lets old ones go, [`Replica`] has Raft's library decide
+//! what is appended, and applies it.
+//!
 //! # A failed sync is final
 //!
 //! When a sync fails, the system may have dropped the bytes, and reports the next sync as good. So the log does not try
 //! again: it refuses everything from then on, and what is in it is found out by the next start.
 
 mod frame;
+mod replica;
 mod segments;
+mod snapshots;
+mod store;
 #[cfg(test)]
 mod tests;
 
 pub use frame::{Entry, EntryKind, HardState};
+pub use replica::{ProposeError, Replica, ReplicaOptions, SyncMode};
 pub use segments::{LogError, OpenError, Options, Segments};

@@ -15,13 +15,15 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Kept free for a full disk: it is given up to write what is under way. (depot 4.8)
     pub ballast_bytes: usize,
+    /// The index that a new log begins with.
+    pub first_index: u64,
     /// Cuts the log at damage instead of refusing it, and loses all behind: for `recover --data`. (depot 4.3)
     pub cuts_at_damage: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, ballast_bytes: 64 << 20, cuts_at_damage: false }
+        Self { segment_bytes: 64 << 20, ballast_bytes: 64 << 20, first_index: 1, cuts_at_damage: false }
     }
 }
 
@@ -96,6 +98,7 @@ pub struct Segments {
     /// The last frame that says the state.
     state_place: u64,
     has_ballast: bool,
+    was_closed: bool,
     poison: Option<LogError>,
 }
 
@@ -158,7 +161,7 @@ impl Segments {
         }
         names.retain(|name| name.starts_with(PREFIX));
         if names.is_empty() {
-            names.push(make(&*folder, 0, 1)?);
+            names.push(make(&*folder, 0, options.first_index)?);
         }
         let mut recovery = Recovery::default();
         let mut open = None;
@@ -201,6 +204,7 @@ impl Segments {
             state: recovery.state,
             state_place: recovery.state_place,
             has_ballast,
+            was_closed: recovery.is_closed,
             poison: None,
         };
         log.make_ballast();
@@ -220,6 +224,11 @@ impl Segments {
     /// The index of the last entry; one less than the first index if there is none.
     pub fn last_index(&self) -> u64 {
         self.places.last_index
+    }
+
+    /// Whether the process that wrote the log before ended in order: then nothing that it wrote was lost.
+    pub fn was_closed(&self) -> bool {
+        self.was_closed
     }
 
     /// Whether the disk was full when something was written last: then only what frees space should be accepted.
@@ -242,7 +251,7 @@ impl Segments {
             });
             let count = fit.count().max(1).min(rest.len());
             let (now, later) = rest.split_at(count);
-            self.write(Frame { synced: self.synced, state: state.take(), entries: now.to_vec() })?;
+            self.write(Frame { synced: self.synced, state: state.take(), entries: now.to_vec(), is_closing: false })?;
             rest = later;
         }
         Ok(())
@@ -306,7 +315,7 @@ impl Segments {
             return Ok(());
         }
         if self.state_place < place {
-            self.write(Frame { synced: self.synced, state: Some(self.state), entries: Vec::new() })?;
+            self.write(Frame { synced: self.synced, state: Some(self.state), ..Frame::default() })?;
         }
         // The state must be on the disk before the segments go that have it, too.
         self.sync()?;
@@ -322,7 +331,7 @@ impl Segments {
     /// Ends in order: a mark says that all is there.
     pub fn close(mut self) -> Result<(), LogError> {
         self.sync()?;
-        self.mark()?;
+        self.write(Frame { synced: self.synced, is_closing: true, ..Frame::default() })?;
         self.sync()
     }
 
@@ -418,6 +427,8 @@ struct Recovery {
     marked: u64,
     state: HardState,
     state_place: u64,
+    /// The last frame says that the log ended in order.
+    is_closed: bool,
     /// Where the next segment must start.
     end: u64,
 }
@@ -451,6 +462,7 @@ impl Recovery {
                 (self.state, self.state_place) = (state, start + at as u64);
             }
             self.marked = self.marked.max(frame.synced);
+            self.is_closed = frame.is_closing;
             at += length;
         }
         self.end = start + at as u64;

@@ -9,7 +9,7 @@ use super::{Entry, EntryKind, HardState};
 use crate::disk::Folder;
 use crate::disk::simulated::{Fault, SimulatedFolder};
 
-const SMALL: Options = Options { segment_bytes: 700, ballast_bytes: 0, cuts_at_damage: false };
+const SMALL: Options = Options { segment_bytes: 700, ballast_bytes: 0, first_index: 1, cuts_at_damage: false };
 
 /// More for a hunt: `HISTORIES=100000 cargo test --release -p depot log`.
 fn histories() -> u64 {

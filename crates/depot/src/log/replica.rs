@@ -1,0 +1,552 @@
+//! One Controller's copy of the log, and of the namespace that it adds up to. (depot 4.2, 4.5)
+//!
+//! Raft's library decides what the log is; this module carries its decisions out. It hides the library behind a few verbs:
+//! [`propose`](Replica::propose) a change and learn its outcome, [`read`](Replica::read) the namespace,
+//! [`tick`](Replica::tick) now and then. A single Controller is a group of one: it elects itself and agrees with itself, by
+//! the same code as a group of five.
+//!
+//! # No thread of its own
+//!
+//! The library is driven by the threads that propose. Each enters its change under the lock. The first then writes and
+//! syncs what has been entered, without the lock; what others enter meanwhile is its next write. So one sync serves all
+//! that wait for it, and the next begins when it ends, with no timer in between.
+//!
+//! ```text
+//! thread A   enter 1   write 1, sync           apply 1   write 2, 3, sync         apply 2, 3
+//! thread B                 enter 2   waits                                        wakes
+//! thread C                    enter 3   waits                                     wakes
+//! ```
+//!
+//! # An epoch begins every leadership
+//!
+//! A leader's first change says which history and term it leads in. Until that is applied it serves nothing: neither the
+//! namespace nor what a leader issues is certain before. (depot 2.1)
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use raft::prelude::{ConfState, Config, EntryType};
+use raft::{RawNode, StateRole, eraftpb};
+
+use super::frame::{Entry, EntryKind, HardState};
+use super::segments::{LogError, OpenError, Options, Segments};
+use super::snapshots::{self, Members, Meta};
+use super::store::Store;
+use crate::disk::{Folder, random};
+use crate::identity::{Epoch, History};
+use crate::namespace::change::{Change, Command};
+use crate::namespace::{Applied, Namespace};
+use crate::words::Words;
+
+/// When something that was written counts. (depot 5.7)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncMode {
+    /// When it is on the disk.
+    Always,
+    /// When it is written; it is on the disk a second later.
+    Interval,
+    /// When it is written; it is on the disk whenever the system likes.
+    Never,
+}
+
+/// How a replica keeps what it has.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplicaOptions {
+    /// When a change counts.
+    pub sync: SyncMode,
+    /// How the log is kept.
+    pub log: Options,
+    /// After so many bytes of log a snapshot is due.
+    pub snapshot_bytes: u64,
+    /// So many of the last changes stay in the log although a snapshot has them: `watch` reads them.
+    pub kept_changes: u64,
+}
+
+impl Default for ReplicaOptions {
+    fn default() -> Self {
+        Self { sync: SyncMode::Always, log: Options::default(), snapshot_bytes: 64 << 20, kept_changes: 100_000 }
+    }
+}
+
+/// Why the outcome of a proposal is not known, or there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProposeError {
+    /// Another Controller leads, or none. The change has no effect.
+    NotLeader,
+    /// The change is larger than 8 MiB. It has no effect.
+    TooLarge,
+    /// Another leader's change took its place. It has no effect.
+    Replaced,
+    /// The log takes nothing more. The change may be found to have had effect after the next start.
+    Log(LogError),
+}
+
+impl fmt::Display for ProposeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLeader => f.write_str("this Controller does not lead"),
+            Self::TooLarge => write!(f, "a change has at most {MOST_CHANGE_BYTES} bytes"),
+            Self::Replaced => f.write_str("another leader's change took its place"),
+            Self::Log(error) => write!(f, "the outcome is unknown: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ProposeError {}
+
+/// The largest change in bytes, as a line. (depot 12)
+pub const MOST_CHANGE_BYTES: usize = 8 << 20;
+
+/// A Controller's copy of the log and of the namespace.
+///
+/// Lock order: `core`, then `namespace`; `disk` is taken while neither is held. No disk is touched under `core`.
+pub struct Replica {
+    folder: Arc<dyn Folder>,
+    options: ReplicaOptions,
+    core: Mutex<Core>,
+    /// Signalled whenever something was applied, or the log has failed.
+    progress: Condvar,
+    namespace: Mutex<Namespace>,
+    disk: Mutex<Segments>,
+}
+
+/// Raft, and the threads that wait for it.
+struct Core {
+    node: RawNode<Store>,
+    /// What becomes of the proposals that a thread waits for, by index.
+    waiting: BTreeMap<u64, Waiting>,
+    /// A thread is carrying out what the library has decided.
+    is_driven: bool,
+    /// The epoch that begins this leadership, once it is applied.
+    epoch: Option<Epoch>,
+    /// The entry that proposes it: it is synced whatever else is.
+    epoch_index: u64,
+    /// The history of the next epoch.
+    history: History,
+    /// What must not be forgotten, as it was written last.
+    state: HardState,
+    /// Bytes of log since the last snapshot.
+    bytes: u64,
+    failure: Option<LogError>,
+}
+
+struct Waiting {
+    term: u64,
+    result: Option<Result<Applied, ProposeError>>,
+}
+
+impl Replica {
+    /// Opens what is in a folder; a new store is made in an empty one. When this returns, a group of one serves.
+    pub fn open(folder: Arc<dyn Folder>, options: ReplicaOptions) -> Result<Self, OpenError> {
+        let sequences = snapshots::sequences(&*folder)?;
+        let (meta, mut namespace) = match sequences.last() {
+            None if folder.names()?.iter().any(|name| name.starts_with("log-")) => {
+                return Err(OpenError::Damaged { file: "log".into(), offset: 0, reason: "a log without its snapshot" });
+            }
+            None => create(&*folder)?,
+            Some(newest) => newest_readable(&*folder, &sequences, *newest)?,
+        };
+        let mut entries: Vec<Entry> = Vec::new();
+        let log = Options { first_index: meta.sequence + 1, ..options.log };
+        let disk = Segments::open(Arc::clone(&folder), log, |entry| {
+            while entries.last().is_some_and(|last| last.index >= entry.index) {
+                entries.pop();
+            }
+            if entry.index > meta.sequence {
+                entries.push(entry);
+            }
+        })?;
+        if disk.first_index() > meta.sequence + 1 || disk.last_index() < meta.sequence {
+            return Err(OpenError::Damaged {
+                file: format!("log behind snapshot {}", meta.sequence),
+                offset: 0,
+                reason: "a part of the log is missing",
+            });
+        }
+        let id = meta.members.voters.first().copied().unwrap_or(1);
+        let mut store = Store::new((meta.sequence, meta.term), conf_state(&meta.members));
+        store.append(&entries.iter().map(to_library).collect::<Vec<_>>());
+        let mut state = disk.state();
+        // Progress alone is not always written down: what a snapshot has was committed.
+        state.commit = state.commit.max(meta.sequence);
+        store.set_hard_state(hard_state_to_library(state));
+        let config = Config {
+            id,
+            applied: meta.sequence,
+            election_tick: 10,
+            heartbeat_tick: 1,
+            max_size_per_msg: 1 << 20,
+            max_inflight_msgs: 256,
+            max_uncommitted_size: 1 << 30,
+            check_quorum: true,
+            pre_vote: true,
+            batch_append: true,
+            ..Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&config, store, &logger).map_err(library_error)?;
+        // Without syncs, an unclean end may have taken the store back to an earlier state. (depot 2.1)
+        let may_be_earlier = options.sync != SyncMode::Always && !disk.was_closed();
+        let history = match namespace_history(&namespace, &entries) {
+            Some(history) if !may_be_earlier => history,
+            _ => History(u64::from_le_bytes(random()?).max(1)),
+        };
+        namespace.end_walk();
+        let core = Core {
+            node,
+            waiting: BTreeMap::new(),
+            is_driven: false,
+            epoch: None,
+            epoch_index: 0,
+            history,
+            state: disk.state(),
+            bytes: 0,
+            failure: None,
+        };
+        let replica = Self {
+            folder,
+            options,
+            core: Mutex::new(core),
+            progress: Condvar::new(),
+            namespace: Mutex::new(namespace),
+            disk: Mutex::new(disk),
+        };
+        replica.campaign_alone()?;
+        Ok(replica)
+    }
+
+    /// Has a change made, and waits for its outcome.
+    pub fn propose(&self, change: &Change) -> Result<Applied, ProposeError> {
+        let line = change.to_line().into_bytes();
+        if line.len() > MOST_CHANGE_BYTES {
+            return Err(ProposeError::TooLarge);
+        }
+        let mut core = self.core.lock();
+        if let Some(failure) = &core.failure {
+            return Err(ProposeError::Log(failure.clone()));
+        }
+        if core.epoch.is_none() {
+            return Err(ProposeError::NotLeader);
+        }
+        let (index, term) = core.propose(line)?;
+        core.waiting.insert(index, Waiting { term, result: None });
+        loop {
+            if let Some(result) = core.waiting.get_mut(&index).and_then(|waiting| waiting.result.take()) {
+                core.waiting.remove(&index);
+                return result;
+            }
+            if let Some(failure) = core.failure.clone() {
+                core.waiting.remove(&index);
+                return Err(ProposeError::Log(failure));
+            }
+            if !core.is_driven && core.node.has_ready() {
+                self.drive(&mut core, |core| core.is_known(index));
+            } else {
+                self.progress.wait(&mut core);
+            }
+        }
+    }
+
+    /// Looks at the namespace, which has every change that was acknowledged before. An error if this Controller does not lead.
+    pub fn read<T>(&self, look: impl FnOnce(&Namespace) -> T) -> Result<T, ProposeError> {
+        if self.core.lock().epoch.is_none() {
+            return Err(ProposeError::NotLeader);
+        }
+        Ok(look(&self.namespace.lock()))
+    }
+
+    /// The leadership that is under way here, once it serves.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.core.lock().epoch
+    }
+
+    /// Why nothing more is written, if that is so.
+    pub fn failure(&self) -> Option<LogError> {
+        self.core.lock().failure.clone()
+    }
+
+    /// Whether the disk was full when something was written last.
+    pub fn is_short_of_space(&self) -> bool {
+        self.disk.lock().is_short_of_space()
+    }
+
+    /// Raft's clock: to be called every 100 ms.
+    pub fn tick(&self) {
+        let mut core = self.core.lock();
+        core.node.tick();
+        if !core.is_driven {
+            self.drive(&mut core, |_| false);
+        }
+    }
+
+    /// In a quiet moment: what was written is on the disk, and a mark says so. To be called about every 100 ms; syncs where
+    /// [`SyncMode`] leaves that to a clock are due once a second.
+    pub fn settle(&self, is_sync_due: bool) {
+        let mut disk = self.disk.lock();
+        let result = match self.options.sync {
+            SyncMode::Interval if is_sync_due => disk.sync().and_then(|()| disk.mark()),
+            _ => disk.mark(),
+        };
+        drop(disk);
+        if let Err(error) = result {
+            self.fail(&mut self.core.lock(), error);
+        }
+    }
+
+    /// Writes a snapshot if one is due, beside changes, and gives up the log before it. True if it did.
+    pub fn snapshot_if_due(&self) -> io::Result<bool> {
+        let (meta, hash) = {
+            let mut core = self.core.lock();
+            if core.bytes < self.options.snapshot_bytes || core.failure.is_some() {
+                return Ok(false);
+            }
+            core.bytes = 0;
+            let beginning = self.namespace.lock().begin_walk();
+            let term = core.node.raft.raft_log.term(beginning.sequence).map_err(library_error)?;
+            let members = core.node.store().members();
+            let members = Members { voters: members.voters.clone(), learners: members.learners.clone() };
+            (Meta { sequence: beginning.sequence, term, members }, beginning.hash)
+        };
+        let mut writer = snapshots::Writer::new(&*self.folder, &meta, hash)?;
+        loop {
+            let lines = self.namespace.lock().walk_on(1000);
+            if lines.is_empty() {
+                break;
+            }
+            lines.iter().try_for_each(|line| writer.write(line))?;
+        }
+        writer.finish(&*self.folder)?;
+        // The older snapshot must still find what follows it.
+        let oldest = snapshots::sequences(&*self.folder)?.first().copied().unwrap_or(0);
+        let mut disk = self.disk.lock();
+        let needed = (oldest + 1).min(disk.last_index().saturating_sub(self.options.kept_changes));
+        disk.discard_before(needed).map_err(io::Error::other)?;
+        Ok(true)
+    }
+
+    /// Ends in order: what was written is on the disk, and the log says that it ended.
+    pub fn close(self) -> Result<(), LogError> {
+        self.disk.into_inner().close()
+    }
+
+    fn campaign_alone(&self) -> Result<(), OpenError> {
+        let mut core = self.core.lock();
+        if core.node.store().members().voters.len() == 1 {
+            core.node.campaign().map_err(library_error)?;
+            while core.epoch.is_none() && core.failure.is_none() {
+                self.drive(&mut core, |_| false);
+            }
+        }
+        match &core.failure {
+            Some(failure) => Err(OpenError::Io(io::Error::other(failure.clone()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Carries out what the library decides, until there is nothing left or the caller has enough: then a thread that still
+    /// waits goes on. The lock is let go while the disk works.
+    fn drive(&self, core: &mut MutexGuard<'_, Core>, is_enough: impl Fn(&Core) -> bool) {
+        core.is_driven = true;
+        while core.failure.is_none() && core.node.has_ready() && !is_enough(core) {
+            let mut ready = core.node.ready();
+            let role = ready.ss().map(|state| state.raft_state);
+            let entries = ready.take_entries();
+            let committed = ready.take_committed_entries();
+            let state = ready.hs().cloned();
+            let number = ready.number();
+            core.node.mut_store().append(&entries);
+            let is_alone = core.node.store().members().voters.len() == 1;
+            let mut must_sync = !entries.is_empty() && (self.options.sync == SyncMode::Always || !is_alone);
+            must_sync |= entries.iter().any(|entry| entry.index == core.epoch_index);
+            if let Some(state) = state {
+                // Terms and votes are synced before use, whatever else is. (depot 2.3)
+                must_sync |= (core.state.term, core.state.vote) != (state.term, state.vote);
+                core.state = hard_state(&state);
+                core.node.mut_store().set_hard_state(state);
+            }
+            core.node.advance_append_async(ready);
+            if role.is_some() {
+                core.epoch = None;
+            }
+            if role == Some(StateRole::Leader) {
+                core.propose_epoch();
+            }
+            let sequence = self.apply(core, &committed);
+            core.node.advance_apply();
+            core.node.mut_store().trim(sequence);
+            self.progress.notify_all();
+
+            // That more was committed need not be written by itself: it is found out again.
+            if !entries.is_empty() || must_sync {
+                let entries: Vec<_> = entries.iter().map(from_library).collect();
+                let state = Some(core.state);
+                core.bytes += entries.iter().map(|entry| entry.data.len() as u64 + 64).sum::<u64>();
+                let written = MutexGuard::unlocked(core, || {
+                    let mut disk = self.disk.lock();
+                    disk.append(&entries, state)?;
+                    if must_sync { disk.sync() } else { Ok(()) }
+                });
+                if let Err(error) = written {
+                    self.fail(core, error);
+                    break;
+                }
+            }
+            core.node.on_persist_ready(number);
+        }
+        core.is_driven = false;
+        self.progress.notify_all();
+    }
+
+    /// The last change that was applied.
+    fn apply(&self, core: &mut Core, committed: &[eraftpb::Entry]) -> u64 {
+        let mut namespace = self.namespace.lock();
+        for entry in committed {
+            match entry.get_entry_type() {
+                EntryType::EntryNormal if entry.data.is_empty() => {}
+                EntryType::EntryNormal => {
+                    let line = str::from_utf8(&entry.data).expect("a change is a line of text");
+                    let change = Change::from_line(line).expect("what was proposed was written by us");
+                    let applied = namespace.apply(entry.index, &change);
+                    if let Command::Lead { epoch } = change.command
+                        && core.node.raft.state == StateRole::Leader
+                        && core.node.raft.term == entry.term
+                    {
+                        core.epoch = Some(epoch);
+                    }
+                    core.tell(entry, Ok(applied));
+                    continue;
+                }
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                    unreachable!("no change of the group is proposed yet")
+                }
+            }
+            core.tell(entry, Err(ProposeError::Replaced));
+        }
+        namespace.sequence()
+    }
+
+    fn fail(&self, core: &mut Core, error: LogError) {
+        core.epoch = None;
+        core.failure.get_or_insert(error);
+        self.progress.notify_all();
+    }
+}
+
+impl Core {
+    /// Enters a change; its index and term.
+    fn propose(&mut self, line: Vec<u8>) -> Result<(u64, u64), ProposeError> {
+        self.node.propose(Vec::new(), line).map_err(|_| ProposeError::NotLeader)?;
+        Ok((self.node.raft.raft_log.last_index(), self.node.raft.term))
+    }
+
+    fn is_known(&self, index: u64) -> bool {
+        self.waiting.get(&index).is_some_and(|waiting| waiting.result.is_some())
+    }
+
+    fn propose_epoch(&mut self) {
+        let nonce = random().map(u64::from_le_bytes).unwrap_or_default();
+        let epoch = Epoch { history: self.history, term: self.node.raft.term, nonce };
+        let change = Change { now_ms: 0, stamp: None, command: Command::Lead { epoch } };
+        // A leader that is deposed at once proposes in vain, and its successor proposes its own.
+        if let Ok((index, _)) = self.propose(change.to_line().into_bytes()) {
+            self.epoch_index = index;
+        }
+    }
+
+    /// A thread may wait for what became of this entry, or of another that it took the place of.
+    fn tell(&mut self, entry: &eraftpb::Entry, result: Result<Applied, ProposeError>) {
+        if let Some(waiting) = self.waiting.get_mut(&entry.index) {
+            waiting.result = Some(if waiting.term == entry.term { result } else { Err(ProposeError::Replaced) });
+        }
+    }
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica").field("folder", &self.folder).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// The first snapshot of a new store: an empty namespace, and a group of one.
+fn create(folder: &dyn Folder) -> Result<(Meta, Namespace), OpenError> {
+    let mut namespace = Namespace::new();
+    let id = u64::from_le_bytes(random()?).max(1);
+    let members = Members { voters: vec![id], learners: Vec::new() };
+    // A snapshot of sequence 1: the library has no entry before the first.
+    let meta = Meta { sequence: 1, term: 1, members };
+    let beginning = namespace.begin_walk();
+    let mut writer = snapshots::Writer::new(folder, &meta, beginning.hash)?;
+    for line in namespace.walk_on(usize::MAX) {
+        writer.write(&line)?;
+    }
+    writer.finish(folder)?;
+    snapshots::read(folder, meta.sequence)
+}
+
+/// The newest snapshot, or the one before it if the disk has damaged the newest.
+fn newest_readable(folder: &dyn Folder, sequences: &[u64], newest: u64) -> Result<(Meta, Namespace), OpenError> {
+    let error = match snapshots::read(folder, newest) {
+        Ok(read) => return Ok(read),
+        Err(error @ OpenError::Damaged { .. }) => error,
+        Err(error) => return Err(error),
+    };
+    let older = sequences.iter().rev().nth(1).ok_or(error)?;
+    snapshots::read(folder, *older)
+}
+
+/// The history that the store is in, once the log is applied.
+fn namespace_history(namespace: &Namespace, entries: &[Entry]) -> Option<History> {
+    let led = entries.iter().rev().filter(|entry| entry.kind == EntryKind::Change && !entry.data.is_empty()).find_map(
+        |entry| match Change::from_line(str::from_utf8(&entry.data).ok()?).ok()?.command {
+            Command::Lead { epoch } => Some(epoch.history),
+            _ => None,
+        },
+    );
+    led.or_else(|| namespace.lineage().last())
+}
+
+fn conf_state(members: &Members) -> ConfState {
+    ConfState { voters: members.voters.clone(), learners: members.learners.clone(), ..ConfState::default() }
+}
+
+fn hard_state(state: &eraftpb::HardState) -> HardState {
+    HardState { term: state.term, vote: state.vote, commit: state.commit }
+}
+
+fn hard_state_to_library(state: HardState) -> eraftpb::HardState {
+    eraftpb::HardState { term: state.term, vote: state.vote, commit: state.commit, ..Default::default() }
+}
+
+fn from_library(entry: &eraftpb::Entry) -> Entry {
+    let kind = match entry.get_entry_type() {
+        EntryType::EntryNormal => EntryKind::Change,
+        EntryType::EntryConfChange => EntryKind::Membership,
+        EntryType::EntryConfChangeV2 => EntryKind::JointMembership,
+    };
+    Entry { index: entry.index, term: entry.term, kind, data: entry.data.to_vec() }
+}
+
+fn to_library(entry: &Entry) -> eraftpb::Entry {
+    let entry_type = match entry.kind {
+        EntryKind::Change => EntryType::EntryNormal,
+        EntryKind::Membership => EntryType::EntryConfChange,
+        EntryKind::JointMembership => EntryType::EntryConfChangeV2,
+    };
+    eraftpb::Entry {
+        index: entry.index,
+        term: entry.term,
+        entry_type,
+        data: entry.data.clone().into(),
+        ..Default::default()
+    }
+}
+
+fn library_error(error: raft::Error) -> io::Error {
+    io::Error::other(error)
+}

@@ -1,0 +1,148 @@
+//! Snapshots: the namespace at one sequence, in a file, so that the log before it can go. (depot 4.4)
+//!
+//! ```text
+//! stevedore-snapshot 1 70123 4 9f0c…e1 1 8f31 0 5e21…09     format, sequence, term, hash, voters, learners; its own sum
+//! head 5d… test 1 …                                         the records of a walk
+//! file 1 notes.txt …
+//! ```
+//!
+//! A file appears under its name only when all of it is on the disk. What was damaged later shows, since the records' hashes
+//! must add up to the hash in the first line.
+
+use std::io;
+
+use super::segments::OpenError;
+use crate::disk::{Appender, Folder};
+use crate::namespace::Namespace;
+use crate::namespace::snapshot::{Beginning, Restore};
+use crate::words::{Line, ParseError, Reader, Words, words};
+
+/// What a snapshot is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Meta {
+    /// The last entry that it contains.
+    pub(super) sequence: u64,
+    /// That entry's term.
+    pub(super) term: u64,
+    pub(super) members: Members,
+}
+
+/// The group of Controllers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Members {
+    pub(super) voters: Vec<u64>,
+    pub(super) learners: Vec<u64>,
+}
+
+words!(struct Members { voters, learners });
+
+const FORMAT: &str = "stevedore-snapshot";
+const VERSION: u64 = 1;
+const PREFIX: &str = "snapshot-";
+/// A snapshot's name while it is made.
+const NEW: &str = "new-snapshot";
+/// The newest one, and the one before in case the disk damages the newest.
+const KEPT: usize = 2;
+/// Lines are written in pieces of about this size.
+const PIECE: usize = 1 << 20;
+
+/// A snapshot being written.
+#[derive(Debug)]
+pub(super) struct Writer {
+    file: Box<dyn Appender>,
+    piece: Vec<u8>,
+    sequence: u64,
+}
+
+impl Writer {
+    pub(super) fn new(folder: &dyn Folder, meta: &Meta, hash: u128) -> io::Result<Self> {
+        if folder.names()?.iter().any(|name| name == NEW) {
+            folder.remove(NEW)?; // its making was interrupted
+        }
+        let mut line = Line::default();
+        line.plain(FORMAT);
+        line.plain(VERSION);
+        meta.sequence.write(&mut line);
+        meta.term.write(&mut line);
+        line.plain(format_args!("{hash:x}"));
+        meta.members.write(&mut line);
+        let mut writer = Self { file: folder.create(NEW)?, piece: Vec::new(), sequence: meta.sequence };
+        writer.write(&format!("{} {:016x}", line.as_str(), sum(line.as_str())))?;
+        Ok(writer)
+    }
+
+    /// Adds a record.
+    pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
+        self.piece.extend_from_slice(line.as_bytes());
+        self.piece.push(b'\n');
+        if self.piece.len() >= PIECE { self.flush() } else { Ok(()) }
+    }
+
+    /// After the last record: the snapshot has its name, and older ones than the one before it go.
+    pub(super) fn finish(mut self, folder: &dyn Folder) -> io::Result<()> {
+        self.flush()?;
+        self.file.sync()?;
+        folder.rename(NEW, &name(self.sequence))?;
+        folder.sync()?;
+        let kept = sequences(folder)?;
+        for old in kept.iter().rev().skip(KEPT) {
+            folder.remove(&name(*old))?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.append(&std::mem::take(&mut self.piece))
+    }
+}
+
+/// The sequences of the snapshots that there are, ascending.
+pub(super) fn sequences(folder: &dyn Folder) -> io::Result<Vec<u64>> {
+    let names = folder.names()?;
+    let mut sequences: Vec<u64> = names.iter().filter_map(|name| name.strip_prefix(PREFIX)?.parse().ok()).collect();
+    sequences.sort_unstable();
+    Ok(sequences)
+}
+
+/// The snapshot of this sequence.
+pub(super) fn read(folder: &dyn Folder, sequence: u64) -> Result<(Meta, Namespace), OpenError> {
+    let file = name(sequence);
+    let damaged = |reason| OpenError::Damaged { file: file.clone(), offset: 0, reason };
+    let bytes = folder.read(&file)?;
+    let text = str::from_utf8(&bytes).map_err(|_| damaged("a snapshot that is no text"))?;
+    let mut lines = text.lines();
+    let first = lines.next().ok_or_else(|| damaged("an empty snapshot"))?;
+    if !first.starts_with(&format!("{FORMAT} {VERSION} ")) {
+        let is_ours = first.starts_with(FORMAT);
+        return Err(if is_ours { OpenError::Format { file } } else { damaged("a snapshot without its first line") });
+    }
+    let (meta, hash) = parse_first(first).map_err(|_| damaged("a snapshot with a bad first line"))?;
+    let mut restore = Restore::new(Beginning { sequence: meta.sequence, hash });
+    for line in lines {
+        restore.enter(line).map_err(|_| damaged("a snapshot with a bad record"))?;
+    }
+    let namespace = restore.finish().map_err(|_| damaged("a snapshot that lacks records, or has altered ones"))?;
+    Ok((meta, namespace))
+}
+
+fn parse_first(line: &str) -> Result<(Meta, u128), ParseError> {
+    let (words, expected) = line.rsplit_once(' ').ok_or(ParseError::Missing("sum"))?;
+    if format!("{:016x}", sum(words)) != expected {
+        return Err(ParseError::Missing("sum"));
+    }
+    let mut reader = Reader::new(words);
+    let _format = (reader.raw("format")?, u64::read(&mut reader)?);
+    let (sequence, term) = (Words::read(&mut reader)?, Words::read(&mut reader)?);
+    let hash = reader.hexadecimal("hash")?;
+    let members = Words::read(&mut reader)?;
+    reader.finish()?;
+    Ok((Meta { sequence, term, members }, hash))
+}
+
+fn name(sequence: u64) -> String {
+    format!("{PREFIX}{sequence:020}")
+}
+
+fn sum(words: &str) -> u64 {
+    twox_hash::XxHash3_64::oneshot(words.as_bytes())
+}
