@@ -2,6 +2,19 @@
 //!
 //! A deterministic state machine: methods take facts and return decisions. Performs no I/O, reads no clock, starts
 //! no thread: the caller holds the lock, sends the messages, and keeps whoever waits for an operation's end.
+//!
+//! What the index knows it has been told, and what it is told may be late, missing or wrong. The words for that:
+//!
+//! | word | meaning | why |
+//! |---|---|---|
+//! | *replica* | one Dstore's copy of a complete file ([`replica`]) | |
+//! | *doubtful* | a replica that may or may not be there, or be right: an order about it was not reported, or its Dstore acknowledged a STORE that nobody asked for | no client is sent there, and the file is not given up: guessing either way could lose it (spec 7.6, 7.20) |
+//! | *suspect* | a member that does not store what others do ([`rebalance`]) | it holds fewest, and would be chosen again and again (spec 7.2, 7.17) |
+//! | *newcomer* | a member that has joined lately, in a cluster that is older | nothing is taken away for it before it has shown what it got (spec 7.19) |
+//! | *silent* | a member that has not answered LIST in time | silence is not proof of loss (spec 7.16) |
+//! | *unwanted* | a listed copy that is to go: of no file, of one that is removed, or where no copy was ordered | a store that failed leaves such debris, with other content (spec 4.6.2) |
+//! | *pending removal* | an order to remove unwanted debris that was not reported | carried out late it would take a new file of that name along (spec 7.20) |
+//! | *late acknowledgement* | a STORE_ACK that comes when its store has ended | it carries no more than a name. From a Dstore that a newer store waits for it cannot be told from that one's; from the holder of a complete file it says that other content may be in its place (spec 7.5, 7.6) |
 
 pub mod rebalance;
 mod reconcile;
