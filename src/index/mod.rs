@@ -7,9 +7,9 @@
 //!
 //! | word | meaning | why |
 //! |---|---|---|
-//! | *replica* | one Dstore's copy of a complete file ([`replica`]) | |
+//! | *replica* | one Dstore's copy of a complete file (`index::replica`) | |
 //! | *doubtful* | a replica that may or may not be there, or be right: an order about it was not reported, or its Dstore acknowledged a STORE that nobody asked for | no client is sent there, and the file is not given up: guessing either way could lose it (spec 7.6, 7.20) |
-//! | *suspect* | a member that does not store what others do ([`rebalance`]) | it holds fewest, and would be chosen again and again (spec 7.2, 7.17) |
+//! | *suspect* | a member that does not store what others do (`index::rebalance::suspects`) | it holds fewest, and would be chosen again and again (spec 7.2, 7.17) |
 //! | *newcomer* | a member that has joined lately, in a cluster that is older | nothing is taken away for it before it has shown what it got (spec 7.19) |
 //! | *silent* | a member that has not answered LIST in time | silence is not proof of loss (spec 7.16) |
 //! | *unwanted* | a listed copy that is to go: of no file, of one that is removed, or where no copy was ordered | a store that failed leaves such debris, with other content (spec 4.6.2) |

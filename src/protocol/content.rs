@@ -1,7 +1,7 @@
 //! Content: bytes of a known number, moved through buffers whose memory has a bound. (spec 2.3, 7.13)
 //!
 //! Large buffers make large transfers cheap, and thousands of slow peers could have one each. So there are
-//! [`LARGE_BUFFERS`] of them in a process, used again and again; a copy that finds none left takes a small buffer, with
+//! `LARGE_BUFFERS` of them in a process, used again and again; a copy that finds none left takes a small buffer, with
 //! which a copy needs about a fifth more of the processor's time.
 
 use std::io::{self, ErrorKind, Read};

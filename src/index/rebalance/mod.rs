@@ -11,11 +11,11 @@
 //!
 //! A [`Plan`] is two lists of numbers: copies to send and copies to remove. All steps before the last work on it:
 //!
-//! 1. [`planner`]: the fewest sends that put every file on R Dstores, evenly.
-//! 2. [`suspects`]: no file depends on a Dstore that seems unable to store.
-//! 3. [`newcomers`]: a long-standing Dstore keeps a copy until the newcomer that is to have it has shown its own.
-//! 4. [`orders`]: a Dstore removes a copy that nobody trusts before it is sent a good one.
-//! 5. [`budget`]: what does not fit into one round waits for the next.
+//! 1. `planner`: the fewest sends that put every file on R Dstores, evenly.
+//! 2. `suspects`: no file depends on a Dstore that seems unable to store.
+//! 3. `newcomers`: a long-standing Dstore keeps a copy until the newcomer that is to have it has shown its own.
+//! 4. `orders`: a Dstore removes a copy that nobody trusts before it is sent a good one.
+//! 5. `budget`: what does not fit into one round waits for the next.
 //!
 //! Steps 2 to 5 only take away from the plan, or send a copy to another Dstore. What they take away is *put off*: the
 //! next round plans it anew from new lists, so that nothing has to be remembered. A plan keeps one promise through all
