@@ -187,9 +187,9 @@ fn arrow(event: &Event, label: &[String], y: usize, frame: &Frame) -> String {
         );
     }
     let class = match event.what {
-        What::Line(_) => "line",
+        What::Line(_) | What::Bytes(_) => "line",
         What::Content(_) => "content",
-        What::Note(_) => "aside",
+        What::Note(_) | What::Starts(_) | What::Connects | What::Leaves => "aside",
     };
     // The head is drawn, not a marker: it takes the arrow's colour everywhere.
     let (tip, back) = if from < to { (to - 2, to - 10) } else { (to + 2, to + 10) };
@@ -220,6 +220,7 @@ mod tests {
     fn a_diagram_has_every_actor_and_marks_the_wrong_arrow() {
         let event = |from: &str, to: &str, line: &str, is_wrong| Event {
             at: Duration::from_millis(5),
+            connection: None,
             from: from.into(),
             to: to.into(),
             what: What::Line(line.into()),
@@ -242,6 +243,7 @@ mod tests {
         let long = (0..60).map(|number| format!("word{number}")).collect::<Vec<_>>().join(" ") + &"x".repeat(100);
         let event = |is_wrong| Event {
             at: Duration::ZERO,
+            connection: None,
             from: "controller".into(),
             to: "client".into(),
             what: What::Line(long.clone()),

@@ -22,18 +22,19 @@ pub const ON_THE_TERMINAL: usize = 60;
 
 /// The events worth showing: all, or the first, the last, and what is wrong.
 pub fn shown(events: &[Event], most: usize) -> Vec<&Event> {
+    let events: Vec<&Event> = events.iter().filter(|event| event.what.is_shown()).collect();
     let half = most / 2;
     let is_shown = |(at, event): &(usize, &Event)| *at < half || at + half >= events.len() || event.is_wrong;
-    events.iter().enumerate().filter(is_shown).map(|(_, event)| event).collect()
+    events.iter().copied().enumerate().filter(is_shown).map(|(_, event)| event).collect()
 }
 
 /// The events as lines of text, with what is wrong marked.
 pub fn transcript(events: &[Event], most: usize) -> Vec<String> {
     let shown = shown(events, most);
     let mut lines: Vec<String> = shown.iter().map(|event| line(event)).collect();
-    if shown.len() < events.len() {
-        lines
-            .insert((most / 2).min(lines.len()), format!("     ... {} lines are left out", events.len() - shown.len()));
+    let all = events.iter().filter(|event| event.what.is_shown()).count();
+    if shown.len() < all {
+        lines.insert((most / 2).min(lines.len()), format!("     ... {} lines are left out", all - shown.len()));
     }
     lines
 }

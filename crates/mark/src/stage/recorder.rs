@@ -1,21 +1,42 @@
-//! What was said during a check: who, to whom, when. The transcript and the diagram of a failure are made of it.
+//! What was said during a check: who, to whom, when, on which connection. The transcript and the diagram of a failure are made
+//! of it, and `mark replay` plays it again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 /// So much of one check is kept; whatever a submission sends, a report stays readable and memory bounded.
 const KEPT_EVENTS: usize = 4_000;
 
+/// So much of one line is shown.
+const SHOWN_CHARS: usize = 400;
+
 /// So much of one line is kept.
-const KEPT_CHARS: usize = 400;
+const KEPT_CHARS: usize = 64 << 10;
+
+/// So much of all lines of a check is kept; of later ones, what is shown.
+const KEPT_BYTES: usize = 4 << 20;
+
+/// The note of somebody who ends both directions of a connection.
+pub const CLOSES: &str = "closes the connection";
+
+/// The note of somebody who says nothing more on a connection, but still listens.
+pub const ENDS_SENDING: &str = "ends its sending half";
+
+/// The note of a process that is killed.
+pub const KILLED: &str = "is killed";
 
 /// One arrow of a sequence diagram.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Event {
     /// Since the check began.
+    #[serde(with = "in_seconds")]
     pub at: Duration,
+    /// The number of the connection, if `mark` has one end of it.
+    pub connection: Option<u32>,
     /// Who speaks.
     pub from: String,
     /// To whom; the same as `from` for something that happens to one alone.
@@ -27,7 +48,8 @@ pub struct Event {
 }
 
 /// What goes along an arrow.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum What {
     /// A line of the protocol, as it was sent.
     Line(String),
@@ -35,16 +57,33 @@ pub enum What {
     Content(u64),
     /// Anything else that matters: a connection ends, a process is killed, nothing comes.
     Note(String),
+    /// Bytes that are no line, or not only one.
+    Bytes(Vec<u8>),
+    /// A program is started, with these values in its command's places.
+    Starts(Vec<(String, String)>),
+    /// One connects to the other. Not shown.
+    Connects,
+    /// `mark` has no more use for its end of a connection. Not shown.
+    Leaves,
 }
 
 impl What {
+    /// Whether it is part of transcripts and diagrams.
+    pub fn is_shown(&self) -> bool {
+        !matches!(self, Self::Connects | Self::Leaves)
+    }
+
     /// As one line of a transcript.
     pub fn text(&self) -> String {
         match self {
-            Self::Line(line) => line.clone(),
+            Self::Line(line) => shorten(line, SHOWN_CHARS),
+            Self::Bytes(bytes) => shorten(&String::from_utf8_lossy(bytes), SHOWN_CHARS),
+            Self::Starts(_) => "(starts)".into(),
+            Self::Connects => "(connects)".into(),
+            Self::Leaves => "(leaves)".into(),
             Self::Content(1) => "(1 byte)".into(),
             Self::Content(bytes) => format!("({bytes} bytes)"),
-            Self::Note(note) => format!("({note})"),
+            Self::Note(note) => format!("({})", shorten(note, SHOWN_CHARS)),
         }
     }
 }
@@ -54,29 +93,61 @@ impl What {
 pub struct Recorder {
     start: Instant,
     kept: Arc<Mutex<Kept>>,
+    connections: Arc<AtomicU32>,
+    /// Of which connection this one tells.
+    connection: Option<u32>,
 }
 
 #[derive(Default)]
 struct Kept {
     events: Vec<Event>,
+    bytes: usize,
     dropped: usize,
 }
 
 impl Recorder {
     /// The clock starts now.
     pub fn start() -> Self {
-        Self { start: Instant::now(), kept: Arc::default() }
+        Self { start: Instant::now(), kept: Arc::default(), connections: Arc::default(), connection: None }
+    }
+
+    /// The same record, for what is said on a new connection.
+    pub fn of_a_connection(&self) -> Self {
+        Self { connection: Some(self.connections.fetch_add(1, Ordering::Relaxed)), ..self.clone() }
+    }
+
+    /// Somebody connects to somebody.
+    pub fn connects(&self, from: &str, to: &str) {
+        self.push(from, to, What::Connects, false);
+    }
+
+    /// `mark` has no more use for its end of the connection.
+    pub fn leaves(&self, from: &str, to: &str) {
+        self.push(from, to, What::Leaves, false);
+    }
+
+    /// A program is started, with values in its command's places.
+    pub fn starts(&self, name: &str, values: &[(&'static str, String)]) {
+        let values = values.iter().map(|(place, value)| ((*place).to_owned(), value.clone())).collect();
+        self.push(name, name, What::Starts(values), false);
+    }
+
+    /// Somebody sends bytes that are no line, or not only one.
+    pub fn bytes(&self, from: &str, to: &str, bytes: &[u8]) {
+        self.push(from, to, What::Bytes(bytes[..bytes.len().min(KEPT_CHARS)].to_owned()), false);
     }
 
     /// Somebody says a line.
     pub fn line(&self, from: &str, to: &str, line: &str) {
-        self.push(from, to, What::Line(shorten(line)), false);
+        self.push(from, to, What::Line(line.into()), false);
     }
 
     /// Somebody sends content; pieces of the same transfer are added up.
     pub fn content(&self, from: &str, to: &str, bytes: u64) {
         let mut kept = self.kept.lock();
-        if let Some(Event { from: last_from, to: last_to, what: What::Content(sum), .. }) = kept.events.last_mut()
+        if let Some(Event { from: last_from, to: last_to, what: What::Content(sum), connection, .. }) =
+            kept.events.last_mut()
+            && *connection == self.connection
             && last_from == from
             && last_to == to
         {
@@ -89,27 +160,38 @@ impl Recorder {
 
     /// Something else happens between two, or to one.
     pub fn note(&self, from: &str, to: &str, note: &str) {
-        self.push(from, to, What::Note(shorten(note)), false);
+        self.push(from, to, What::Note(note.into()), false);
     }
 
     /// What should have come has not: an arrow that is missing.
     pub fn missing(&self, from: &str, to: &str, note: &str) {
-        self.push(from, to, What::Note(shorten(note)), true);
+        self.push(from, to, What::Note(note.into()), true);
     }
 
     /// The last arrow from one to another is the one that is wrong.
     pub fn mark_wrong(&self, from: &str, to: &str) {
         let mut kept = self.kept.lock();
-        if let Some(event) = kept.events.iter_mut().rev().find(|event| event.from == from && event.to == to) {
+        let is_it = |event: &&mut Event| event.from == from && event.to == to && event.what.is_shown();
+        if let Some(event) = kept.events.iter_mut().rev().find(is_it) {
             event.is_wrong = true;
         }
     }
 
     fn push(&self, from: &str, to: &str, what: What, is_wrong: bool) {
         let mut kept = self.kept.lock();
+        let most = if kept.bytes < KEPT_BYTES { KEPT_CHARS } else { SHOWN_CHARS };
+        let what = match what {
+            What::Line(line) if line.len() > most => What::Line(shorten(&line, most)),
+            What::Note(note) if note.len() > most => What::Note(shorten(&note, most)),
+            what => what,
+        };
+        if let What::Line(text) | What::Note(text) = &what {
+            kept.bytes += text.len();
+        }
         let at = self.start.elapsed();
         if kept.events.len() < KEPT_EVENTS || is_wrong {
-            kept.events.push(Event { at, from: from.into(), to: to.into(), what, is_wrong });
+            let connection = self.connection;
+            kept.events.push(Event { at, connection, from: from.into(), to: to.into(), what, is_wrong });
         } else {
             kept.dropped += 1;
         }
@@ -123,6 +205,7 @@ impl Recorder {
             let what = What::Note(format!("{} more messages are not shown", kept.dropped));
             events.push(Event {
                 at: self.start.elapsed(),
+                connection: None,
                 from: "mark".into(),
                 to: "mark".into(),
                 what,
@@ -133,11 +216,27 @@ impl Recorder {
     }
 }
 
-fn shorten(text: &str) -> String {
+fn shorten(text: &str, most: usize) -> String {
     let printable = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    let mut short: String = text.chars().take(KEPT_CHARS).map(printable).collect();
-    if text.chars().nth(KEPT_CHARS).is_some() {
+    let mut short: String = text.chars().take(most).map(printable).collect();
+    if text.chars().nth(most).is_some() {
         short += &format!("... ({} bytes)", text.len());
     }
     short
+}
+
+/// A duration as a number of seconds, which people can read.
+mod in_seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64((time.as_secs_f64() * 1e6).round() / 1e6)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
+    }
 }

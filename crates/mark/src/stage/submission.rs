@@ -70,9 +70,21 @@ impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.words.get(1) {
             Some(role) if role.starts_with("own-") => write!(f, "Stevedore's own, built into mark"),
-            _ => f.write_str(&self.words.join(" ")),
+            _ => f.write_str(&self.words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")),
         }
     }
+}
+
+/// A word as [`Template::parse`] takes it for one.
+fn quoted(word: &str) -> String {
+    let is_plain = |word: &str| !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || "'\"".contains(c));
+    let pieces = word.split_inclusive('\'').map(|piece| match piece.strip_suffix('\'') {
+        _ if is_plain(piece) => piece.to_owned(),
+        Some("") => "\"'\"".into(),
+        Some(before) => format!("'{before}'\"'\""),
+        None => format!("'{piece}'"),
+    });
+    if word.is_empty() { "''".into() } else { pieces.collect() }
 }
 
 /// The two roles' commands.
@@ -132,5 +144,13 @@ mod tests {
         assert_eq!(filled, ["java", "-cp", "a b:/home/../c:d", "Dstore", "7"]);
         assert!(Template::parse("java Dstore", &["{port}"]).unwrap_err().contains("{port}"));
         assert!(Template::parse("java 'Dstore", &[]).is_err());
+    }
+
+    #[test]
+    fn a_template_shown_is_the_template_again() {
+        for text in ["java Dstore {port}", "sh -c 'exec \"$0\"; a' ''", "a \"it's\" b", "a \"'\""] {
+            let template = Template::parse(text, &[]).unwrap();
+            assert_eq!(Template::parse(&template.to_string(), &[]).unwrap().words, template.words, "{template}");
+        }
     }
 }

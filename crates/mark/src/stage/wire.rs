@@ -2,10 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::failure::Failure;
-use super::recorder::Recorder;
+use super::recorder::{CLOSES, ENDS_SENDING, Recorder};
 
 /// A line longer than this is taken for a flood.
 const LINE_LIMIT: usize = 4 << 20;
@@ -40,6 +41,16 @@ pub struct Wire {
     me: String,
     them: String,
     recorder: Recorder,
+    /// Another thread holds on to the connection, too.
+    has_sender: AtomicBool,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if !self.has_sender.load(Ordering::Relaxed) {
+            self.recorder.leaves(&self.me, &self.them);
+        }
+    }
 }
 
 /// The sending half, for another thread.
@@ -59,7 +70,7 @@ impl Sender {
 
     /// Ends both directions.
     pub fn close(&self) {
-        self.recorder.note(&self.me, &self.them, "closes the connection");
+        self.recorder.note(&self.me, &self.them, CLOSES);
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
@@ -72,11 +83,18 @@ impl Wire {
             recorder.note(them, me, &format!("does not accept a connection: {error}"));
             Failure::new(format!("{them} accepts connections on port {port}"), error)
         })?;
-        Ok(Self::over(stream, me, them, recorder))
+        Ok(Self::new(stream, me, them, recorder, true))
     }
 
     /// Takes over a connection that has been accepted.
     pub fn over(stream: TcpStream, me: &str, them: &str, recorder: &Recorder) -> Self {
+        Self::new(stream, me, them, recorder, false)
+    }
+
+    fn new(stream: TcpStream, me: &str, them: &str, recorder: &Recorder, has_connected: bool) -> Self {
+        let recorder = recorder.of_a_connection();
+        let (from, to) = if has_connected { (me, them) } else { (them, me) };
+        recorder.connects(from, to);
         let _ = stream.set_nodelay(true);
         // A submission that stops reading must not stop the harness.
         let _ = stream.set_write_timeout(Some(Duration::from_secs(20)));
@@ -86,12 +104,14 @@ impl Wire {
             after_carriage_return: false,
             me: me.into(),
             them: them.into(),
-            recorder: recorder.clone(),
+            recorder,
+            has_sender: AtomicBool::new(false),
         }
     }
 
     /// A sender for another thread.
     pub fn sender(&self) -> Sender {
+        self.has_sender.store(true, Ordering::Relaxed);
         let stream = self.stream.try_clone().expect("a descriptor for a connection in use");
         Sender { stream, me: self.me.clone(), them: self.them.clone(), recorder: self.recorder.clone() }
     }
@@ -104,7 +124,7 @@ impl Wire {
 
     /// Sends bytes as they are, shown in the transcript as text.
     pub fn send_raw(&self, bytes: &[u8]) {
-        self.recorder.line(&self.me, &self.them, &String::from_utf8_lossy(bytes));
+        self.recorder.bytes(&self.me, &self.them, bytes);
         let _ = (&self.stream).write_all(bytes);
     }
 
@@ -128,13 +148,13 @@ impl Wire {
 
     /// Says that nothing more will be sent.
     pub fn finish_sending(&self) {
-        self.recorder.note(&self.me, &self.them, "ends its sending half");
+        self.recorder.note(&self.me, &self.them, ENDS_SENDING);
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Ends both directions.
     pub fn close(&self) {
-        self.recorder.note(&self.me, &self.them, "closes the connection");
+        self.recorder.note(&self.me, &self.them, CLOSES);
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
@@ -159,7 +179,7 @@ impl Wire {
             match self.fill(deadline) {
                 Fill::Some => {}
                 Fill::End if self.unread.is_empty() => {
-                    self.recorder.note(&self.them, &self.me, "closes the connection");
+                    self.recorder.note(&self.them, &self.me, CLOSES);
                     return Heard::Closed;
                 }
                 Fill::End => {
