@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use stevedore::program::{Failure, positive};
 
 use crate::checks::Category;
+use crate::checks::published::Edition;
 use crate::report::junit::escape;
 use crate::report::{self, html, minutes};
 use crate::scheme::Scheme;
@@ -57,9 +58,12 @@ pub struct Arguments {
     /// time, which are twice the number of processors
     #[argh(option, from_str_fn(positive))]
     jobs: Option<usize>,
-    /// how many seconds to wait for an answer that is due (default 15)
-    #[argh(option, from_str_fn(positive), default = "15")]
+    /// how many seconds to wait for an answer that is due (default 8)
+    #[argh(option, from_str_fn(positive), default = "8")]
     patience: usize,
+    /// the edition of the coursework by which to mark: 2021 to 2025, or any for what all of them ask (default: any)
+    #[argh(option, arg_name = "year", default = "Edition::default()")]
+    edition: Edition,
     /// for everything random, the same for all (default 1)
     #[argh(option, default = "1")]
     seed: u64,
@@ -68,8 +72,10 @@ pub struct Arguments {
     minutes: Duration,
 }
 
-const JAVA_CONTROLLER: &str = "java Controller {cport} {r} {timeout} {period}";
-const JAVA_DSTORE: &str = "java Dstore {port} {cport} {timeout} {folder}";
+/// How a Controller in Java is started.
+pub const JAVA_CONTROLLER: &str = "java Controller {cport} {r} {timeout} {period}";
+/// How a Dstore in Java is started.
+pub const JAVA_DSTORE: &str = "java Dstore {port} {cport} {timeout} {folder}";
 
 /// How long a build may take.
 const BUILD_TIME: Duration = Duration::from_secs(300);
@@ -97,6 +103,7 @@ struct Row {
 struct Report {
     marks: f64,
     out_of: f64,
+    not_judged: f64,
     seconds: f64,
     categories: Vec<CategoryMarks>,
     checks: Vec<CheckResult>,
@@ -201,8 +208,11 @@ impl Batch<'_> {
 
     /// What must be the same for a batch to go on: the command line, but for how many are marked at a time.
     fn settings(&self) -> String {
-        let Arguments { folder, build, controller, dstore, scheme, only, patience, seed, minutes, .. } = self.arguments;
-        format!("{folder:?} {build:?} {controller:?} {dstore:?} {scheme:?} {only:?} {patience} {seed} {minutes:?}")
+        let Arguments { folder, build, controller, dstore, scheme, only, edition, patience, seed, minutes, .. } =
+            self.arguments;
+        format!(
+            "{folder:?} {edition} {build:?} {controller:?} {dstore:?} {scheme:?} {only:?} {patience} {seed} {minutes:?}"
+        )
     }
 
     /// Marks one after another until none is left.
@@ -248,7 +258,7 @@ impl Batch<'_> {
             mark.arg("--build-output").arg(format!("{}.build.txt", in_a_link(name)));
         }
         mark.args(["--controller", &arguments.controller, "--dstore", &arguments.dstore]);
-        mark.args(["--name", name, "--index", "index.html"]);
+        mark.args(["--name", name, "--index", "index.html", "--edition", &arguments.edition.to_string()]);
         mark.arg("--json").arg(self.report(name, "json")).arg("--html").arg(self.report(name, "html"));
         for (option, number) in [
             ("--seed", arguments.seed),
@@ -420,15 +430,17 @@ fn marked() -> impl Iterator<Item = Category> {
 
 fn csv(rows: &[&Row]) -> String {
     let categories: Vec<&str> = marked().map(Category::key).collect();
-    let mut text = format!("submission,marks,out_of,{},failed_checks,not_run,seconds,remark\n", categories.join(","));
+    let mut text =
+        format!("submission,marks,not_judged,out_of,{},failed_checks,not_run,seconds,remark\n", categories.join(","));
     for row in rows {
         let cells = match &row.outcome {
             Ok(report) => {
                 let marks = categories.iter().map(|key| number(report.of(key))).collect::<Vec<_>>().join(",");
                 let (failed, not_run, seconds) = (report.failed(), report.not_run(), report.seconds);
-                format!("{:.2},{},{marks},{failed},{not_run},{seconds:.0},", report.marks, report.out_of)
+                let (got, open, out_of) = (report.marks, report.not_judged, report.out_of);
+                format!("{got:.2},{open:.2},{out_of},{marks},{failed},{not_run},{seconds:.0},")
             }
-            Err(reason) => format!(",,{},,,,{}", ",".repeat(categories.len() - 1), quoted(reason)),
+            Err(reason) => format!(",,,{},,,,{}", ",".repeat(categories.len() - 1), quoted(reason)),
         };
         let _ = writeln!(text, "{},{cells}", quoted(&row.name));
     }
@@ -456,8 +468,9 @@ impl Report {
             0 => String::new(),
             number => format!(", {number} checks not run"),
         };
+        let open = if self.not_judged > 0.05 { format!(", {:.1} not judged", self.not_judged) } else { String::new() };
         let took = minutes(Duration::from_secs_f64(self.seconds.clamp(0.0, 1e6)));
-        format!("{:.1} of {} in {took}{not_run}", self.marks, self.out_of)
+        format!("{:.1} of {}{open}, in {took}{not_run}", self.marks, self.out_of)
     }
 }
 
@@ -509,8 +522,14 @@ fn index_row(row: &Row, has_build_output: bool) -> String {
             );
         }
     };
-    let mut cells =
-        format!("<td><a href=\"{link}.html\">{name}</a></td><td class=\"number\"><b>{:.1}</b></td>", report.marks);
+    let open = match report.not_judged > 0.05 {
+        true => format!("<br><span class=\"about\">{:.1} not judged</span>", report.not_judged),
+        false => String::new(),
+    };
+    let mut cells = format!(
+        "<td><a href=\"{link}.html\">{name}</a></td><td class=\"number\"><b>{:.1}</b>{open}</td>",
+        report.marks
+    );
     marked().for_each(|category| {
         let marks = report.of(category.key()).map_or(String::new(), |marks| format!("{marks:.1}"));
         let _ = write!(cells, "<td class=\"number wide\">{marks}</td>");

@@ -2,8 +2,11 @@
 
 mod batch;
 mod checks;
+mod explain;
 mod guard;
 mod own;
+mod queue;
+mod replay;
 mod report;
 mod run;
 mod scheme;
@@ -78,8 +81,8 @@ struct Arguments {
     /// for everything random (default: another one each time; it is printed)
     #[argh(option)]
     seed: Option<u64>,
-    /// how many seconds to wait for an answer that is due (default 15)
-    #[argh(option, from_str_fn(positive), default = "15")]
+    /// how many seconds to wait for an answer that is due (default 8)
+    #[argh(option, from_str_fn(positive), default = "8")]
     patience: usize,
     /// after how many minutes to stop and report what there is (default 15)
     #[argh(option, arg_name = "minutes", from_str_fn(limit), default = "DEFAULT_LIMIT")]
@@ -112,6 +115,8 @@ fn limit(text: &str) -> Result<Duration, String> {
 #[argh(subcommand)]
 enum OtherCommand {
     Batch(batch::Arguments),
+    Explain(explain::Arguments),
+    Replay(replay::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -132,8 +137,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
-    if let Some(OtherCommand::Batch(batch)) = &arguments.command {
-        return guard::guarded(false, |folder| batch::run(batch, folder));
+    match &arguments.command {
+        Some(OtherCommand::Batch(batch)) => return guard::guarded(false, |folder| batch::run(batch, folder)),
+        Some(OtherCommand::Explain(explain)) => return explain::run(explain),
+        Some(OtherCommand::Replay(replay)) => return replay::run(replay),
+        None => {}
     }
     if arguments.print_scheme {
         print!("{}", scheme::PUBLISHED);

@@ -1,15 +1,16 @@
 //! Runs the checks, several at a time, and collects what they come to.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::checks::Check;
+use crate::queue::{Next, Queue, refusal};
 use crate::stage::failure::Failure;
+use crate::stage::precedents::Precedents;
 use crate::stage::recorder::Event;
 use crate::stage::stall;
 use crate::stage::submission::Submission;
@@ -61,6 +62,8 @@ pub struct Outcome {
     pub took: Duration,
     /// What the submission forced `mark` to do to it: limits, hidden processes.
     pub remarks: Vec<String>,
+    /// Whether the programs got so far that the check could begin.
+    pub was_set_up: bool,
     /// What it says of the submission.
     pub verdict: Verdict,
 }
@@ -132,16 +135,17 @@ impl Outcome {
 /// Runs all of them, or as many as the limit allows; `tell` hears of each as it ends.
 pub fn run(plan: &Arc<Plan>, checks: Vec<Arc<Check>>, mut tell: impl FnMut(&Outcome)) -> Run {
     let start = Instant::now();
-    let checks = Arc::new(checks);
-    let next = Arc::new(AtomicUsize::new(0));
+    let queue = Arc::new(Queue::new(checks));
+    let precedents = Arc::<Precedents>::default();
     let (ended, outcomes) = mpsc::channel();
     for number in 0..plan.jobs.max(1) {
-        let (plan, checks, next, ended) = (Arc::clone(plan), Arc::clone(&checks), Arc::clone(&next), ended.clone());
+        let (plan, queue, precedents, ended) =
+            (Arc::clone(plan), Arc::clone(&queue), Arc::clone(&precedents), ended.clone());
         let worker = thread::Builder::new().name(format!("checks-{number}"));
-        worker.spawn(move || work(&plan, &checks, &next, &ended)).expect("a thread can be started");
+        worker.spawn(move || work(&plan, &queue, &precedents, &ended)).expect("a thread can be started");
     }
     drop(ended);
-    let mut known: Vec<Option<Outcome>> = checks.iter().map(|_| None).collect();
+    let mut known: Vec<Option<Outcome>> = queue.checks().iter().map(|_| None).collect();
     let is_complete = loop {
         match outcomes.recv_timeout(plan.limit.saturating_sub(start.elapsed())) {
             Ok((at, outcome)) => {
@@ -152,60 +156,101 @@ pub fn run(plan: &Arc<Plan>, checks: Vec<Arc<Check>>, mut tell: impl FnMut(&Outc
             Err(RecvTimeoutError::Timeout) => break false,
         }
     };
-    // No worker takes another check. Those that still play end with this process.
-    next.store(checks.len(), Ordering::Relaxed);
+    // Checks that still play end with this process.
+    queue.close();
     let strays = if is_complete { process::sweep_orphans() } else { Vec::new() };
-    let not_run = |check| Outcome { check, took: Duration::ZERO, remarks: Vec::new(), verdict: Verdict::NotRun };
-    let outcomes = checks.iter().zip(known).map(|(check, known)| known.unwrap_or_else(|| not_run(Arc::clone(check))));
-    Run { outcomes: outcomes.collect(), took: start.elapsed(), strays }
+    let not_run = |check| Outcome {
+        check,
+        took: Duration::ZERO,
+        remarks: Vec::new(),
+        was_set_up: false,
+        verdict: Verdict::NotRun,
+    };
+    let outcomes = queue.checks().iter().zip(known);
+    let outcomes = outcomes.map(|(check, known)| known.unwrap_or_else(|| not_run(Arc::clone(check)))).collect();
+    Run { outcomes, took: start.elapsed(), strays }
 }
 
-/// Plays one check after another until none is left. Each outcome is sent with its check's place.
-fn work(plan: &Plan, checks: &[Arc<Check>], next: &AtomicUsize, ended: &Sender<(usize, Outcome)>) {
+/// Takes one check after another until none is left. Each outcome is sent with its check's place.
+fn work(plan: &Plan, queue: &Queue, precedents: &Arc<Precedents>, ended: &Sender<(usize, Outcome)>) {
     loop {
-        let at = next.fetch_add(1, Ordering::Relaxed);
-        let Some(check) = checks.get(at) else { return };
-        if ended.send((at, run_one(plan, check))).is_err() {
+        let (place, outcome) = match queue.next() {
+            Next::Play(place) => {
+                let outcome = run_one(plan, &queue.checks()[place], precedents);
+                queue.ended(place, &outcome);
+                (place, outcome)
+            }
+            Next::Judge(place, failure, before) => (place, judged_by(&queue.checks()[place], failure, before)),
+            Next::Done => return,
+        };
+        if ended.send((place, outcome)).is_err() {
             return; // the limit has been reached
         }
     }
 }
 
+/// What a check comes to that is not played, because of what so many others have shown.
+fn judged_by(check: &Arc<Check>, failure: Failure, before: usize) -> Outcome {
+    let remark = format!("was not played: {before} checks before could not begin either, all for this cause");
+    let verdict = verdict(check, Trouble { failure, events: Vec::new(), printed: Vec::new() });
+    Outcome { check: Arc::clone(check), took: Duration::ZERO, remarks: vec![remark], was_set_up: false, verdict }
+}
+
+/// A failure, unless it came before the check's situation was there. But the step that failed may be what the check is about.
+fn verdict(check: &Check, trouble: Trouble) -> Verdict {
+    let (judge, trouble) = (trouble.failure.judged_by, Box::new(trouble));
+    match trouble.failure.is_in_preparation && judge.is_none_or(|id| id != check.id) {
+        true => Verdict::NotJudged { trouble, judge },
+        false => Verdict::Fails(trouble),
+    }
+}
+
+/// What is said in a check that is played with our own programs.
+pub fn rehearse(check: &Arc<Check>, folder: &Path) -> Vec<Event> {
+    let home = folder.to_owned();
+    let submission = Arc::new(Submission::new(None, None, home).expect("our own programs have all places"));
+    let stage_folder = folder.join("rehearsal");
+    let precedents = Arc::default();
+    let mut stage = Stage::new(&submission, stage_folder, false, 1, Duration::from_secs(10), &precedents);
+    // What comes of it is not the question.
+    let _ = catch_unwind(AssertUnwindSafe(|| (check.play)(&mut stage)));
+    let events = stage.recorder.events();
+    stage.take_down();
+    events
+}
+
 /// How often a check is played again because the machine stalled while it failed.
 const REPEATS: usize = 3;
 
-/// A failure while the machine stalled says nothing: the check is played again, in a fresh set-up.
-fn run_one(plan: &Plan, check: &Arc<Check>) -> Outcome {
+/// A failure while the machine stalled says nothing: the check is played again, in a fresh set-up. A program that did not even start
+/// had half a minute.
+fn run_one(plan: &Plan, check: &Arc<Check>, precedents: &Arc<Precedents>) -> Outcome {
     let begun = Instant::now();
     for _ in 0..REPEATS {
         let start = Instant::now();
-        let outcome = play(plan, check);
-        if outcome.passes() || stall::longest_since(start).is_none() {
+        let outcome = play(plan, check, precedents);
+        if outcome.passes() || refusal(&outcome).is_some() || stall::longest_since(start).is_none() {
             return Outcome { took: begun.elapsed(), ..outcome };
         }
     }
-    Outcome { took: begun.elapsed(), ..play(plan, check) }
+    Outcome { took: begun.elapsed(), ..play(plan, check, precedents) }
 }
 
-fn play(plan: &Plan, check: &Arc<Check>) -> Outcome {
+fn play(plan: &Plan, check: &Arc<Check>, precedents: &Arc<Precedents>) -> Outcome {
     let start = Instant::now();
     let folder = plan.folder.join(check.id.replace('/', "."));
-    let mut stage = Stage::new(&plan.submission, folder, plan.keeps_folders, plan.seed, plan.patience);
+    let mut stage = Stage::new(&plan.submission, folder, plan.keeps_folders, plan.seed, plan.patience, precedents);
     let played = catch_unwind(AssertUnwindSafe(|| (check.play)(&mut stage)));
     let played = played.unwrap_or_else(|_| Err(Failure::new("mark itself does not fail", "it panicked; see above")));
     let verdict = match played {
         Ok(()) => Verdict::Holds,
         Err(failure) => {
             let events = events(&stage, &failure);
-            let judge = failure.judged_by;
-            // The step that failed may be what the check is about.
-            let is_prevented = failure.is_in_preparation && judge.is_none_or(|id| id != check.id);
-            let trouble = Box::new(Trouble { failure, events, printed: stage.printed() });
-            if is_prevented { Verdict::NotJudged { trouble, judge } } else { Verdict::Fails(trouble) }
+            verdict(check, Trouble { failure, events, printed: stage.printed() })
         }
     };
-    let remarks = stage.take_down();
-    Outcome { check: Arc::clone(check), took: start.elapsed(), remarks, verdict }
+    let (remarks, was_set_up) = (stage.take_down(), stage.recorder.is_set_up());
+    Outcome { check: Arc::clone(check), took: start.elapsed(), remarks, was_set_up, verdict }
 }
 
 /// What was said. Checks look again and again at what may take a while, and only the last look counts.

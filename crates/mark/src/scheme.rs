@@ -67,7 +67,11 @@ impl Scheme {
                 run: checks().count(),
                 marks: worth(&Outcome::passes),
                 not_judged: worth(&|outcome| !outcome.passes() && !is_lost(outcome, outcomes)),
-                out_of: worth(&|_| true),
+                out_of: if worth(&|_| true) > 0.0 {
+                    self.marks.get(category.key()).copied().unwrap_or(0.0)
+                } else {
+                    0.0
+                },
             }
         };
         Category::ALL.iter().map(mark).filter(|mark| mark.run > 0).collect()
@@ -77,6 +81,11 @@ impl Scheme {
     pub fn costs(&self, outcomes: &[Outcome]) -> Vec<f64> {
         let cost = |outcome| if is_lost(outcome, outcomes) { self.worth(outcome, outcomes) } else { 0.0 };
         outcomes.iter().map(cost).collect()
+    }
+
+    /// The marks that each check is worth.
+    pub fn worths(&self, outcomes: &[Outcome]) -> Vec<f64> {
+        outcomes.iter().map(|outcome| self.worth(outcome, outcomes)).collect()
     }
 
     /// A check's share of its category's marks.
@@ -142,7 +151,7 @@ mod tests {
                 None if fails.contains(&check.id.as_str()) => Verdict::Fails(trouble),
                 None => Verdict::Holds,
             };
-            Outcome { check: Arc::new(check), took: Duration::ZERO, remarks: Vec::new(), verdict }
+            Outcome { check: Arc::new(check), took: Duration::ZERO, remarks: Vec::new(), was_set_up: true, verdict }
         };
         crate::checks::all(Edition::Any).into_iter().map(outcome).collect()
     }

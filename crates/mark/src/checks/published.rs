@@ -30,6 +30,9 @@ pub enum Edition {
 }
 
 impl Edition {
+    /// The newest one, which asks for everything.
+    pub const LAST: Self = Self::Year(EDITIONS[1]);
+
     /// Whether this edition asks for it.
     pub fn asks(self, published: &Published) -> bool {
         match self {

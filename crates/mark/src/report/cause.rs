@@ -1,60 +1,80 @@
 //! Failures grouped by cause: what goes wrong once, in a step that many checks take, is told once.
 //!
-//! Two failures have one cause if the same part was expected to say the same kind of thing, and the same kind of thing came:
-//! file names, numbers and ports do not matter, unless they are all the difference.
+//! A check that is not judged has the cause of the check that its failed step belongs to. Otherwise two failures have one cause if the
+//! same part was expected to say the same kind of thing, and the same kind of thing came: file names, numbers and ports do not
+//! matter, unless they are all the difference.
 
-use crate::run::{Outcome, Trouble};
+use crate::run::{Outcome, Trouble, Verdict};
 use crate::scheme::Scheme;
 
-/// Failed checks with one cause.
+/// Checks that fail, or are not judged, for one cause.
 pub struct Group<'a> {
     /// In the checks' order, but the one that shows the cause best comes first.
     pub outcomes: Vec<&'a Outcome>,
     /// The marks that all of them cost together; 0 if none is marked.
     pub costs: f64,
+    /// The marks that could not be judged because of it.
+    pub open: f64,
 }
 
 impl<'a> Group<'a> {
-    /// The failure that shows the cause best: the one with the fewest messages.
+    /// The one that shows the cause best: a failure rather than what it prevents, and the one with the fewest messages.
     pub fn first(&self) -> &'a Outcome {
         self.outcomes[0]
     }
+
+    fn put_the_best_first(&mut self) {
+        let rank = |outcome: &Outcome| {
+            let messages = outcome.trouble().map_or(0, |trouble| trouble.events.len());
+            // One that was not played has no messages, and shows nothing.
+            (messages == 0, !matches!(outcome.verdict, Verdict::Fails(_)), messages)
+        };
+        let best = (0..self.outcomes.len()).min_by_key(|&at| rank(self.outcomes[at])).unwrap_or(0);
+        self.outcomes[..=best].rotate_right(1);
+    }
 }
 
-/// The failures in groups: those that are marked, by what they cost, then those that are not.
+/// The groups: those that are marked, by what they cost, then those that are not.
 pub fn groups<'a>(outcomes: &'a [Outcome], scheme: &Scheme) -> (Vec<Group<'a>>, Vec<Group<'a>>) {
-    let costs = scheme.costs(outcomes);
+    let (costs, worths) = (scheme.costs(outcomes), scheme.worths(outcomes));
     let mut groups: Vec<(String, bool, Group<'a>)> = Vec::new();
-    for (outcome, cost) in outcomes.iter().zip(costs) {
-        let Some(trouble) = outcome.trouble() else { continue };
-        let (cause, is_marked) = (cause(trouble), scheme.counts(outcome));
-        match groups.iter_mut().find(|(known, marked, _)| *known == cause && *marked == is_marked) {
-            Some((.., group)) => {
-                group.outcomes.push(outcome);
-                group.costs += cost;
-            }
-            None => groups.push((cause, is_marked, Group { outcomes: vec![outcome], costs: cost })),
-        }
-    }
-    for (.., group) in &mut groups {
-        // A failure that was not played has no messages, and shows nothing.
-        let messages = |outcome: &Outcome| outcome.trouble().map_or(0, |trouble| trouble.events.len());
-        let best = (0..group.outcomes.len()).min_by_key(|&at| match messages(group.outcomes[at]) {
-            0 => usize::MAX,
-            messages => messages,
+    for (at, outcome) in outcomes.iter().enumerate() {
+        let Some(cause) = cause(outcome, outcomes) else { continue };
+        let is_marked = scheme.counts(outcome);
+        let open = if matches!(outcome.verdict, Verdict::NotJudged { .. }) { worths[at] - costs[at] } else { 0.0 };
+        let known = groups.iter().position(|(known, marked, _)| *known == cause && *marked == is_marked);
+        let known = known.unwrap_or_else(|| {
+            groups.push((cause, is_marked, Group { outcomes: Vec::new(), costs: 0.0, open: 0.0 }));
+            groups.len() - 1
         });
-        let first = group.outcomes.remove(best.unwrap_or(0));
-        group.outcomes.insert(0, first);
+        let group = &mut groups[known].2;
+        group.outcomes.push(outcome);
+        group.costs += costs[at];
+        group.open += open;
     }
+    groups.iter_mut().for_each(|(.., group)| group.put_the_best_first());
     let (mut marked, mut unmarked): (Vec<_>, Vec<_>) = groups.into_iter().partition(|(_, is_marked, _)| *is_marked);
-    marked.sort_by(|(.., a), (.., b)| b.costs.total_cmp(&a.costs));
+    marked.sort_by(|(.., a), (.., b)| b.costs.total_cmp(&a.costs).then(b.open.total_cmp(&a.open)));
     unmarked.sort_by_key(|(.., group)| std::cmp::Reverse(group.outcomes.len()));
     let bare = |groups: Vec<(String, bool, Group<'a>)>| groups.into_iter().map(|(.., group)| group).collect();
     (bare(marked), bare(unmarked))
 }
 
+/// What an outcome has in common with others of the same cause, unless it passes or was not run.
+pub fn cause(outcome: &Outcome, all: &[Outcome]) -> Option<String> {
+    let trouble = outcome.trouble()?;
+    if let Verdict::NotJudged { judge: Some(judge), .. } = outcome.verdict {
+        return Some(format!("see {judge}"));
+    }
+    let prevents = |other: &Outcome| matches!(&other.verdict, Verdict::NotJudged { judge: Some(judge), .. } if *judge == outcome.check.id);
+    match all.iter().any(prevents) {
+        true => Some(format!("see {}", outcome.check.id)),
+        false => Some(in_general(trouble)),
+    }
+}
+
 /// What failures of one cause have in common.
-pub fn cause(trouble: &Trouble) -> String {
+fn in_general(trouble: &Trouble) -> String {
     let failure = &trouble.failure;
     let wrong = trouble.events.iter().find(|event| event.is_wrong);
     let parts = wrong.map_or(String::new(), |event| format!("{} to {}", kind(&event.from), kind(&event.to)));
@@ -98,7 +118,7 @@ mod tests {
     use crate::stage::failure::Failure;
 
     fn cause_of(expected: &str, came: &str) -> String {
-        cause(&Trouble { failure: Failure::new(expected, came), events: Vec::new(), printed: Vec::new() })
+        in_general(&Trouble { failure: Failure::new(expected, came), events: Vec::new(), printed: Vec::new() })
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::junit::escape;
 use super::{IN_A_FILE, ON_THE_TERMINAL, diagram, minutes, seconds, transcript};
 use crate::checks::Category;
 use crate::run::{Outcome, Plan, Run, Trouble, Verdict};
-use crate::scheme::{Mark, Scheme, total};
+use crate::scheme::{Mark, Scheme, not_judged, total};
 
 /// The look of the page, also of a batch's index.
 pub const STYLE: &str = include_str!("style.css");
@@ -19,7 +19,7 @@ pub fn text(plan: &Plan, run: &Run, scheme: &Scheme, marks: &[Mark]) -> String {
     let mut page = head(&format!("{}: {got:.1} of {out_of}", plan.name));
     page += &header(plan, run, got, out_of);
     page += "<main>\n";
-    page += &notices(plan, run);
+    page += &notices(plan, run, not_judged(marks));
     page += &categories(marks);
     if !marked.is_empty() {
         page += &whats_next(plan, &marked);
@@ -93,6 +93,7 @@ fn header(plan: &Plan, run: &Run, got: f64, out_of: f64) -> String {
         escape(&plan.name),
     );
     let mut row = |title: &str, text: String| _ = writeln!(header, "<dt>{title}</dt><dd>{text}</dd>");
+    row("Edition", escape(&plan.submission.edition.to_string()));
     row("Controller", format!("<code>{}</code>", escape(&plan.submission.controller.to_string())));
     row("Dstore", format!("<code>{}</code>", escape(&plan.submission.dstore.to_string())));
     if let Some(output) = &plan.build_output {
@@ -105,7 +106,7 @@ fn header(plan: &Plan, run: &Run, got: f64, out_of: f64) -> String {
 }
 
 /// What a reader must know before the marks mean anything.
-fn notices(plan: &Plan, run: &Run) -> String {
+fn notices(plan: &Plan, run: &Run, open: f64) -> String {
     let mut notices = String::new();
     if !plan.only.is_empty() {
         let _ = writeln!(
@@ -123,6 +124,13 @@ fn notices(plan: &Plan, run: &Run) -> String {
             minutes(plan.limit)
         );
     }
+    if open > 0.05 {
+        let _ = writeln!(
+            notices,
+            "<p class=\"notice\"><b>{open:.1} marks are open</b>: what they are for could not be tried, because something else failed \
+             on the way there. Nothing is lost yet. Mend what costs marks below, and mark again.</p>"
+        );
+    }
     notices
 }
 
@@ -133,8 +141,12 @@ fn categories(marks: &[Mark]) -> String {
     );
     for mark in marks {
         let share = 100 * mark.passed / mark.run.max(1);
+        let open = match mark.not_judged > 0.05 {
+            true => format!("<br><span class=\"open\">{:.1} open</span>", mark.not_judged),
+            false => String::new(),
+        };
         let worth = match mark.category.is_marked() {
-            true => format!("{:.1} of {}", mark.marks, mark.out_of),
+            true => format!("{:.1} of {}{open}", mark.marks, mark.out_of),
             false => "not marked".into(),
         };
         let _ = writeln!(
@@ -170,10 +182,13 @@ fn cause(plan: &Plan, group: &Group, scheme: &Scheme, all: &[Outcome], is_first:
     let first = group.first();
     let (Some(trouble), check) = (first.trouble(), &first.check) else { return String::new() };
     let (id, others) = (escape(&check.id), &group.outcomes[1..]);
-    let costs = match group.costs > 0.0 {
+    let mut costs = match group.costs > 0.0 {
         true => format!("<span class=\"costs\">costs {}</span>", in_marks(group.costs)),
         false => String::new(),
     };
+    if group.open > 0.0 {
+        let _ = write!(costs, "<span class=\"open\">leaves {} open</span>", in_marks(group.open));
+    }
     let title = match others.len() {
         0 => escape(&check.claim),
         more => format!("{} checks, one cause", more + 1),
@@ -185,8 +200,10 @@ fn cause(plan: &Plan, group: &Group, scheme: &Scheme, all: &[Outcome], is_first:
         let _ = writeln!(card, "<p>For example: {}.</p>", escape(&check.claim));
     }
     card += &about(first);
-    card += &picture(trouble);
-    card += &evidence(trouble);
+    if !trouble.events.is_empty() {
+        card += &picture(trouble);
+        card += &evidence(trouble);
+    }
     card += &try_again(plan, first, is_first);
     if !others.is_empty() {
         let costs = scheme.costs(all);
@@ -196,8 +213,8 @@ fn cause(plan: &Plan, group: &Group, scheme: &Scheme, all: &[Outcome], is_first:
         };
         let _ = writeln!(
             card,
-            "<details><summary>The other {} that this cause fails</summary>",
-            counted(others.len(), "check", "checks")
+            "<details><summary>{} for the same cause</summary>",
+            counted(others.len(), "other check fails, or is not judged,", "other checks fail, or are not judged,")
         );
         others.iter().for_each(|outcome| card += &other(outcome, cost(outcome)));
         card += "</details>\n";
@@ -230,8 +247,9 @@ fn about(outcome: &Outcome) -> String {
         check.category.title(),
         seconds(outcome.took),
     );
-    let basis = check.published.map_or("No edition of the coursework asks for this.".into(), ToString::to_string);
-    let _ = writeln!(about, "<p class=\"about\">{}</p>", escape(&basis));
+    if let Some(published) = check.published {
+        let _ = writeln!(about, "<p class=\"about\">{}</p>", escape(&published.to_string()));
+    }
     if let Some(reason) = outcome.not_judged() {
         let _ = writeln!(about, "<p class=\"remark\">{}</p>", escape(&reason));
     }
@@ -272,20 +290,25 @@ fn try_again(plan: &Plan, outcome: &Outcome, is_open: bool) -> String {
         "<details{open}><summary>What to do next</summary>\n<dl class=\"next\">\
          <dt><code>mark explain {id}</code></dt><dd>says what is played, step by step, and how to try it by hand</dd>\
          <dt><code>mark ... --only {id}</code></dt><dd>runs this check alone, after a change</dd>\
-         <dt><code>mark replay {report} {id}</code></dt><dd>sends your program the same messages again, slowly enough to watch, \
-         and shows its answers beside these; the file is what <code>--json</code> writes</dd></dl></details>\n"
+         <dt><code>mark replay {report} {id}</code></dt><dd>sends your program the same messages again, and shows what it \
+         says now beside what it said then; the file is what <code>--json</code> writes</dd></dl></details>\n"
     )
 }
 
 /// A check that fails for a cause that another has shown.
 fn other(outcome: &Outcome, cost: f64) -> String {
     let (Some(trouble), check) = (outcome.trouble(), &outcome.check) else { return String::new() };
-    let costs = if cost > 0.0 { format!(" · costs {}", in_marks(cost)) } else { String::new() };
+    let mut costs = if cost > 0.0 { format!(" · costs {}", in_marks(cost)) } else { String::new() };
+    if outcome.not_judged().is_some() {
+        costs += " · not judged";
+    }
     let lines = escape(&transcript(&trouble.events, ON_THE_TERMINAL).join("\n"));
+    let mut evidence = if lines.is_empty() { String::new() } else { format!("<pre>{lines}</pre>") };
+    outcome.remarks.iter().for_each(|remark| _ = write!(evidence, "<p class=\"remark\">{}</p>", escape(remark)));
     let id = escape(&check.id);
     format!(
         "<details class=\"other\" id=\"{id}\"><summary>{}<br><span class=\"about\"><code>{id}</code> · spec {}{costs}</span></summary>\n\
-         {}<pre>{lines}</pre></details>\n",
+         {}{evidence}</details>\n",
         escape(&check.claim),
         check.spec,
         verdict(trouble),
@@ -313,8 +336,8 @@ fn row(outcome: &Outcome) -> String {
     let (class, sign, name) = match outcome.verdict {
         Verdict::Holds => ("good", "✓", id),
         Verdict::Fails(_) => ("bad", "✗", format!("<a href=\"#{id}\">{id}</a>")),
-        Verdict::NotJudged { .. } => ("open", "–", format!("<a href=\"#{id}\">{id}</a> (not judged)")),
-        Verdict::NotRun => ("open", "–", format!("{id} (not run)")),
+        Verdict::NotJudged { .. } => ("unknown", "–", format!("<a href=\"#{id}\">{id}</a> (not judged)")),
+        Verdict::NotRun => ("unknown", "–", format!("{id} (not run)")),
     };
     format!(
         "<tr class=\"{class}\"><td>{sign}</td><td>{}<br><code>{name}</code></td><td class=\"wide\">{}</td>\

@@ -7,6 +7,9 @@ use super::{IN_A_FILE, transcript};
 use crate::run::{Outcome, Plan, Run, Verdict};
 use crate::scheme::{Mark, Scheme, not_judged, total};
 
+/// So many messages are kept for `mark replay`. Of a submission that fails with more, the later checks lack them.
+const MESSAGES: usize = 50_000;
+
 /// The whole run.
 pub fn text(plan: &Plan, run: &Run, scheme: &Scheme, marks: &[Mark]) -> String {
     let (got, out_of) = total(marks);
@@ -25,8 +28,7 @@ pub fn text(plan: &Plan, run: &Run, scheme: &Scheme, marks: &[Mark]) -> String {
         })
         .collect();
     let costs = scheme.costs(&run.outcomes);
-    let checks: Vec<Value> = run.outcomes.iter().zip(costs).map(|(outcome, costs)| check(outcome, costs)).collect();
-    let report = json!({
+    let head = json!({
         "name": plan.name,
         "date": plan.date,
         "controller": plan.submission.controller.to_string(),
@@ -39,12 +41,20 @@ pub fn text(plan: &Plan, run: &Run, scheme: &Scheme, marks: &[Mark]) -> String {
         "not_judged": not_judged(marks),
         "out_of": out_of,
         "categories": categories,
-        "checks": checks,
     });
-    format!("{report:#}\n")
+    let mut room = MESSAGES;
+    let checks = run
+        .outcomes
+        .iter()
+        .zip(costs)
+        .map(|(outcome, costs)| check(outcome, &run.outcomes, costs, &mut room).to_string());
+    // A line for each check: the messages would take thousands.
+    let (head, checks) = (format!("{head:#}"), checks.collect::<Vec<_>>().join(",\n    "));
+    let head = head.trim_end_matches('}').trim_end();
+    format!("{head},\n  \"checks\": [\n    {checks}\n  ]\n}}\n")
 }
 
-fn check(outcome: &Outcome, costs: f64) -> Value {
+fn check(outcome: &Outcome, all: &[Outcome], costs: f64, room: &mut usize) -> Value {
     let check = &outcome.check;
     let mut value = json!({
         "id": check.id,
@@ -65,7 +75,13 @@ fn check(outcome: &Outcome, costs: f64) -> Value {
     if let Some(trouble) = outcome.trouble() {
         value["expected"] = trouble.failure.expected.clone().into();
         value["came"] = trouble.failure.came.clone().into();
-        value["cause"] = cause(trouble).into();
+        value["cause"] = cause(outcome, all).into();
+        // Whatever is played again ends where it went wrong.
+        let end = trouble.events.iter().position(|event| event.is_wrong).map_or(trouble.events.len(), |at| at + 1);
+        if end <= *room {
+            value["messages"] = json!(trouble.events[..end]);
+            *room -= end;
+        }
         value["transcript"] = transcript(&trouble.events, IN_A_FILE).into();
     }
     if !outcome.remarks.is_empty() {

@@ -37,7 +37,8 @@ impl Terminal {
         let result = match outcome.verdict {
             Verdict::Holds => self.green("ok  "),
             Verdict::Fails(_) => self.red("FAIL"),
-            Verdict::NotJudged { .. } | Verdict::NotRun => "n/j ".into(),
+            Verdict::NotJudged { .. } => "n/j ".into(),
+            Verdict::NotRun => "    ".into(),
         };
         let (check, took) = (&outcome.check, seconds(outcome.took));
         // A closed pipe is no reason to stop marking.
@@ -92,7 +93,7 @@ impl Terminal {
         let first = group.first();
         let (Some(trouble), check) = (first.trouble(), &first.check) else { return };
         let verdict = if first.not_judged().is_some() { "NOT JUDGED" } else { "FAIL" };
-        println!("\n{} {}{}", self.red(verdict), self.bold(&check.id), in_marks(group.costs));
+        println!("\n{} {}{}", self.red(verdict), self.bold(&check.id), in_marks(group));
         println!("  {}. (spec {})", check.claim, check.spec);
         match check.published {
             Some(published) => println!("  {published}"),
@@ -109,7 +110,7 @@ impl Terminal {
         if let [_, others @ ..] = &group.outcomes[..]
             && !others.is_empty()
         {
-            println!("  The same cause fails {} more:", others.len());
+            println!("  For the same cause {} more fail or are not judged:", others.len());
             others.iter().for_each(|other| println!("    {}", other.check.id));
         }
     }
@@ -131,8 +132,12 @@ impl Terminal {
     }
 }
 
-fn in_marks(costs: f64) -> String {
-    if costs > 0.0 { format!("  (costs {costs:.1} marks)") } else { String::new() }
+fn in_marks(group: &Group) -> String {
+    match (group.costs, group.open) {
+        (0.0, 0.0) => String::new(),
+        (costs, 0.0) => format!("  (costs {costs:.1} marks)"),
+        (costs, open) => format!("  (costs {costs:.1} marks, and {open:.1} more cannot be judged)"),
+    }
 }
 
 /// The checks and their claims.

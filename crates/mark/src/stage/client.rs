@@ -89,7 +89,8 @@ impl Client {
     /// The reply to a request, whatever it is, but there must be one.
     pub fn ask(&mut self, request: &str) -> Result<String, Failure> {
         self.send(request);
-        match self.wire.receive(self.patience) {
+        let awaited = format!("a reply to {}", words(request).next().unwrap_or_default());
+        match self.wire.receive_due(&awaited, self.patience) {
             Heard::Line(line) => Ok(line),
             came => Err(self.wire.wrong(format!("a reply to `{request}`"), &came)),
         }

@@ -155,7 +155,9 @@ impl FakeDstore {
 
     /// Waits until it hears a line that begins like this, or has since `start`.
     pub fn wait_for(&self, beginning: &str, start: usize) -> Result<String, Failure> {
-        if let Some(line) = self.wait_within(beginning, start, self.patience) {
+        let awaited = format!("{beginning} to a Dstore");
+        let wait = |most| self.wait_within(beginning, start, most);
+        if let Some(line) = self.shared.recorder.wait_for(&awaited, self.patience, wait) {
             return Ok(line);
         }
         self.shared.recorder.missing("controller", &self.shared.name, &format!("`{beginning}`: missing"));
@@ -315,9 +317,6 @@ pub struct ControllerScene {
     first_client: Mutex<Option<Client>>,
 }
 
-/// The check of whether the Controller serves once enough Dstores have joined.
-const SERVES: &str = "controller/join/enough-dstores";
-
 impl Stage {
     /// Starts the Controller and lets the Dstores join.
     pub fn controller(&mut self, setup: Setup) -> Result<ControllerScene, Failure> {
@@ -427,7 +426,7 @@ impl ControllerScene {
     pub fn wait_to_be_served(&self, client: &mut Client) -> Verdict {
         let served = wait_until(self.patience, || {
             client.send("LIST");
-            match client.wire().receive(LONG) {
+            match client.wire().receive_due("a reply to LIST", LONG) {
                 Heard::Line(line) if begins(&line, "ERROR_NOT_ENOUGH_DSTORES") => None,
                 heard => Some(heard),
             }
@@ -435,11 +434,14 @@ impl ControllerScene {
         let (dstores, replicas) = (self.dstores.len(), self.setup.replicas);
         let expected = format!("`LIST`: {dstores} Dstores have joined and {replicas} suffice");
         let came = match served {
-            Some(Heard::Line(_)) => return Ok(()),
+            Some(Heard::Line(_)) => {
+                self.recorder.set_up();
+                return Ok(());
+            }
             Some(came) => came,
             None => Heard::Line("ERROR_NOT_ENOUGH_DSTORES".into()),
         };
-        Err(client.wire().wrong(expected, &came).judged_by(SERVES))
+        Err(client.wire().wrong(expected, &came).judged_by(super::SERVES))
     }
 
     /// The Dstore that listens on a port, which must be one of ours.

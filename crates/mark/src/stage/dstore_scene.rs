@@ -27,7 +27,6 @@ pub struct DstoreScene {
 
 /// The checks whose claims the steps of a scene are, by id.
 mod judges {
-    pub const LISTENS: &str = "dstore/start/listens";
     pub const STORE: &str = "dstore/store/acknowledges-to-both";
     pub const LOAD: &str = "dstore/load/sends-the-content";
     pub const REMOVE: &str = "dstore/remove/removes-and-acknowledges";
@@ -53,7 +52,8 @@ impl Stage {
     /// Starts a Dstore whose folder holds files from before.
     pub fn dstore_with(&mut self, timeout: Duration, left_over: &[&str]) -> Result<DstoreScene, Failure> {
         given(self.joined(timeout, left_over).map_err(|failure| failure.judged_by(DSTORE_STARTS)).and_then(|scene| {
-            scene.wait_to_listen().map_err(|failure| failure.judged_by(judges::LISTENS))?;
+            scene.wait_to_listen().map_err(|failure| failure.judged_by(super::DSTORE_LISTENS))?;
+            scene.recorder.set_up();
             Ok(scene)
         }))
     }
@@ -139,7 +139,7 @@ impl DstoreScene {
     /// What the Dstore lists, sorted. (spec 4.6)
     pub fn list(&mut self) -> Result<Vec<String>, Failure> {
         self.controller.send("LIST");
-        let came = self.controller.receive(self.patience);
+        let came = self.controller.receive_due("LIST", self.patience);
         if let Heard::Line(line) = &came {
             let mut words = words(line).map(str::to_owned);
             if words.next().as_deref() == Some("LIST") {
@@ -273,7 +273,8 @@ impl FakePeer {
     /// The Dstore under test connects.
     pub fn accept(&self) -> Result<Wire, Failure> {
         let name = dstore_name(self.port);
-        match accept(&self.listener, self.patience, || false) {
+        let awaited = "a connection from a Dstore that is to send a file";
+        match self.recorder.wait_for(awaited, self.patience, |most| accept(&self.listener, most, || false)) {
             Some(stream) => Ok(Wire::over(stream, &name, &self.from, &self.recorder)),
             None => {
                 self.recorder.missing(&self.from, &name, "REBALANCE_STORE: missing");
@@ -298,7 +299,11 @@ impl FakePeer {
 }
 
 /// The next connection, if one comes in time.
-fn accept(listener: &TcpListener, patience: Duration, is_hopeless: impl Fn() -> bool) -> Option<std::net::TcpStream> {
+pub fn accept(
+    listener: &TcpListener,
+    patience: Duration,
+    is_hopeless: impl Fn() -> bool,
+) -> Option<std::net::TcpStream> {
     let _ = listener.set_nonblocking(true);
     let accepted = wait_until(patience, || match listener.accept() {
         Ok((stream, _)) => Some(Some(stream)),

@@ -10,6 +10,7 @@ pub mod controller_scene;
 pub mod dstore_scene;
 pub mod failure;
 pub mod ports;
+pub mod precedents;
 pub mod process;
 pub mod recorder;
 pub mod stall;
@@ -29,9 +30,10 @@ use rustix::process::Signal;
 
 use failure::Failure;
 use ports::Port;
+use precedents::Precedents;
 use process::Process;
 use recorder::Recorder;
-use submission::Submission;
+use submission::{Submission, Values};
 
 /// A timeout for the submission that no check waits for. A good program may still wait the whole of it, as for a Dstore that has
 /// gone: patience is always longer than two of them.
@@ -64,7 +66,7 @@ pub const SOON: u64 = 2;
 pub const LONG: Duration = Duration::from_secs(40);
 
 /// How long a program may take to start.
-const START: Duration = Duration::from_secs(30);
+pub const START: Duration = Duration::from_secs(30);
 
 /// What all processes of a run together may take of the disk.
 const DISK_LIMIT: u64 = 2 << 30;
@@ -108,8 +110,14 @@ impl Setup {
 /// The check of whether a Controller starts.
 pub const CONTROLLER_STARTS: &str = "controller/join/listens-on-its-port";
 
+/// The check of whether the Controller serves once enough Dstores have joined.
+pub const SERVES: &str = "controller/join/enough-dstores";
+
 /// The check of whether a Dstore starts and joins.
 pub const DSTORE_STARTS: &str = "dstore/start/joins-first";
+
+/// The check of whether a Dstore that has joined listens.
+pub const DSTORE_LISTENS: &str = "dstore/start/listens";
 
 /// One check's world, taken down with all that is in it when dropped.
 pub struct Stage {
@@ -148,6 +156,7 @@ impl Stage {
         keeps_folder: bool,
         seed: u64,
         patience: Duration,
+        precedents: &Arc<Precedents>,
     ) -> Self {
         let _ = fs::create_dir_all(&folder);
         link_home(&submission.home, &folder);
@@ -159,7 +168,7 @@ impl Stage {
             folder,
             keeps_folder,
             run,
-            recorder: Recorder::start(),
+            recorder: Recorder::start(Arc::clone(precedents)),
             seed,
             patience: patience.max(LEAST_PATIENCE),
             cast,
@@ -173,8 +182,8 @@ impl Stage {
         self.ports.last().map_or(0, |port| port.number)
     }
 
-    fn start(&self, name: &str, words: &[String]) -> Result<SharedProcess, Failure> {
-        self.recorder.note(name, name, "starts");
+    fn start(&self, name: &str, words: &[String], values: Values) -> Result<SharedProcess, Failure> {
+        self.recorder.starts(name, values);
         let process = Arc::new(Mutex::new(Process::start(words, &self.folder, &self.run)?));
         self.cast.processes.lock().push((name.into(), Arc::clone(&process)));
         Ok(process)
@@ -190,7 +199,7 @@ impl Stage {
             ("{period}", self.submission.period(setup.period).to_string()),
         ];
         let words = self.submission.controller.fill(&values, &self.submission.home);
-        let process = self.start("controller", &words)?;
+        let process = self.start("controller", &words, &values)?;
         self.wait_to_listen("controller", &process, port).map_err(|failure| failure.judged_by(CONTROLLER_STARTS))?;
         Ok((process, port))
     }
@@ -211,7 +220,7 @@ impl Stage {
             ("{folder}", folder.to_owned()),
         ];
         let words = self.submission.dstore.fill(&values, &self.submission.home);
-        self.start(&dstore_name(port), &words)
+        self.start(&dstore_name(port), &words, &values)
     }
 
     fn wait_to_listen(&self, name: &str, process: &SharedProcess, port: u16) -> Result<(), Failure> {
@@ -237,11 +246,12 @@ impl Stage {
         processes.iter().map(|(name, process)| (name.clone(), process.lock().printed())).collect()
     }
 
-    /// Ends everything. Returns what had to be forced: a limit that was broken, processes that had hidden.
+    /// Ends everything. Returns what was not as usual: waits cut short, a limit that was broken, processes that had hidden.
     pub fn take_down(&self) -> Vec<String> {
         self.cast.is_over.store(true, Ordering::Relaxed);
         let sessions = self.cast.kill_all();
-        let mut remarks = process::sweep(&self.run, &sessions);
+        let mut remarks = self.recorder.remarks();
+        remarks.extend(process::sweep(&self.run, &sessions));
         remarks.extend(self.cast.broken_limit.lock().take());
         if !self.keeps_folder {
             let _ = fs::remove_dir_all(&self.folder);
@@ -323,7 +333,7 @@ fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 /// Links to everything in the folder where `mark` was started, so that `java -cp sub ...` finds its classes while whatever
 /// the program writes beside them lands in the run's own folder.
-fn link_home(home: &Path, folder: &Path) {
+pub fn link_home(home: &Path, folder: &Path) {
     let Ok(entries) = fs::read_dir(home) else { return };
     // A Dstore empties its folder: that must never be one of theirs.
     for entry in entries.flatten().filter(|entry| !entry.file_name().to_string_lossy().starts_with(FOLDER)) {

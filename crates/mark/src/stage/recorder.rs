@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::precedents::{ENOUGH, Precedents};
+
 /// So much of one check is kept; whatever a submission sends, a report stays readable and memory bounded.
 const KEPT_EVENTS: usize = 4_000;
 
@@ -94,6 +96,7 @@ pub struct Recorder {
     start: Instant,
     kept: Arc<Mutex<Kept>>,
     connections: Arc<AtomicU32>,
+    precedents: Arc<Precedents>,
     /// Of which connection this one tells.
     connection: Option<u32>,
 }
@@ -102,13 +105,55 @@ pub struct Recorder {
 struct Kept {
     events: Vec<Event>,
     bytes: usize,
+    remarks: Vec<String>,
+    is_set_up: bool,
     dropped: usize,
 }
 
 impl Recorder {
     /// The clock starts now.
-    pub fn start() -> Self {
-        Self { start: Instant::now(), kept: Arc::default(), connections: Arc::default(), connection: None }
+    pub fn start(precedents: Arc<Precedents>) -> Self {
+        let (kept, connections) = (Arc::default(), Arc::default());
+        Self { start: Instant::now(), kept, connections, precedents, connection: None }
+    }
+
+    /// Waits for something that is due: `wait` gets how long, and returns what came, or nothing. In the `patience` of a check that is
+    /// waited for in full, unless it has never come in the whole run.
+    pub fn wait_for<T>(
+        &self,
+        awaited: &str,
+        patience: Duration,
+        wait: impl FnOnce(Duration) -> Option<T>,
+    ) -> Option<T> {
+        let most = self.precedents.patience(awaited, patience);
+        let came = wait(most);
+        match came {
+            Some(_) => self.precedents.came(awaited),
+            None => self.precedents.in_vain(awaited, most),
+        }
+        if came.is_none() && most < patience {
+            let (most, patience) = (most.as_secs_f64(), patience.as_secs_f64());
+            let remark = format!(
+                "waited {most:.1} s for {awaited}, not {patience:.0} s: in {ENOUGH} checks before, it did not come either"
+            );
+            self.kept.lock().remarks.push(remark);
+        }
+        came
+    }
+
+    /// The programs have started, and do what they must before anything can be checked.
+    pub fn set_up(&self) {
+        self.kept.lock().is_set_up = true;
+    }
+
+    /// Whether the programs have got so far.
+    pub fn is_set_up(&self) -> bool {
+        self.kept.lock().is_set_up
+    }
+
+    /// What was not done as it is done for others.
+    pub fn remarks(&self) -> Vec<String> {
+        self.kept.lock().remarks.clone()
     }
 
     /// The same record, for what is said on a new connection.
@@ -127,7 +172,7 @@ impl Recorder {
     }
 
     /// A program is started, with values in its command's places.
-    pub fn starts(&self, name: &str, values: &[(&'static str, String)]) {
+    pub fn starts(&self, name: &str, values: &[(&str, String)]) {
         let values = values.iter().map(|(place, value)| ((*place).to_owned(), value.clone())).collect();
         self.push(name, name, What::Starts(values), false);
     }

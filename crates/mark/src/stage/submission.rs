@@ -13,7 +13,10 @@ pub struct Template {
 }
 
 /// What goes into a template's places.
-pub type Values<'a> = &'a [(&'static str, String)];
+pub type Values<'a> = &'a [(&'a str, String)];
+
+/// How a report names our own program.
+pub const OURS: &str = "Stevedore's own, built into mark";
 
 impl Template {
     /// Splits at spaces, except within quotes. Nothing else of a shell: no shell stands between `mark` and the program.
@@ -69,7 +72,7 @@ impl Template {
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.words.get(1) {
-            Some(role) if role.starts_with("own-") => write!(f, "Stevedore's own, built into mark"),
+            Some(role) if role.starts_with("own-") => f.write_str(OURS),
             _ => f.write_str(&self.words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")),
         }
     }

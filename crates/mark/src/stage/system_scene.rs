@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::client::{Client, OF_A_SYSTEM};
 use super::failure::{Failure, Verdict, claim, given};
-use super::recorder::Recorder;
+use super::recorder::{KILLED, Recorder};
 use super::wire::{Heard, begins};
 use super::{
     CONTROLLER_STARTS, DSTORE_STARTS, LONG, Setup, SharedProcess, Stage, dstore_name, last_lines, ports, wait_until,
@@ -133,13 +133,16 @@ impl SystemScene {
         let mut client = self.client()?;
         let served = wait_until(super::START, || {
             client.send("LIST");
-            match client.wire().receive(LONG) {
+            match client.wire().receive_due("a reply to LIST", LONG) {
                 Heard::Line(line) if begins(&line, "ERROR_NOT_ENOUGH_DSTORES") => None,
                 heard => Some(heard),
             }
         });
         let served = match served {
-            Some(Heard::Line(_)) => Ok(()),
+            Some(Heard::Line(_)) => {
+                self.recorder.set_up();
+                Ok(())
+            }
             came => {
                 let came = came.unwrap_or_else(|| Heard::Line("ERROR_NOT_ENOUGH_DSTORES".into()));
                 let failure = client.wire().wrong("`LIST`, once enough Dstores have joined", &came);
@@ -176,7 +179,7 @@ impl SystemScene {
     pub fn kill(&mut self, dstore: usize) {
         let dstore = &mut self.dstores[dstore];
         let name = dstore_name(dstore.port);
-        self.recorder.note(&name, &name, "is killed");
+        self.recorder.note(&name, &name, KILLED);
         dstore.process.lock().kill();
         dstore.is_dead = true;
     }

@@ -201,6 +201,17 @@ impl Wire {
         }
     }
 
+    /// The next line, or the end, which is due. `awaited` is what later checks learn from if nothing comes.
+    pub fn receive_due(&mut self, awaited: &str, patience: Duration) -> Heard {
+        let (recorder, mut waited) = (self.recorder.clone(), patience);
+        let whose = self.them.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end();
+        let heard = recorder.wait_for(&format!("{awaited} from the {whose}"), patience, |most| {
+            waited = most;
+            Some(self.receive(most)).filter(|heard| !matches!(heard, Heard::Nothing(_)))
+        });
+        heard.unwrap_or(Heard::Nothing(waited))
+    }
+
     fn heard_line(&self, text: &[u8]) -> Heard {
         let line = String::from_utf8_lossy(text).into_owned();
         self.recorder.line(&self.them, &self.me, &line);
@@ -248,7 +259,7 @@ impl Wire {
 
     /// The next line must begin with these words: as lenient as the official client, to whom the first word decides.
     pub fn expect(&mut self, beginning: &str, patience: Duration) -> Result<(), Failure> {
-        match self.receive(patience) {
+        match self.receive_due(first_word(beginning), patience) {
             Heard::Line(came) if begins(&came, beginning) => Ok(()),
             came => Err(self.wrong(format!("`{beginning}`"), &came)),
         }
@@ -256,7 +267,7 @@ impl Wire {
 
     /// The next line must be exactly this.
     pub fn expect_exactly(&mut self, line: &str, patience: Duration) -> Result<(), Failure> {
-        match self.receive(patience) {
+        match self.receive_due(first_word(line), patience) {
             Heard::Line(came) if came == line => Ok(()),
             came => Err(self.wrong(format!("`{line}`"), &came)),
         }
@@ -264,7 +275,7 @@ impl Wire {
 
     /// The connection must end, with nothing said before.
     pub fn expect_end(&mut self, patience: Duration) -> Result<(), Failure> {
-        match self.receive(patience) {
+        match self.receive_due("the end of a connection", patience) {
             Heard::Closed => Ok(()),
             came => Err(self.wrong("the connection is closed", &came)),
         }
@@ -288,6 +299,10 @@ impl Wire {
         }
         Failure::new(expected, came.text()).marked()
     }
+}
+
+fn first_word(line: &str) -> &str {
+    words(line).next().unwrap_or_default()
 }
 
 /// The words of a line, however many spaces are between them.
