@@ -18,7 +18,7 @@ use crate::{batch, guard};
 /// Tells all about a check: what it claims, on what authority, what is played, what commonly fails it, and how to try it by
 /// hand.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "explain", example = "mark explain completes-on-the-last")]
+#[argh(subcommand, name = "explain", example = "mark explain store/completes-on-the-last")]
 pub struct Arguments {
     /// the check's id, or a part of it
     #[argh(positional, arg_name = "CHECK")]

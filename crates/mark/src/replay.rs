@@ -25,7 +25,7 @@ use crate::stage::{self, content, dstore_scene, ports, wait_until};
 /// Sends a program the messages of a failed check again, and shows what it says now beside what it said then. Run it in the
 /// folder where the commands work.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "replay", example = "mark replay results.json completes-on-the-last")]
+#[argh(subcommand, name = "replay", example = "mark replay results.json store/completes-on-the-last")]
 pub struct Arguments {
     /// what --json has written
     #[argh(positional, arg_name = "FILE")]

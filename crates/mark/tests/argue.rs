@@ -17,7 +17,7 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn a_check_is_explained_by_clause_sentence_play_and_hand() {
-    let output = mark(&["explain", "completes-on-the-last-ack"]);
+    let output = mark(&["explain", "store/completes-on-the-last"]);
     let explanation = said(&output);
     assert!(output.status.success(), "{explanation}");
     for part in [

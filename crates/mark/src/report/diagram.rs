@@ -94,10 +94,10 @@ pub fn svg(events: &[Event]) -> String {
 /// What stands over an arrow. What is wrong is shown whole, on several lines if need be; of the rest, so much as fits
 /// on one: the whole is in the tooltip.
 fn label(event: &Event, characters: usize) -> Vec<String> {
-    let text = event.what.text();
     if !event.is_wrong {
-        return vec![cut(&text, characters)];
+        return vec![cut(&event.what.text(), characters)];
     }
+    let text = event.what.whole_text();
     let mut lines = vec![String::from("✗")];
     for word in text.split(' ') {
         let mut word: Vec<char> = word.chars().collect();

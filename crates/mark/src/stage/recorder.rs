@@ -16,6 +16,9 @@ const KEPT_EVENTS: usize = 4_000;
 /// So much of one line is shown.
 const SHOWN_CHARS: usize = 400;
 
+/// So much of one line is shown where it is wrong: any line that a person can read.
+const WHOLE_CHARS: usize = 4_000;
+
 /// So much of one line is kept.
 const KEPT_CHARS: usize = 64 << 10;
 
@@ -77,15 +80,24 @@ impl What {
 
     /// As one line of a transcript.
     pub fn text(&self) -> String {
+        self.text_within(SHOWN_CHARS)
+    }
+
+    /// As a label that nothing is to be missing of.
+    pub fn whole_text(&self) -> String {
+        self.text_within(WHOLE_CHARS)
+    }
+
+    fn text_within(&self, most: usize) -> String {
         match self {
-            Self::Line(line) => shorten(line, SHOWN_CHARS),
-            Self::Bytes(bytes) => shorten(&String::from_utf8_lossy(bytes), SHOWN_CHARS),
+            Self::Line(line) => shorten(line, most),
+            Self::Bytes(bytes) => shorten(&String::from_utf8_lossy(bytes), most),
             Self::Starts(_) => "(starts)".into(),
             Self::Connects => "(connects)".into(),
             Self::Leaves => "(leaves)".into(),
             Self::Content(1) => "(1 byte)".into(),
             Self::Content(bytes) => format!("({bytes} bytes)"),
-            Self::Note(note) => format!("({})", shorten(note, SHOWN_CHARS)),
+            Self::Note(note) => format!("({})", shorten(note, most)),
         }
     }
 }
