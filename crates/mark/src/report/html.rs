@@ -128,7 +128,7 @@ fn notices(plan: &Plan, run: &Run, open: f64) -> String {
         let _ = writeln!(
             notices,
             "<p class=\"notice\"><b>{open:.1} marks are open</b>: what they are for could not be tried, because something else failed \
-             on the way there. Nothing is lost yet. Mend what costs marks below, and mark again.</p>"
+             on the way there. They are not in the total. Mend what costs marks below, and mark again.</p>"
         );
     }
     notices
@@ -168,8 +168,8 @@ fn whats_next(plan: &Plan, marked: &[Group]) -> String {
         "<h2 id=\"costs\">What costs marks</h2>\n<p>{} for {}{part}. The first costs the most: begin there. Each says what was \
          expected and what came instead; in the diagram the red arrow is where it went wrong, and above it is all that was said \
          before.</p>\n",
-        counted(checks, "check fails", "checks fail"),
-        counted(causes, "reason", "different reasons"),
+        counted(checks, "check fails, or could not be judged,", "checks fail, or could not be judged,"),
+        counted(causes, "cause", "different causes"),
     )
 }
 
