@@ -108,7 +108,7 @@ fn clause_text(spec: &str, clause: &str) -> Vec<String> {
     let is_start = |line: &&str| {
         starts.iter().any(|start| line.starts_with(start.as_str())) || line.contains("** (") && line.contains(&step)
     };
-    let Some(at) = lines.iter().position(|line| is_start(&line)) else { return Vec::new() };
+    let Some(at) = lines.iter().position(is_start) else { return Vec::new() };
     if let Some(row) = lines[at].strip_prefix('|') {
         return row.split('|').skip(1).map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect();
     }

@@ -333,7 +333,7 @@ mod tests {
         for (sent, content) in [("ACK\r\n\nab", b"\nab"), ("ACK\r\nabc", b"abc"), ("ACK\n\nab", b"\nab")] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let recorder = Recorder::start();
+            let recorder = Recorder::start(std::sync::Arc::default());
             let mut wire = Wire::over(listener.accept().unwrap().0, "us", "them", &recorder);
             let (line, rest) = sent.split_at(4); // the carriage return's line feed comes later
             peer.write_all(line.as_bytes()).unwrap();
