@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 use twox_hash::xxhash3_64::Hasher;
 
+use super::Defect;
 use crate::protocol::FileName;
 
 /// The attribute's name.
@@ -56,10 +57,10 @@ impl Checksum {
 
     /// The one that a file carries; `None` if none is attached, or none can be.
     ///
-    /// Fails with `InvalidData` if it is none of ours: whatever has altered it may have altered the content, too.
-    pub fn of(file: &File) -> io::Result<Option<Self>> {
+    /// One that is none of ours is a defect: whatever has altered it may have altered the content, too.
+    pub fn of(file: &File) -> Result<Option<Self>, Defect> {
         let Some(text) = attribute::get(file)? else { return Ok(None) };
-        let parsed = text.parse().map_err(|()| invalid(format!("carries {text:?} for a checksum")));
+        let parsed = text.parse().map_err(|()| Defect::Altered(format!("carries {text:?} for a checksum")));
         parsed.map(Some)
     }
 }
@@ -104,11 +105,6 @@ impl Summing {
     pub fn sum(&self) -> Checksum {
         Checksum { content: self.content.finish(), size: self.size, name: self.name }
     }
-}
-
-/// What is wrong with a copy.
-pub fn invalid(what: String) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, what)
 }
 
 #[cfg(target_os = "linux")]

@@ -56,7 +56,7 @@ fn read(
             }
             Ok(Message::List { names }) if names.is_empty() => Task::List,
             Ok(Message::Rebalance { order }) => {
-                dstore.folder.condemn(&order.removes);
+                dstore.folder.order_removal(&order.removes);
                 Task::CarryOut(order)
             }
             Ok(_) => {

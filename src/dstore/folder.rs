@@ -12,8 +12,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::StartError;
 use super::checksum::{self, Summing};
+use super::{Defect, StartError};
 use crate::protocol::FileName;
 use crate::sync::Mutex;
 use crate::sync::group_commit::GroupCommit;
@@ -29,7 +29,7 @@ pub struct Folder {
     lock: File,
     /// Whether files here can carry checksums.
     has_checksums: bool,
-    /// For changes of names, if they are to be on the disk before anybody is told of them.
+    /// For changes of names, if they have to be on the disk before they are acknowledged.
     commits: Option<GroupCommit>,
     state: Mutex<State>,
 }
@@ -42,8 +42,8 @@ struct State {
     /// For each file on its way, the newest arrival: any older one has been given up by the Controller, and must not
     /// replace it.
     newest: HashMap<FileName, u64>,
-    /// Files that an order says are to be removed. One that is stored anew before it is removed stays.
-    condemned: HashSet<FileName>,
+    /// Files that a rebalance order has removed once its copies are sent. One that is stored anew before that stays.
+    to_remove: HashSet<FileName>,
     /// Files that are there and are treated as if they were not, as they cannot be read. Another file of the name is
     /// another matter.
     withheld: HashMap<FileName, Identity>,
@@ -99,7 +99,7 @@ impl Folder {
     }
 
     /// Returns once all files that have been given a name or lost it are so on the disk; at once if the folder is not
-    /// [synced](Self::synced). Who calls at the same time shares the cost.
+    /// [synced](Self::synced). Calls at the same time share the cost.
     pub fn sync(&self) -> io::Result<()> {
         self.commits.as_ref().map_or(Ok(()), |commits| commits.commit(|| self.lock.sync_all()))
     }
@@ -111,7 +111,7 @@ impl Folder {
             state.arrivals += 1;
             let arrival = state.arrivals;
             state.newest.insert(name.clone(), arrival);
-            state.condemned.remove(name);
+            state.to_remove.remove(name);
             arrival
         };
         let path = self.path.join(format!("{INCOMING}{arrival}"));
@@ -137,15 +137,15 @@ impl Folder {
         found.is_some_and(|metadata| self.state.lock().withheld.get(name) != Some(&identity(&metadata)))
     }
 
-    /// Opens a file to be read; `NotFound` if it is not there, or cannot be read.
-    pub fn open(&self, name: &FileName) -> io::Result<StoredFile> {
+    /// Opens a file to be read. One that turns out to be bad is as good as missing from then on.
+    pub fn open(&self, name: &FileName) -> Result<StoredFile, Defect> {
         let mut file = StoredFile::open(&self.path, name)?;
         if self.state.lock().withheld.get(name) == Some(&file.identity()) {
-            return Err(ErrorKind::NotFound.into());
+            return Err(Defect::Missing);
         }
-        if let Err(error) = file.expect_its_checksum() {
+        if let Err(defect) = file.expect_its_checksum() {
             self.examine(&file);
-            return Err(error);
+            return Err(defect);
         }
         Ok(file)
     }
@@ -159,7 +159,7 @@ impl Folder {
     /// as missing.
     ///
     /// It is looked at anew, from the disk: what was wrong may have been the memory. One that is wrong is removed: it is
-    /// worth nothing to anybody. One that cannot be read may be readable another day, so it is only not offered.
+    /// of no use. One that cannot be read may be readable another day, so it is only not offered.
     pub fn examine(&self, suspect: &StoredFile) {
         let name = suspect.name();
         let Ok(mut file) = StoredFile::open(&self.path, name) else { return };
@@ -169,7 +169,7 @@ impl Folder {
         file.forget_cached();
         match file.expect_its_checksum().and_then(|()| file.verify()) {
             Ok(()) => log::warn!("{name}: could not be read right once, and can now"),
-            Err(error) => self.disown(&file, &error),
+            Err(defect) => self.take_out(&file, &defect),
         }
     }
 
@@ -178,25 +178,25 @@ impl Folder {
         let Ok(file) = StoredFile::open(&self.path, name) else { return };
         if file.size() != size {
             let found = format!("it has {} bytes, and the Controller says {size}", file.size());
-            self.disown(&file, &io::Error::new(ErrorKind::InvalidData, found));
+            self.take_out(&file, &Defect::Altered(found));
         }
     }
 
-    /// Removes a file that is wrong, or withholds one that cannot be read, unless the name is another's by now.
-    fn disown(&self, bad: &StoredFile, error: &io::Error) {
+    /// Removes a file that was altered, or withholds one that cannot be read, unless the name is another's by now.
+    fn take_out(&self, bad: &StoredFile, defect: &Defect) {
         let name = bad.name();
         let mut state = self.state.lock();
         let is_current = fs::symlink_metadata(self.path.join(name)).is_ok_and(|now| identity(&now) == bad.identity());
         if !is_current || state.withheld.get(name) == Some(&bad.identity()) {
-            return; // somebody else was faster
+            return; // another thread was faster
         }
-        let is_removed = is_wrong(error) && self.unlink(&mut state, name).is_ok();
+        let is_removed = matches!(defect, Defect::Altered(_)) && self.unlink(&mut state, name).is_ok();
         if !is_removed {
             state.withheld.insert(name.clone(), bad.identity());
         }
         drop(state);
         let consequence = if is_removed { "removed" } else { "no longer offered" };
-        log::error!("{name}: this copy is bad, and is {consequence}: {error}");
+        log::error!("{name}: this copy is bad, and is {consequence}: {defect}");
     }
 
     /// Removes a file, and gives up one of that name that is on its way; false if it is not there. (spec 4.4)
@@ -206,23 +206,23 @@ impl Folder {
         self.unlink(&mut state, name)
     }
 
-    /// Notes that an order will have these files removed.
-    pub fn condemn(&self, names: &[FileName]) {
-        self.state.lock().condemned.extend(names.iter().cloned());
+    /// Notes that a rebalance order will have these files removed.
+    pub fn order_removal(&self, names: &[FileName]) {
+        self.state.lock().to_remove.extend(names.iter().cloned());
     }
 
-    /// Removes a file that was condemned, unless it has been stored anew since.
-    pub fn remove_condemned(&self, name: &FileName) -> io::Result<()> {
+    /// Carries out an ordered removal, unless the file has been stored anew since, or the removal was cancelled.
+    pub fn remove_as_ordered(&self, name: &FileName) -> io::Result<()> {
         let mut state = self.state.lock();
-        if state.condemned.remove(name) {
+        if state.to_remove.remove(name) {
             self.unlink(&mut state, name)?;
         }
         Ok(())
     }
 
-    /// Takes back that a file is condemned: its copy could not be sent. (spec 7.17)
-    pub fn spare(&self, name: &FileName) {
-        self.state.lock().condemned.remove(name);
+    /// Cancels an ordered removal: the file's copy could not be sent. (spec 7.17)
+    pub fn cancel_removal(&self, name: &FileName) {
+        self.state.lock().to_remove.remove(name);
     }
 
     /// What is in the folder, in order of name. What no client could have stored is passed over. (spec 4.6.1)
@@ -254,11 +254,6 @@ impl Folder {
     }
 }
 
-/// Whether a copy that could not be read to the end was read, and is not what was stored; else nobody knows what it is.
-fn is_wrong(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
-}
-
 /// A file on its way in. Dropped before it is [kept](Self::keep) it leaves nothing behind.
 pub struct Incoming<'a> {
     folder: &'a Folder,
@@ -280,7 +275,7 @@ impl Incoming<'_> {
     pub fn keep(mut self) -> io::Result<bool> {
         let file = self.file.as_ref().ok_or(ErrorKind::NotFound)?;
         if let Some(summing) = &self.summing {
-            // Without its checksum, be it for want of room, a file is not kept: nobody could tell it from a bad one.
+            // Without its checksum, be it for want of room, a file is not kept: it could not be told from a bad one.
             summing.sum().attach(file)?;
         }
         if self.folder.is_synced() {
@@ -296,7 +291,7 @@ impl Incoming<'_> {
         }
         self.file = None;
         self.folder.sync()?;
-        // That takes its time: who is told of this file must find it, and not what came after it.
+        // A sync takes time. What is acknowledged must be this file, not one that came after it.
         let is_newest = self.is_newest(&self.folder.state.lock());
         Ok(is_newest)
     }

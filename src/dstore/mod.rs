@@ -12,6 +12,7 @@
 
 pub mod checksum;
 mod controller_link;
+mod defect;
 pub mod folder;
 mod rebalancer;
 mod replacement;
@@ -33,6 +34,8 @@ use crate::server::{Server, ThreadGroup, listen};
 use crate::sync::Mutex;
 
 use folder::Folder;
+
+pub use defect::Defect;
 use replacement::Replacements;
 
 /// What a Dstore is started with. (spec 5)
@@ -190,7 +193,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         && !is_reachable(listening.ip(), &address)
     {
         log::warn!(
-            "listens on {} only, but others will look for it at {}: it can join, and serve nobody",
+            "listens on {} only, but others will look for it at {}: it can join, but not be reached",
             listening.ip(),
             address.socket()
         );
@@ -213,7 +216,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         replacements: Replacements::new(config.controller, config.timeout),
         threads: ThreadGroup::new(format!("dstore-{port}")),
     });
-    // It listens before it joins: whoever is told of it can connect. (spec 4.1)
+    // It listens before it joins: a client that is told of it can connect. (spec 4.1)
     let server = Server::start(listener, &dstore.threads, {
         let dstore = Arc::clone(&dstore);
         move |stream| transfers::serve(&dstore, stream)
@@ -232,7 +235,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     Ok(handle)
 }
 
-/// Whether a Dstore that listens on `ip` is found by those who are told `address`.
+/// Whether a Dstore that listens on `ip` is found by a peer that is told `address`.
 fn is_reachable(ip: IpAddr, address: &Address) -> bool {
     ip.is_unspecified() || ip == address.socket().ip()
 }
@@ -256,7 +259,7 @@ impl Handle {
         self.controller_gone.recv().unwrap_or_else(|_| io::Error::other("said before"))
     }
 
-    /// Gets the reason when the Controller's connection has dropped, for those who wait for something else as well.
+    /// Gets the reason when the Controller's connection has dropped, for a thread that waits for something else as well.
     pub fn controller_gone(&self) -> &Receiver<io::Error> {
         &self.controller_gone
     }

@@ -55,8 +55,8 @@ fn carry_out(dstore: &Dstore, order: &Order) -> io::Result<()> {
     for name in &order.removes {
         // A copy that could not be sent may be the last one. (spec 7.17)
         if unsent.contains(name) {
-            dstore.folder.spare(name);
-        } else if let Err(error) = dstore.folder.remove_condemned(name) {
+            dstore.folder.cancel_removal(name);
+        } else if let Err(error) = dstore.folder.remove_as_ordered(name) {
             log::error!("rebalance: cannot remove {name}: {error}");
             undone += 1;
         }
@@ -117,12 +117,12 @@ fn send_copy(dstore: &Dstore, name: &FileName, address: &Address) -> io::Result<
     match file.read(&mut |bytes| connection.send_content(bytes)) {
         Ok(()) => {}
         Err(CopyError::Sink(error)) => return Err(error),
-        Err(CopyError::Source(error)) => {
+        Err(CopyError::Source(defect)) => {
             // Not all of it was sent, and the receiver is not to take that for an end, nor to wait for one.
             connection.reset();
             drop(tracked);
             dstore.folder.examine(&file);
-            return Err(error);
+            return Err(defect.into());
         }
     }
     connection.finish_sending()?;

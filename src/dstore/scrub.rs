@@ -1,12 +1,12 @@
 //! Reads every copy once in a while, so that one that has gone bad is found as long as there is a good one to heal it
-//! from, and not when somebody needs it.
+//! from, and not when a client needs it.
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::Dstore;
+use super::{Defect, Dstore};
 use crate::protocol::content::CopyError;
 
 /// What looking at a file costs besides reading it, in bytes.
@@ -39,9 +39,9 @@ fn round(dstore: &Dstore, pace: &mut Pace) -> io::Result<()> {
         done += EACH_FILE;
         let mut file = match dstore.folder.open(name) {
             Ok(file) => file,
-            Err(error) => {
-                // Gone since it was listed, perhaps; otherwise the folder has seen to it.
-                bad += u64::from(error.kind() != ErrorKind::NotFound);
+            Err(Defect::Missing) => continue, // gone since it was listed
+            Err(_) => {
+                bad += 1; // the folder has seen to it
                 continue;
             }
         };

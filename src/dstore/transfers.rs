@@ -1,4 +1,4 @@
-//! Transfers with whoever connects: clients that store and load, Dstores that send copies.
+//! Transfers with clients, which store and load, and with Dstores, which send copies.
 //! (spec 2.5, 4.2, 4.3, 4.6.5, 8.2)
 
 use std::io::{self, ErrorKind, Write};
@@ -6,15 +6,15 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Dstore;
 use super::folder::Incoming;
 use super::replacement::Verdict;
+use super::{Defect, Dstore};
 use crate::complaint::complain;
 use crate::protocol::content::{CopyError, copy};
 use crate::protocol::{Connection, FileName, Message};
 
 /// How long a connection may stay without a transfer, and how long a client may take none of the content that it
-/// asked for. Not the protocol's timeout, which bounds only what is due: this bounds what anybody can hoard.
+/// asked for. Not the protocol's timeout, which bounds only what is due: this bounds what a peer can hoard.
 const IDLE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Serves one connection until it closes.
@@ -96,7 +96,7 @@ fn store(dstore: &Dstore, connection: &mut Connection, name: &FileName, size: u6
     Ok(())
 }
 
-/// Another Dstore's copy: nobody is told but the sender, by the way the connection ends. It never replaces a file: no
+/// Another Dstore's copy. Only the sender learns of it, by the way the connection ends. It never replaces a file: no
 /// rebalance sends one to a Dstore that has listed it. (spec 4.6.5, 7.18, 7.30)
 fn rebalance_store(dstore: &Dstore, connection: &mut Connection, name: &FileName, size: u64) -> io::Result<()> {
     match receive(connection, size, dstore.timeout, dstore.folder.receive_missing(name)?)? {
@@ -119,22 +119,22 @@ fn receive(connection: &mut Connection, size: u64, timeout: Duration, mut incomi
 /// Sends a file's content; false if it is not there, or not what was stored: all that is sent of that lacks its end, so
 /// that the client takes it for what it is and asks elsewhere. (spec 4.3)
 fn load(dstore: &Dstore, connection: &Connection, name: &FileName) -> io::Result<bool> {
-    let unavailable = |error| {
-        complain(format_args!("{}: LOAD_DATA {name}: {error}", connection.peer()));
+    let unavailable = |defect: Defect| {
+        complain(format_args!("{}: LOAD_DATA {name}: {defect}", connection.peer()));
         Ok(false)
     };
     let mut file = match dstore.folder.open(name) {
         Ok(file) => file,
-        Err(error) => return unavailable(error),
+        Err(defect) => return unavailable(defect),
     };
     match file.read(&mut |bytes| connection.send_content(bytes)) {
         Ok(()) => Ok(true),
         Err(CopyError::Sink(error)) => Err(error),
-        Err(CopyError::Source(error)) => {
+        Err(CopyError::Source(defect)) => {
             // The client need not wait until this is sure.
             connection.shut_down();
             dstore.folder.examine(&file);
-            unavailable(error)
+            unavailable(defect)
         }
     }
 }

@@ -15,7 +15,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// The Dstore that listens on `port` of this machine; `None` for port 0, where nobody can.
+    /// The Dstore that listens on `port` of this machine; `None` for port 0, on which no Dstore can.
     pub fn local(port: u16) -> Option<Self> {
         NonZeroU16::new(port).map(|port| Self { port })
     }

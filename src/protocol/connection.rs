@@ -1,7 +1,7 @@
 //! How messages and content travel: one TCP connection, with the semantics of Java's streams. (spec 2.1 to 2.3)
 //!
 //! The only place that touches the bytes of the protocol, and the one that logs every message. (spec 5.2)
-//! Decides nothing: whoever owns the connection says what a message means and how long to wait for it.
+//! Decides nothing: its owner says what a message means and how long to wait for it.
 
 mod incoming;
 
@@ -128,7 +128,7 @@ impl Connection {
         let announced = announce(&stream);
         connect(&stream, address, timeout)?;
         let connection = Self::new(stream)?;
-        // With nobody listening, the kernel may pick the wanted port for our own end: TCP then connects to itself.
+        // Where no program listens, the kernel may pick the wanted port for our own end: TCP then connects to itself.
         if connection.outgoing.local == address.port() && connection.outgoing.stream.local_addr()? == address {
             return Err(ErrorKind::ConnectionRefused.into());
         }
@@ -167,7 +167,7 @@ impl Connection {
 
     /// Sends one message and content after it in one write.
     pub fn send_with_content(&self, message: &Message, content: &[u8]) -> io::Result<()> {
-        let mut bytes = self.outgoing.worded(std::slice::from_ref(message)).into_bytes();
+        let mut bytes = self.outgoing.render(std::slice::from_ref(message)).into_bytes();
         bytes.extend_from_slice(content);
         self.outgoing.write(&bytes)
     }
@@ -178,7 +178,7 @@ impl Connection {
         self.outgoing.write(bytes)
     }
 
-    /// Waits for the next line however long it takes: nobody times out a peer that is merely idle. (spec 2.7)
+    /// Waits for the next line however long it takes: a peer that is merely idle is not timed out. (spec 2.7)
     ///
     /// Fails with `InvalidData` at a line over the limit, and at a first line that a web browser has sent (spec 7.29).
     /// The connection is of no more use then.
@@ -245,13 +245,13 @@ impl Connection {
         let _ = self.end_in_reset(true);
     }
 
-    /// Whether closing is to look like that from now on, whoever does it: when a process is killed, the system closes
+    /// Whether closing is to look like that from now on, whatever closes it: when a process is killed, the system closes
     /// its connections, and would do so in order.
     pub fn end_in_reset(&self, reset: bool) -> io::Result<()> {
         SockRef::from(&*self.outgoing.stream).set_linger(reset.then_some(Duration::ZERO))
     }
 
-    /// Ends both directions, from any thread: whoever waits on the connection wakes up.
+    /// Ends both directions, from any thread: a thread that waits on the connection wakes up.
     pub fn shut_down(&self) {
         self.outgoing.shut_down();
     }
@@ -351,8 +351,8 @@ fn take_text<T>(line: &mut Vec<u8>, look: impl FnOnce(&str) -> T) -> T {
 
 /// The sending half of a connection.
 ///
-/// A message is one write, so that the halves of two never mix; still, whoever shares a `Outgoing` among threads
-/// takes turns, as a write that does not fit the socket's buffer is continued.
+/// A message is one write, so that the halves of two never mix; still, threads that share an `Outgoing`
+/// take turns, as a write that does not fit the socket's buffer is continued.
 #[derive(Clone)]
 pub struct Outgoing {
     stream: Arc<TcpStream>,
@@ -368,11 +368,11 @@ impl Outgoing {
 
     /// Sends several messages in one write.
     pub fn send_all(&self, messages: &[Message]) -> io::Result<()> {
-        self.write(self.worded(messages).as_bytes())
+        self.write(self.render(messages).as_bytes())
     }
 
     /// What is sent of messages; logs them.
-    fn worded(&self, messages: &[Message]) -> String {
+    fn render(&self, messages: &[Message]) -> String {
         let mut text = String::new();
         for message in messages {
             let start = text.len();
@@ -413,7 +413,7 @@ impl Outgoing {
         #[cfg(target_os = "linux")]
         let asked = asked.and_then(|()| socket.set_tcp_user_timeout(Some(within.max(SHORTEST))));
         if let Err(error) = asked {
-            log::warn!("{}: nobody will notice if its machine dies: {error}", self.remote);
+            log::warn!("{}: it will not be noticed if its machine dies: {error}", self.remote);
         }
     }
 
@@ -427,7 +427,7 @@ impl Outgoing {
         self.local
     }
 
-    /// The socket itself, for whoever has to close it from elsewhere.
+    /// The socket itself, for a thread that has to close it from elsewhere.
     pub fn socket(&self) -> &Arc<TcpStream> {
         &self.stream
     }

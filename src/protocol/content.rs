@@ -59,7 +59,17 @@ pub enum CopyError<SourceError = io::Error> {
     Sink(io::Error),
 }
 
-/// For those who treat both sides' failures alike.
+impl CopyError {
+    /// The same, with what the source's failure means to it.
+    pub fn of_source<SourceError: From<io::Error>>(self) -> CopyError<SourceError> {
+        match self {
+            Self::Source(error) => CopyError::Source(error.into()),
+            Self::Sink(error) => CopyError::Sink(error),
+        }
+    }
+}
+
+/// For callers that treat both sides' failures alike.
 impl<SourceError: Into<io::Error>> From<CopyError<SourceError>> for io::Error {
     fn from(error: CopyError<SourceError>) -> Self {
         match error {

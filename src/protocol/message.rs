@@ -69,7 +69,7 @@ pub enum Message {
         /// The file that is gone.
         name: FileName,
     },
-    /// Controller to client: nobody has it any more. (spec 4.4)
+    /// Controller to client: no Dstore has it any more. (spec 4.4)
     RemoveComplete,
     /// A request for the list of files, or the answer to one: a request looks like an empty answer. (spec 4.5, 4.6)
     List {
@@ -121,7 +121,7 @@ pub struct Order {
 pub struct Transfer {
     /// The file.
     pub name: FileName,
-    /// Who is to get it.
+    /// The Dstores to send it to.
     pub to: Vec<Address>,
 }
 
@@ -214,7 +214,7 @@ fn write_words(f: &mut fmt::Formatter<'_>, words: &[impl fmt::Display]) -> fmt::
     })
 }
 
-/// Why a line is not a message. Nobody is told but the log. (spec 2.6)
+/// Why a line is not a message. Only the log is told. (spec 2.6)
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParseError {
     /// There is no word in it.
@@ -270,7 +270,7 @@ impl fmt::Display for ParseError {
 
 impl std::error::Error for ParseError {}
 
-/// A peer's text, quoted, escaped, and cut short: nobody fills our log with one word.
+/// A peer's text, quoted, escaped, and cut short: one word does not fill our log.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {

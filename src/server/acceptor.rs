@@ -13,7 +13,7 @@ use super::ThreadGroup;
 use super::listen::reachable;
 use crate::sync::Mutex;
 
-/// How long a thread waits for a connection before it ends, unless nobody else waits.
+/// How long a thread waits for a connection before it ends, unless no other thread waits.
 const PARKED: Duration = Duration::from_secs(5);
 
 /// How long a connection may say nothing at all while others cannot be taken. Its thread looks as often as this whether
@@ -37,7 +37,7 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 ///
 /// The thread that accepts a connection serves it, and accepts again: no connection is handed from one to another, which
 /// would cost as much as all else that a small transfer needs from the processor. One thread always waits for the next
-/// connection: who accepts and leaves nobody waiting starts another first.
+/// connection: a thread that accepts one, and was the last that waited, starts another first.
 pub struct Server(Arc<Acceptors>);
 
 struct Acceptors {
@@ -82,7 +82,7 @@ impl Server {
         if self.0.stopping.swap(true, Ordering::AcqRel) {
             return;
         }
-        // Linux wakes all who accept at once. Elsewhere as many throwaway connections do.
+        // On Linux this wakes all threads in accept. Elsewhere as many throwaway connections do.
         if SockRef::from(&self.0.listener).shutdown(Shutdown::Both).is_err() {
             for _ in 0..self.0.waiting.load(Ordering::Acquire) {
                 let _ = self.address().and_then(|address| TcpStream::connect(reachable(address)));

@@ -1,11 +1,11 @@
-//! Emptying the folder at the start, so that nothing is lost that is somebody else's. (spec 5.1, 7.15)
+//! Emptying the folder at the start without losing files that no Dstore has written. (spec 5.1, 7.15)
 //!
-//! The folder may be somebody's photos, named by mistake or through a link. So a Dstore deletes only what a Dstore has
+//! The folder may be a user's photos, named by mistake or through a link. So a Dstore deletes only what a Dstore has
 //! written; the rest it moves into a new folder beside this one, where its owner finds it.
 //!
 //! Which files are ours? A stored file carries the attribute of its [checksum](crate::dstore::checksum): it is attached
 //! before the file gets its name, and no other program attaches it. A file that was still on its way when its Dstore was
-//! killed has none, but a name that nobody else gives: `.incoming 7`. Where the file system has no attributes, or lost
+//! killed has none, but a name that no other program gives: `.incoming 7`. Where the file system has no attributes, or lost
 //! them on the way through a backup, nothing tells our files from others. There all of them are moved: a start then
 //! costs the room of the run before, which its user can delete, and deleting a photo could not be undone.
 

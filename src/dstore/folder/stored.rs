@@ -1,41 +1,42 @@
 //! A stored file being read, and what it is found to be worth.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
 
-use crate::dstore::checksum::{Checksum, Summing, invalid};
+use crate::dstore::Defect;
+use crate::dstore::checksum::{Checksum, Summing};
 use crate::protocol::FileName;
 use crate::protocol::content::{CopyError, copy};
 
 /// A file of a [`Folder`](super::Folder), opened to be read once.
 ///
-/// What is read is this file to the end, even if it is removed or replaced meanwhile: nobody writes into a file that
+/// What is read is this file to the end, even if it is removed or replaced meanwhile: no thread writes into a file that
 /// has its name.
 pub struct StoredFile {
     name: FileName,
     file: File,
     metadata: Metadata,
-    /// `None` where nothing can be verified: its file system has no attributes, or somebody else put it there.
+    /// `None` where nothing can be verified: its file system has no attributes, or another program put it there.
     expected: Option<Checksum>,
 }
 
 impl StoredFile {
-    pub(super) fn open(folder: &Path, name: &FileName) -> io::Result<Self> {
+    pub(super) fn open(folder: &Path, name: &FileName) -> Result<Self, Defect> {
         let file = open_regular(&folder.join(name))?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(no_regular_file());
+            return Err(Defect::Missing);
         }
         Ok(Self { name: name.clone(), file, metadata, expected: None })
     }
 
-    /// Learns what it should hold; fails with `InvalidData` if it cannot be that, by its size.
-    pub(super) fn expect_its_checksum(&mut self) -> io::Result<()> {
+    /// Learns what it should hold; fails if it cannot be that, by its size.
+    pub(super) fn expect_its_checksum(&mut self) -> Result<(), Defect> {
         self.expected = Checksum::of(&self.file)?;
         match self.expected {
             Some(expected) if expected.size != self.size() => {
-                Err(invalid(format!("expected {expected}, found {} bytes", self.size())))
+                Err(Defect::Altered(format!("expected {expected}, found {} bytes", self.size())))
             }
             _ => Ok(()),
         }
@@ -53,14 +54,16 @@ impl StoredFile {
 
     /// Hands all of the content to `sink`, the last piece only once the whole has turned out to be what was stored.
     ///
-    /// Fails with `CopyError::Source` of kind `InvalidData` if it is not: whoever was given the pieces lacks the end.
-    pub fn read(&mut self, sink: &mut impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), CopyError> {
+    /// Fails with `CopyError::Source` if it is not: what was given to `sink` lacks the end.
+    pub fn read(&mut self, sink: &mut impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), CopyError<Defect>> {
         let size = self.size();
-        let Some(expected) = self.expected else { return copy(size, &mut self.file, sink) };
+        let Some(expected) = self.expected else {
+            return copy(size, &mut self.file, sink).map_err(CopyError::of_source);
+        };
         let mut summing = Summing::new(&self.name);
         let verified = |summing: &Summing| match summing.sum() {
             found if found == expected => Ok(()),
-            found => Err(CopyError::Source(invalid(format!("expected {expected}, found {found}")))),
+            found => Err(CopyError::Source(Defect::Altered(format!("expected {expected}, found {found}")))),
         };
         if size == 0 {
             return verified(&summing);
@@ -77,12 +80,15 @@ impl StoredFile {
             }
             sink(bytes)
         });
-        copied.and(judgement)
+        copied.map_err(CopyError::of_source).and(judgement)
     }
 
     /// Reads all of it to no other end than to see whether it is right.
-    pub(super) fn verify(&mut self) -> io::Result<()> {
-        Ok(self.read(&mut |_| Ok(()))?)
+    pub(super) fn verify(&mut self) -> Result<(), Defect> {
+        self.read(&mut |_| Ok(())).map_err(|error| match error {
+            CopyError::Source(defect) => defect,
+            CopyError::Sink(_) => unreachable!("this sink takes all"),
+        })
     }
 
     /// Has the next reads come from the disk, not from memory, as far as the system goes along with that.
@@ -98,7 +104,7 @@ impl StoredFile {
 
 /// Opens a file to be read, and no other that it may be a link to. Does not wait for the other end of a FIFO.
 #[cfg(unix)]
-fn open_regular(path: &Path) -> io::Result<File> {
+fn open_regular(path: &Path) -> Result<File, Defect> {
     use std::os::unix::fs::OpenOptionsExt;
 
     use rustix::fs::OFlags;
@@ -107,18 +113,14 @@ fn open_regular(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
     opened.map_err(|error| match Errno::from_io_error(&error) {
-        Some(Errno::LOOP | Errno::NXIO) => no_regular_file(), // a link; a socket
-        _ => error,
+        Some(Errno::LOOP | Errno::NXIO) => Defect::Missing, // a link; a socket
+        _ => error.into(),
     })
 }
 
 #[cfg(not(unix))]
-fn open_regular(path: &Path) -> io::Result<File> {
-    if std::fs::symlink_metadata(path)?.is_file() { File::open(path) } else { Err(no_regular_file()) }
-}
-
-fn no_regular_file() -> io::Error {
-    io::Error::new(ErrorKind::NotFound, "not a regular file")
+fn open_regular(path: &Path) -> Result<File, Defect> {
+    if std::fs::symlink_metadata(path)?.is_file() { Ok(File::open(path)?) } else { Err(Defect::Missing) }
 }
 
 /// Which file it is, whatever its name. No other has it as long as one that has it is open.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use super::*;
+use crate::protocol::content::CopyError;
 
 /// A Dstore's folder inside a temporary one, which goes at the end.
 struct Fixture {
@@ -62,7 +63,7 @@ fn name(text: &str) -> FileName {
     text.parse().unwrap()
 }
 
-fn read(file: &mut StoredFile) -> io::Result<String> {
+fn read(file: &mut StoredFile) -> Result<String, CopyError<Defect>> {
     let mut content = Vec::new();
     file.read(&mut |bytes| content.write_all(bytes))?;
     Ok(String::from_utf8(content).unwrap())
@@ -204,7 +205,7 @@ fn a_file_appears_under_its_name_once_it_is_whole_and_not_before() {
     let incoming = arrive(&folder, "f", "hello");
     assert_eq!(fixture.names(), [".incoming 1"], "a name that no client can use");
     assert_eq!(folder.list().unwrap(), []);
-    assert_eq!(folder.open(&name("f")).err().unwrap().kind(), ErrorKind::NotFound);
+    assert!(matches!(folder.open(&name("f")), Err(Defect::Missing)));
     assert!(incoming.keep().unwrap());
     assert_eq!(fixture.names(), ["f"]);
     assert_eq!(fixture.content("f"), "hello");
@@ -229,14 +230,14 @@ fn nothing_is_remembered_of_files_that_have_come_and_gone() {
     let fixture = Fixture::new();
     let folder = fixture.open();
     store(&folder, "f", "1");
-    folder.condemn(&[name("f"), name("never-here")]);
-    folder.remove_condemned(&name("f")).unwrap();
-    folder.remove_condemned(&name("never-here")).unwrap();
+    folder.order_removal(&[name("f"), name("never-here")]);
+    folder.remove_as_ordered(&name("f")).unwrap();
+    folder.remove_as_ordered(&name("never-here")).unwrap();
     let incoming = arrive(&folder, "g", "2");
     folder.remove(&name("g")).unwrap();
     assert!(!incoming.keep().unwrap());
     let state = folder.state.lock();
-    assert!(state.newest.is_empty() && state.condemned.is_empty());
+    assert!(state.newest.is_empty() && state.to_remove.is_empty());
     drop(state);
     assert_eq!(fixture.names(), [""; 0]);
 }
@@ -290,34 +291,34 @@ fn a_file_that_is_removed_while_it_is_read_is_read_to_its_end() {
 }
 
 #[test]
-fn a_condemned_file_goes_unless_it_is_stored_anew_or_spared() {
+fn an_ordered_removal_is_undone_by_a_new_store_or_by_cancelling() {
     // spec 4.6.5, 7.17
     let fixture = Fixture::new();
     let folder = fixture.open();
-    for file in ["goes", "anew", "arriving", "spared", "stays"] {
+    for file in ["goes", "anew", "arriving", "cancelled", "stays"] {
         store(&folder, file, "old");
     }
     let before_the_order = arrive(&folder, "arriving", "new");
-    folder.condemn(&[name("goes"), name("anew"), name("spared")]);
+    folder.order_removal(&[name("goes"), name("anew"), name("cancelled")]);
     store(&folder, "anew", "new");
-    folder.spare(&name("spared"));
-    for file in ["goes", "anew", "spared", "stays"] {
-        folder.remove_condemned(&name(file)).unwrap();
+    folder.cancel_removal(&name("cancelled"));
+    for file in ["goes", "anew", "cancelled", "stays"] {
+        folder.remove_as_ordered(&name(file)).unwrap();
     }
     assert!(before_the_order.keep().unwrap());
-    assert_eq!(fixture.names(), ["anew", "arriving", "spared", "stays"]);
+    assert_eq!(fixture.names(), ["anew", "arriving", "cancelled", "stays"]);
     assert_eq!(fixture.content("anew"), "new");
 }
 
 #[test]
-fn a_condemned_file_that_is_on_its_way_anew_stays() {
+fn an_ordered_removal_spares_a_file_that_is_on_its_way_anew() {
     // spec 4.6.5: its content has begun to come, and is not all there when the order is carried out
     let fixture = Fixture::new();
     let folder = fixture.open();
     store(&folder, "f", "old");
-    folder.condemn(&[name("f")]);
+    folder.order_removal(&[name("f")]);
     let incoming = arrive(&folder, "f", "new");
-    folder.remove_condemned(&name("f")).unwrap();
+    folder.remove_as_ordered(&name("f")).unwrap();
     assert!(incoming.keep().unwrap());
     assert_eq!(fixture.content("f"), "new");
 }
@@ -431,7 +432,7 @@ fn a_copy_that_is_not_what_was_stored_is_never_read_to_its_end_and_is_missing_th
             assert!(given < size, "{damage}, {size} bytes: all is given away");
             assert!(!fixture.path.join("f").exists(), "{damage}, {size} bytes");
             assert!(!folder.list().unwrap().contains(&name("f")));
-            assert_eq!(folder.open(&name("f")).err().unwrap().kind(), ErrorKind::NotFound);
+            assert!(matches!(folder.open(&name("f")), Err(Defect::Missing)));
         }
     }
 }
@@ -445,7 +446,7 @@ fn a_copy_with_somebody_elses_checksum_is_bad() {
     let of_g = checksum::Checksum::of(&File::open(fixture.path.join("g")).unwrap()).unwrap().unwrap();
     of_g.attach(&File::open(fixture.path.join("f")).unwrap()).unwrap();
     let mut file = folder.open(&name("f")).unwrap();
-    assert_eq!(read(&mut file).unwrap_err().kind(), ErrorKind::InvalidData);
+    assert!(matches!(read(&mut file), Err(CopyError::Source(Defect::Altered(_)))));
     folder.examine(&file);
     assert_eq!(fixture.names(), ["g"]);
 }
@@ -483,12 +484,12 @@ fn a_file_that_was_replaced_or_removed_meanwhile_is_not_harmed_by_a_second_look(
     store(&folder, "f", "old");
     flip_bit(&fixture.path.join("f"), 0);
     let mut bad = folder.open(&name("f")).unwrap();
-    let error = read(&mut bad).unwrap_err();
+    let Err(CopyError::Source(defect)) = read(&mut bad) else { panic!("it is bad") };
     folder.remove(&name("f")).unwrap();
     folder.examine(&bad);
     store(&folder, "f", "new");
     folder.examine(&bad);
-    folder.disown(&bad, &error); // the name has changed hands since it was looked at
+    folder.take_out(&bad, &defect); // the name has changed hands since it was looked at
     assert_eq!(read(&mut folder.open(&name("f")).unwrap()).unwrap(), "new");
 }
 
@@ -505,18 +506,18 @@ fn a_copy_that_was_misread_once_stays() {
 fn a_copy_that_cannot_be_read_is_neither_offered_nor_removed_until_there_is_another() {
     let fixture = Fixture::new();
     let folder = fixture.open();
-    let unreadable = io::Error::other("I/O error");
+    let unreadable = Defect::Unreadable(io::Error::other("I/O error"));
     for file in ["f", "g", "h"] {
         store(&folder, file, "old");
-        folder.disown(&folder.open(&name(file)).unwrap(), &unreadable);
+        folder.take_out(&folder.open(&name(file)).unwrap(), &unreadable);
     }
     assert_eq!(folder.list().unwrap(), []);
-    assert_eq!(folder.open(&name("f")).err().unwrap().kind(), ErrorKind::NotFound);
+    assert!(matches!(folder.open(&name("f")), Err(Defect::Missing)));
     assert_eq!(fixture.names(), ["f", "g", "h"]);
     store(&folder, "f", "new");
     assert!(folder.remove(&name("g")).unwrap());
-    folder.condemn(&[name("h")]);
-    folder.remove_condemned(&name("h")).unwrap();
+    folder.order_removal(&[name("h")]);
+    folder.remove_as_ordered(&name("h")).unwrap();
     store(&folder, "g", "newer");
     assert_eq!(folder.list().unwrap(), [name("f"), name("g")]);
     assert_eq!(read(&mut folder.open(&name("f")).unwrap()).unwrap(), "new");
