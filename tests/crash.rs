@@ -51,20 +51,21 @@ fn start(wrapper: &[String], controller: &TcpListener, folder: &Path, sync: bool
 /// The Controller's end of a Dstore's connection, and where the Dstore listens. `None` if it dies before it has joined.
 fn join(listener: &TcpListener, process: &mut Program) -> Option<(Connection, SocketAddr)> {
     listener.set_nonblocking(true).unwrap();
-    let mut accepted = None;
-    let has_come = comes_true(PATIENCE, || {
-        accepted = listener.accept().ok();
-        accepted.is_some() || process.child.try_wait().unwrap().is_some()
-    });
-    assert!(has_come, "neither joins nor ends");
-    let (stream, _) = accepted.or_else(|| listener.accept().ok())?;
-    stream.set_nonblocking(false).unwrap();
-    let mut connection = Connection::new(Arc::new(stream)).ok()?;
-    match connection.receive_within(PATIENCE) {
-        Ok(Some(Ok(Message::Join { address }))) => {
-            Some((connection, SocketAddr::from((Ipv4Addr::LOCALHOST, address.to_string().parse().unwrap()))))
+    loop {
+        let mut accepted = None;
+        let has_come = comes_true(PATIENCE, || {
+            accepted = listener.accept().ok();
+            accepted.is_some() || process.child.try_wait().unwrap().is_some()
+        });
+        assert!(has_come, "neither joins nor ends");
+        let (stream, _) = accepted.or_else(|| listener.accept().ok())?;
+        stream.set_nonblocking(false).unwrap();
+        let Ok(mut connection) = Connection::new(Arc::new(stream)) else { continue };
+        // It may be a question whether a file may be replaced, of a Dstore that was killed since. (spec 8.4)
+        if let Ok(Some(Ok(Message::Join { address }))) = connection.receive_within(PATIENCE) {
+            let port = address.to_string().parse().unwrap();
+            return Some((connection, SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
         }
-        _ => None,
     }
 }
 

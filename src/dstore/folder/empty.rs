@@ -43,7 +43,7 @@ pub(super) fn empty(folder: &Path, force: bool) -> Result<(), StartError> {
         let refused = |source| StartError::ForeignFiles { path: folder.to_owned(), example: example.clone(), source };
         let aside = set_aside(folder, &foreign).map_err(refused)?;
         log::warn!(
-            "{}: {} files that no Dstore has written, such as {:?}, were moved to {}",
+            "{}: held files that no Dstore has written: {} of them, such as {:?}, moved to {}",
             folder.display(),
             foreign.len(),
             example.file_name().unwrap_or_default(),
