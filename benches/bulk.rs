@@ -3,7 +3,6 @@
 //! Bare threads, one to send and one to receive, over loopback, with files in memory: what a Dstore does when a client
 //! loads, and when it stores, and nothing else. The bench `end_to_end` compares ours with the best of these.
 
-mod cluster;
 mod common;
 mod floor;
 
@@ -12,8 +11,8 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
 
-use cluster::{Folder, folder_in_memory};
 use common::{Run, Size, Table, digits, measure};
+use kit::TempFolder;
 use nix::fcntl::{SpliceFFlags, splice};
 use nix::sys::sendfile::sendfile;
 use nix::unistd::pipe;
@@ -35,7 +34,7 @@ enum Way {
 fn main() -> io::Result<()> {
     let run = Run::new();
     let bytes = run.size(BYTES);
-    let folder = Folder::create(&folder_in_memory())?;
+    let folder = TempFolder::in_memory();
     let source = folder.path().join("source");
     let content: Vec<u8> = (0..bytes).map(|at| ((at * 31) >> 5) as u8).collect();
     fs::write(&source, &content)?;

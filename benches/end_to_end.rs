@@ -14,9 +14,10 @@ mod floor;
 use std::io;
 use std::path::Path;
 
-use cluster::{Cluster, folder_in_memory, time_together};
+use cluster::{Cluster, time_together};
 use common::{Figures, Rng, Run, Size, Table, digits, measure};
 use floor::Style;
+use kit::folder::place_in_memory;
 use stevedore::client::Client;
 
 const SEED: u64 = 1;
@@ -68,7 +69,7 @@ fn main() -> io::Result<()> {
 
 /// Many operations on small files: what counts is how often who waits for whom.
 fn small_files(run: &Run) -> io::Result<()> {
-    let parent = folder_in_memory();
+    let parent = place_in_memory();
     let count = run.size(SMALL_FILES);
     let title = format!(
         "{SMALL_BYTES} bytes a file, {DSTORES} Dstores with folders in {}, R = {REPLICAS}; a list has {count} names",
@@ -146,7 +147,7 @@ fn time_small_files(run: &Run, clients: usize, count: usize, parent: &Path) -> i
 /// One large file for each client: what counts is how the bytes are moved.
 fn large_files(run: &Run) -> io::Result<()> {
     let bytes = run.size(LARGE_BYTES);
-    let parent = folder_in_memory();
+    let parent = place_in_memory();
     let title = format!(
         "{} MB a file and a client, {DSTORES} Dstores with folders in {}, R = {REPLICAS}",
         digits(bytes as f64 / 1e6),

@@ -15,7 +15,7 @@ use std::hint::black_box;
 use std::process::Command;
 use std::time::Instant;
 
-use common::{Clock, Figures, Rng, Run, Size, Table, digits, measure};
+use common::{Clock, Figures, Names, Rng, Run, Size, Table, digits, measure};
 use stevedore::index::{DstoreId, Index, Lists};
 use stevedore::protocol::{Address, FileName, Message, Order};
 

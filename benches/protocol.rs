@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use common::{Rng, Run, Size, Table, digits, measure};
+use common::{Names, Rng, Run, Size, Table, digits, measure};
 use stevedore::protocol::connection::DSTORE_LINE_LIMIT;
 use stevedore::protocol::{Address, Connection, Message, Order, Transfer};
 

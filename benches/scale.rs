@@ -21,8 +21,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cluster::rebalances::Rebalance;
-use cluster::{Cluster, Folder, Setup, folder_in_memory, time_together};
-use common::{Figures, Rng, Run, Size, Table, digits, measure};
+use cluster::{Cluster, Setup, time_together};
+use common::{Figures, Names, Rng, Run, Size, Table, digits, measure};
+use kit::TempFolder;
+use kit::folder::place_in_memory;
 use rustix::fs::{Advice, fadvise, statvfs};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use stevedore::client::{Client, Error};
@@ -117,7 +119,7 @@ fn fraction(run: &Run, size: usize) -> usize {
 
 /// The same work with more and more files in the index.
 fn files(run: &Run) -> io::Result<()> {
-    let parent = folder_in_memory();
+    let parent = place_in_memory();
     let title = format!(
         "{SMALL_BYTES} bytes a file, {} clients, 4 Dstores with folders in {}, R = 2",
         run.size(CLIENTS),
@@ -163,7 +165,7 @@ fn require_inodes(folder: &Path, files: usize) -> io::Result<()> {
 fn idle(run: &Run) -> io::Result<()> {
     let count = if run.is_full() { fraction(run, run.size(IDLE_CONNECTIONS)) } else { run.size(IDLE_CONNECTIONS) };
     allow_descriptors(count + OTHER_DESCRIPTORS)?;
-    let parent = folder_in_memory();
+    let parent = place_in_memory();
     let (alone, besieged) = (Cluster::start(&parent, 3, 4)?, Cluster::start(&parent, 3, 4)?);
     let before = besieged.controller.memory();
     let connections = (0..count).map(|_| ask_once(besieged.controller.port)).collect::<io::Result<Vec<_>>>()?;
@@ -286,7 +288,7 @@ fn fill(run: &Run, cluster: &Cluster, count: usize, bytes: usize) -> Vec<String>
 
 /// Joins and deaths among many small files.
 fn rebalances(run: &Run) -> io::Result<()> {
-    let parent = folder_in_memory();
+    let parent = place_in_memory();
     let count = if run.is_full() { fraction(run, run.size(MOVED_FILES)) } else { run.size(MOVED_FILES) };
     for &timeout in extent(run, "rebalance", TIMEOUTS) {
         let timeout = Duration::from_secs(timeout);
@@ -571,7 +573,7 @@ impl Floor<'_> {
     fn play(&self, senders: usize, removes: bool) -> io::Result<(f64, usize)> {
         let receivers = if removes { 1 } else { senders };
         let cluster = Cluster::floor(self.parent, 1, receivers, self.bytes, 100)?;
-        let folder = Folder::create(self.parent)?;
+        let folder = TempFolder::below(self.parent);
         let pool = Pool::new();
         let mut rng = Rng(0);
         let mut sources: Vec<(PathBuf, Vec<u16>)> = Vec::new();
@@ -586,7 +588,7 @@ impl Floor<'_> {
             let others = cluster.dstores.iter().enumerate().filter(|(at, _)| removes || senders == 1 || *at != sender);
             sources.push((source, others.map(|(_, dstore)| dstore.port).collect()));
         }
-        if self.parent != folder_in_memory() {
+        if self.parent != place_in_memory() {
             sources.iter().try_for_each(|(source, _)| chill(source))?;
         }
         let begun = Instant::now();
@@ -619,7 +621,7 @@ fn chill(folder: &Path) -> io::Result<()> {
 /// Whether the programs' memory grows as they work.
 fn memory(run: &Run) -> io::Result<()> {
     let time = extent(run, "memory", MEMORY_TIME).mul_f64(run.fraction());
-    let cluster = Cluster::start(&folder_in_memory(), 2, 3)?;
+    let cluster = Cluster::start(&place_in_memory(), 2, 3)?;
     let pool = Pool::new();
     let stop = AtomicBool::new(false);
     let processes = || [&cluster.controller].into_iter().chain(&cluster.dstores);

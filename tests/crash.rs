@@ -498,14 +498,14 @@ fn one_life(rng: &mut Rng, listener: &TcpListener, folder: &TempFolder, sync: bo
             acknowledged.push(acked);
         }
         for (thread, acked) in acknowledged.into_iter().enumerate() {
-            let mut rng = Rng::new(rng.next());
+            let mut rng = Rng(rng.next());
             scope.spawn(move || store_files(&mut rng, thread, dstore, known, &acked));
         }
         scope.spawn(move || take_copies(peer, is_over));
         scope.spawn(move || answer_questions(listener, is_over));
         let (report, reported) = channel();
         let outgoing = controller.outgoing().clone();
-        let mut rng = Rng::new(rng.next());
+        let mut rng = Rng(rng.next());
         scope.spawn(move || remove_files(&mut rng, &outgoing, &address(peer), known, &reported));
         scope.spawn(move || {
             hear(&mut controller, &acks, &report);

@@ -10,11 +10,12 @@ use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kit::TempFolder;
 use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
 use stevedore::client::Client;
@@ -61,7 +62,7 @@ pub struct Cluster {
     pub rebalances: Option<Rebalances>,
     timeout: Duration,
     started: usize,
-    folder: Folder,
+    folder: TempFolder,
 }
 
 impl Cluster {
@@ -84,7 +85,7 @@ impl Cluster {
             rebalances,
             timeout: setup.timeout,
             started: 0,
-            folder: Folder::create(setup.parent)?,
+            folder: TempFolder::below(setup.parent),
         };
         for _ in 0..setup.dstores {
             cluster.add_dstore()?;
@@ -121,7 +122,7 @@ impl Cluster {
             rebalances: None,
             timeout: TIMEOUT,
             started: 0,
-            folder: Folder::create(parent)?,
+            folder: TempFolder::below(parent),
         };
         for _ in 0..dstores {
             let folder = cluster.new_folder();
@@ -234,47 +235,8 @@ pub fn own_processor_time() -> f64 {
     Duration::from(ClockId::CLOCK_PROCESS_CPUTIME_ID.now().expect("every process has one")).as_secs_f64()
 }
 
-/// Where files are made and removed at little cost, if there is such a place and TMPDIR asks for no other.
-///
-/// On a disk the file system would be most of what is measured. Ext4, for one, never takes the inode of a file that was
-/// removed in the last minutes: after some thousands of those, looking for another takes longer than all the rest of
-/// a store.
-pub fn folder_in_memory() -> PathBuf {
-    let in_memory = Path::new("/dev/shm");
-    if env::var_os("TMPDIR").is_none() && in_memory.is_dir() { in_memory.to_owned() } else { env::temp_dir() }
-}
-
-/// A folder for those of the Dstores, removed with all that is in it when dropped.
-pub struct Folder(PathBuf);
-
-impl Folder {
-    pub fn create(parent: &Path) -> io::Result<Self> {
-        for number in 0.. {
-            let path = parent.join(format!("stevedore-bench-{}-{number}", process::id()));
-            match fs::create_dir(&path) {
-                Ok(()) => return Ok(Self(path)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        unreachable!("numbers do not end")
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
 pub fn count_files(folder: &Path) -> usize {
     fs::read_dir(folder).map_or(0, Iterator::count)
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("{}: {error}", self.0.display());
-        }
-    }
 }
 
 /// Has every client do its share of `count` operations, all clients at the same time, and takes down the time for each

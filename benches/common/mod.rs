@@ -11,6 +11,7 @@ use std::fmt;
 use std::ops::Index;
 use std::time::Instant;
 
+pub use kit::Rng;
 use stevedore::protocol::FileName;
 
 /// A size under `cargo bench`, and in a test run, which only checks that the bench still works.
@@ -207,25 +208,14 @@ impl Table {
     }
 }
 
-/// Numbers that look random and depend on the seed alone (splitmix64).
-pub struct Rng(pub u64);
-
-impl Rng {
-    /// The next one.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// The next one below `bound`.
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
+/// Names drawn from a source of numbers.
+pub trait Names {
     /// The next file name: 20 bytes, no two alike, in no order.
-    pub fn name(&mut self) -> FileName {
+    fn name(&mut self) -> FileName;
+}
+
+impl Names for Rng {
+    fn name(&mut self) -> FileName {
         let name = format!("file-{:015x}", self.next() >> 4);
         name.parse().expect("letters and digits")
     }

@@ -7,7 +7,7 @@
 //!
 //! The client is a minimal one of the real protocol, so it works with real programs, too: then only the servers differ.
 
-#![allow(dead_code, reason = "no bench uses all of it")]
+#![allow(dead_code, unused_imports, reason = "no bench uses all of it")]
 
 mod client;
 mod controller;

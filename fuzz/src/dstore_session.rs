@@ -19,9 +19,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
 
+use kit::TempFolder;
+use kit::folder::names;
 use socket2::{Domain, Socket, Type};
 use stevedore::dstore::{self, Config};
 use stevedore::protocol::{Address, FileName, Message};
@@ -433,34 +434,28 @@ fn tell(peer: &mut Peer, lie: &[u8]) {
     }
 }
 
-/// A folder that holds the Dstore's and nothing else; removed in the end.
-struct Place(PathBuf);
+/// A folder that holds the Dstore's and nothing else.
+struct Place(TempFolder);
 
 impl Place {
     fn new() -> Self {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let memory = Path::new("/dev/shm");
-        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let place = Self(parent.join(format!("stevedore-fuzz-{}-{number}", std::process::id())));
-        fs::create_dir_all(place.folder()).expect("a folder of our own");
+        let place = Self(TempFolder::in_memory());
+        fs::create_dir(place.folder()).expect("a folder of our own");
         place
     }
 
     fn folder(&self) -> PathBuf {
-        self.0.join("folder")
+        self.0.path().join("folder")
     }
 
     /// What lies in the Dstore's folder, in order.
     fn names(&self) -> Vec<String> {
-        let mut names = names(&self.folder());
-        names.sort_unstable();
-        names
+        names(&self.folder())
     }
 
     /// Checks that all there is is whole.
     fn check(&self, facts: &Facts) {
-        assert_eq!(names(&self.0), ["folder"]);
+        assert_eq!(self.0.names(), ["folder"]);
         for name in self.names() {
             let content = fs::read(self.folder().join(&name)).expect("a file");
             assert!(
@@ -470,15 +465,4 @@ impl Place {
             );
         }
     }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0); // nothing more can be done
-    }
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("the folder is there");
-    entries.map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8")).collect()
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kit::TempFolder;
 use stevedore::{controller, dstore};
 
 use crate::peer::{Came, Peer};
@@ -121,7 +121,7 @@ struct Stage {
 
 enum System {
     Controller(controller::Handle),
-    Dstore { handle: Arc<dstore::Handle>, folder: Folder },
+    Dstore { handle: Arc<dstore::Handle>, folder: TempFolder },
 }
 
 impl Stage {
@@ -142,8 +142,11 @@ impl Stage {
             Setting::Dstore { timeout, leftovers, shows_join } => {
                 let listener = listen().map_err(|error| error.to_string())?;
                 let port = listener.local_addr().map_err(|error| error.to_string())?.port();
-                let folder = Folder::new(leftovers).map_err(|error| error.to_string())?;
-                let config = dstore::Config { timeout: *timeout, ..dstore::Config::new(port, &folder.path) };
+                let folder = TempFolder::new();
+                for file in leftovers {
+                    fs::write(folder.path().join(file), "left over").map_err(|error| error.to_string())?;
+                }
+                let config = dstore::Config { timeout: *timeout, ..dstore::Config::new(port, folder.path()) };
                 let handle = Arc::new(dstore::start(config).map_err(|error| error.to_string())?);
                 let mut stage = Self::new(
                     System::Dstore { handle, folder },
@@ -457,7 +460,7 @@ impl Stage {
         expected.sort();
         let deadline = Instant::now() + self.patience;
         loop {
-            let files = folder.files().map_err(|error| error.to_string())?;
+            let files = folder.names();
             if files == expected {
                 return Ok(());
             }
@@ -674,37 +677,5 @@ fn listen() -> io::Result<TcpListener> {
             Err(error) if error.kind() == ErrorKind::AddrInUse && tried < PORTS.end - PORTS.start => {}
             Err(error) => return Err(error),
         }
-    }
-}
-
-/// A fresh folder that goes with its case.
-struct Folder {
-    path: PathBuf,
-}
-
-impl Folder {
-    fn new(leftovers: &[String]) -> io::Result<Self> {
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("stevedore-transcript-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        let folder = Self { path: std::env::temp_dir().join(name) };
-        fs::create_dir(&folder.path)?;
-        for file in leftovers {
-            fs::write(folder.path.join(file), "left over")?;
-        }
-        Ok(folder)
-    }
-
-    /// Everything in it, in order.
-    fn files(&self) -> io::Result<Vec<String>> {
-        let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
-        let mut files = fs::read_dir(Path::new(&self.path))?.map(name).collect::<io::Result<Vec<_>>>()?;
-        files.sort();
-        Ok(files)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
     }
 }

@@ -17,5 +17,5 @@ pub mod wait;
 
 pub use folder::TempFolder;
 pub use program::Program;
-pub use rng::{Rng, bytes};
+pub use rng::{Rng, bytes, hash};
 pub use wait::{PATIENCE, comes_true, eventually};

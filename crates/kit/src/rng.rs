@@ -3,16 +3,11 @@
 
 use std::time::Duration;
 
-/// A source of numbers. Equal seeds give equal numbers, on every machine.
+/// A source of numbers: `Rng(seed)`. Equal seeds give equal numbers, on every machine.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub struct Rng(pub u64);
 
 impl Rng {
-    /// The source of a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
     /// The `stream`-th source of a seed. The numbers of two streams have nothing to do with each other.
     pub fn stream(seed: u64, stream: u64) -> Self {
         let mut rng = Self(seed ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93));
@@ -62,9 +57,14 @@ impl Rng {
     }
 }
 
+/// One number that stands for all of these, in this order.
+pub fn hash(words: &[u64]) -> u64 {
+    words.iter().fold(0, |so_far, word| Rng(so_far ^ word).next())
+}
+
 /// `size` bytes that are the same for the same seed.
 pub fn bytes(seed: u64, size: usize) -> Vec<u8> {
-    Rng::new(seed).bytes(size)
+    Rng(seed).bytes(size)
 }
 
 #[cfg(test)]
@@ -75,7 +75,7 @@ mod tests {
     fn numbers_are_those_of_splitmix64() {
         // As the authors' own program gives them for the seed 1234567.
         let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
-        let mut rng = Rng::new(1_234_567);
+        let mut rng = Rng(1_234_567);
         assert_eq!([rng.next(), rng.next(), rng.next()], expected);
     }
 

@@ -6,9 +6,8 @@
 use std::io::{self, Read};
 use std::sync::LazyLock;
 
+use kit::{Rng, hash};
 use stevedore::client::Target;
-
-use crate::rng::{Rng, hash};
 
 const BLOCK: usize = 64 << 10;
 

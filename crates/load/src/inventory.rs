@@ -1,7 +1,7 @@
 //! What one client believes of its files. No two clients share a name, so each knows what has to happen.
 
 use crate::mix::Kind;
-use crate::rng::Rng;
+use kit::Rng;
 
 /// The client's names, by number, and what is to be found under each. Takes the same memory however long it is used.
 pub struct Inventory {

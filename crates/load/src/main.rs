@@ -9,7 +9,6 @@ mod official;
 mod processes;
 mod record;
 mod report;
-mod rng;
 mod run;
 mod sizes;
 mod style;
@@ -206,7 +205,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, Failure> {
         return Err(Failure::usage("each client needs a name of its own: --names must not be less than --clients"));
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seed = arguments.seed.unwrap_or(rng::hash(&[now.as_nanos() as u64]) >> 32);
+    let seed = arguments.seed.unwrap_or(kit::hash(&[now.as_nanos() as u64]) >> 32);
     Ok(Plan {
         task: Task { mix: arguments.mix, sizes: arguments.size.clone(), verifies: arguments.verify, seed },
         clients,

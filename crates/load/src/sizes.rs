@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use crate::rng::Rng;
+use kit::Rng;
 
 /// A distribution of sizes: a few ranges, each with a weight.
 ///

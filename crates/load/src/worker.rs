@@ -3,13 +3,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kit::{Rng, hash};
 use stevedore::client::Error;
 
 use crate::content::{Check, Content};
 use crate::inventory::{File, Inventory};
 use crate::mix::{Kind, Mix};
 use crate::record::{Record, Recorder};
-use crate::rng::{Rng, hash};
 use crate::sizes::Sizes;
 use crate::style::{Operations, trouble};
 

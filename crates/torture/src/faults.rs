@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use crate::cluster::Cluster;
 use crate::history::Recorder;
 use crate::proxy::Weather;
-use crate::rng::Rng;
 use crate::workload::Stage;
+use kit::Rng;
 
 /// How long a storm lasts.
 const STORM: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(10));
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn there_may_be_too_few_dstores_from_a_departure_until_a_join_is_seen() {
         // spec 3.3
-        let mut faults = Faults::new(Rng::new(1, 1), 3, 3, Duration::from_secs(1), false);
+        let mut faults = Faults::new(Rng::stream(1, 1), 3, 3, Duration::from_secs(1), false);
         let at = Duration::from_secs;
         faults.membership = vec![(at(0), 3), (at(10), 2), (at(20), 3)];
         for (begin, end, may_lack) in [

@@ -5,9 +5,8 @@ use std::fmt;
 use std::hash::Hasher;
 use std::time::{Duration, Instant};
 
+use kit::Rng;
 use parking_lot::Mutex;
-
-use crate::rng::Rng;
 
 /// A file's name, by its number.
 pub type Name = usize;

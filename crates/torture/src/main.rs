@@ -17,7 +17,6 @@ mod history;
 mod mutants;
 mod official;
 mod proxy;
-mod rng;
 mod role;
 mod run;
 mod watcher;

@@ -11,11 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kit::Rng;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
-
-use crate::rng::Rng;
 
 /// How often a proxy looks whether it is to stop.
 const TICK: Duration = Duration::from_millis(20);
@@ -301,7 +300,7 @@ mod tests {
     fn connection(percent: usize, seed: u64) -> (Proxy, Arc<Weather>, TcpStream, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let target = Arc::new(AtomicUsize::new(listener.local_addr().unwrap().port().into()));
-        let weather = Weather::new(Rng::new(seed, 0));
+        let weather = Weather::new(Rng::stream(seed, 0));
         weather.set(percent);
         let proxy = Proxy::start(target, Kind::Dstore, &weather).unwrap();
         let client = TcpStream::connect(loopback(proxy.port)).unwrap();

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kit::Rng;
 use parking_lot::RwLock;
 use stevedore::program::Failure;
 
@@ -18,7 +19,6 @@ use crate::faults::{Faults, Tally};
 use crate::history::{Content, Name, Operation, Outcome, Phantom, Recorder, Request};
 use crate::official::Official;
 use crate::proxy::{Kind, Proxy, Weather};
-use crate::rng::Rng;
 use crate::workload::{self, Seat, Stage, file_name, listed, name_of};
 
 /// What a run is made of.
@@ -151,9 +151,9 @@ impl<'a> Run<'a> {
     fn start(plan: &'a Plan, stage: &'a Arc<Stage>) -> Result<Self, Stop> {
         let Settings { replicas, timeout, .. } = plan.settings;
         stage.watcher.start(&plan.settings.folder)?;
-        let weather = Weather::new(Rng::new(plan.seed, 1));
+        let weather = Weather::new(Rng::stream(plan.seed, 1));
         let mut cluster = Cluster::start(plan.settings.clone(), &weather, &stage.watcher)?;
-        let mut faults = Faults::new(Rng::new(plan.seed, 2), replicas, plan.dstores, timeout, plan.flips_bits);
+        let mut faults = Faults::new(Rng::stream(plan.seed, 2), replicas, plan.dstores, timeout, plan.flips_bits);
         for _ in 0..plan.dstores {
             faults.join(&mut cluster)?;
         }
@@ -181,7 +181,7 @@ impl<'a> Run<'a> {
                 promptness: if plan.stalls_clients { PATIENCE } else { timeout * 4 / 5 },
                 is_patient,
             };
-            workload::start(stage, seat, Rng::new(plan.seed, 10 + client as u64))?;
+            workload::start(stage, seat, Rng::stream(plan.seed, 10 + client as u64))?;
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, cluster.port));
         Ok(Self {

@@ -87,7 +87,7 @@ impl Watcher {
         thread::Builder::new().name("watcher".into()).spawn(move || {
             while watcher.found().is_none() {
                 thread::sleep(PAUSE);
-                if let Some(found) = watcher.look(&root) {
+                if let Some(found) = watcher.look(root.path()) {
                     *watcher.found.lock() = Some(found);
                 }
             }
@@ -128,22 +128,21 @@ mod tests {
     #[test]
     fn whole_contents_pass_and_halves_and_strays_are_found() {
         // spec 5.1, 7.11
-        let root = std::env::temp_dir().join(format!("stevedore-watcher-{}", std::process::id()));
-        let folder = root.join("dstore-0");
+        let root = kit::TempFolder::new();
+        let folder = root.path().join("dstore-0");
         fs::create_dir_all(&folder).unwrap();
         let watcher = Watcher::default();
         watcher.expect(1, Content::of(b"hello"));
         fs::write(folder.join(".incoming 1"), "hel").unwrap();
         fs::write(folder.join("file-001"), "hello").unwrap();
-        assert_eq!(watcher.look(&root), None);
+        assert_eq!(watcher.look(root.path()), None);
         for (file, content) in [("file-001", "hel"), ("file-002", "hello"), ("stray", "")] {
             fs::write(folder.join(file), content).unwrap();
-            assert!(watcher.look(&root).is_some(), "{file}");
+            assert!(watcher.look(root.path()).is_some(), "{file}");
             fs::remove_file(folder.join(file)).unwrap();
         }
         fs::write(folder.join("file-001"), "hel").unwrap();
         watcher.excuse(&folder);
-        assert_eq!(watcher.look(&root), None);
-        fs::remove_dir_all(root).unwrap();
+        assert_eq!(watcher.look(root.path()), None);
     }
 }

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use kit::Rng;
 use parking_lot::RwLock;
 use stevedore::client::{Client, Error};
 use stevedore::protocol::FileName;
 
 use crate::history::{Content, Name, Operation, Outcome, Phantom, Recorder, Request, fresh_bytes};
 use crate::official::{Manner, Official};
-use crate::rng::Rng;
 use crate::watcher::Watcher;
 
 /// Sizes that clients store: few, so that the files of one name are often as long as each other, and around the sizes of
