@@ -68,9 +68,9 @@ impl Peer {
         Some(&self.unread[..length])
     }
 
-    /// The next `count` bytes, or fewer if no more come until `deadline`.
-    pub fn next_bytes(&mut self, count: usize, deadline: Instant) -> Came {
-        while self.unread.len() < count && self.fill(deadline) {}
+    /// The next `count` bytes, or fewer if no more come for `patience`. Many take a busy machine their time.
+    pub fn next_bytes(&mut self, count: usize, patience: Duration) -> Came {
+        while self.unread.len() < count && self.fill(Instant::now() + patience) {}
         if self.unread.len() < count {
             return self.remainder();
         }

@@ -332,7 +332,7 @@ impl Stage {
         };
         let peer = self.cast.get_mut(name).expect("connected above");
         let came = match &expected_bytes {
-            Some(bytes) => peer.next_bytes(bytes.len(), deadline),
+            Some(bytes) => peer.next_bytes(bytes.len(), self.patience),
             None => peer.next_line(deadline),
         };
         let is_expected = match (what, &came) {
