@@ -153,7 +153,9 @@ fn a_dstore_that_left_is_not_offered(stage: &mut Stage) -> Verdict {
     scene.dstore(holders[0])?.leave();
     wait_until_not_offered(&mut client, stage, "a", holders[0])?;
     let port = client.load_from("LOAD a", 5)?;
-    claim(holders[1..].contains(&port), format!("`LOAD_FROM` with one of {:?}", &holders[1..]), port)
+    // Perhaps one that did not have it then: a Controller may have made the loss good already.
+    let has_file = scene.dstore(port).is_ok_and(|dstore| dstore.files().contains("a"));
+    claim(has_file, "`LOAD_FROM` with a Dstore that has the file", port)
 }
 
 fn reload_after_a_holder_left(stage: &mut Stage) -> Verdict {
