@@ -135,14 +135,14 @@ mod tests {
         watcher.expect(1, Content::of(b"hello"));
         fs::write(folder.join(".incoming 1"), "hel").unwrap();
         fs::write(folder.join("file-001"), "hello").unwrap();
-        assert_eq!(watcher.look(&root), None);
+        assert_eq!(watcher.look(root.path()), None);
         for (file, content) in [("file-001", "hel"), ("file-002", "hello"), ("stray", "")] {
             fs::write(folder.join(file), content).unwrap();
-            assert!(watcher.look(&root).is_some(), "{file}");
+            assert!(watcher.look(root.path()).is_some(), "{file}");
             fs::remove_file(folder.join(file)).unwrap();
         }
         fs::write(folder.join("file-001"), "hel").unwrap();
         watcher.excuse(&folder);
-        assert_eq!(watcher.look(&root), None);
+        assert_eq!(watcher.look(root.path()), None);
     }
 }
