@@ -620,3 +620,112 @@ fn a_dstore_that_lies_in_its_lists_and_reports_costs_no_file_as_long_as_others_a
         });
     }
 }
+
+#[test]
+fn a_stranger_that_joins_with_the_ports_of_members_evicts_none() {
+    // spec 7.7: one line for each honest Dstore, and then again
+    let mut system = System::ordinary();
+    system.client().store_bytes("kept", b"content").unwrap();
+    for port in system.dstores.iter().chain(&system.dstores).map(|dstore| dstore.port) {
+        let mut stranger = connect(system.controller.port);
+        stranger.send(&Message::Join { address: port.to_string().parse().unwrap() }).unwrap();
+        assert!(is_closed(&mut stranger));
+    }
+    assert_eq!(count(&mut system.controller, "has left"), 0);
+    assert_eq!(system.client().load_bytes("kept").unwrap(), b"content");
+    system.serves();
+}
+
+#[test]
+fn a_join_with_the_controllers_own_port_is_refused() {
+    // spec 4.1: or clients would be sent to the Controller with their content
+    let mut system = System::ordinary();
+    let mut stranger = connect(system.controller.port);
+    stranger.send(&Message::Join { address: system.controller.port.to_string().parse().unwrap() }).unwrap();
+    assert!(is_closed(&mut stranger));
+    system.controller.wait_for_log("the Controller's own port");
+    system.serves();
+}
+
+#[test]
+fn a_member_that_reads_slowly_makes_nothing_grow() {
+    // spec 4.6: it lists made-up names in each round, and says that it has removed them, long before it has read the order
+    const ROUNDS: usize = 30;
+    const NAMES: usize = 20_000;
+    const READ: u64 = 64 << 10;
+    let mut system = System::start("", 1, 60_000, 0);
+    let controller = system.controller.port;
+    let join = |port: &str| {
+        let member = connect(controller);
+        member.send(&Message::Join { address: port.parse().unwrap() }).unwrap();
+        member
+    };
+    // The first to join is the first to be asked and told.
+    let mut slow = join("8");
+    assert_eq!(receive(&mut slow), Message::List { names: vec![] });
+    slow.send(&Message::List { names: vec![] }).unwrap();
+    let mut honest = join("9");
+    let listed = Message::List { names: file_names((0..NAMES).map(|number| format!("{number:0250}"))) };
+    for round in 0..ROUNDS {
+        // The slow one learns from the honest one's messages that it has been asked and told.
+        assert_eq!(receive(&mut honest), Message::List { names: vec![] });
+        slow.send(&listed).unwrap();
+        honest.send(&Message::List { names: vec![] }).unwrap();
+        assert!(matches!(receive(&mut honest), Message::Rebalance { .. }));
+        slow.send(&Message::RebalanceComplete).unwrap();
+        // Enough not to be taken for dead.
+        copy(READ, &mut slow.content(READ, PATIENCE), &mut |_| Ok(())).unwrap();
+        honest.send(&Message::RebalanceComplete).unwrap();
+        // A member for a moment: the next rebalance follows.
+        drop(join(&(100 + round).to_string()));
+    }
+    let peak = system.controller.peak_memory_mib();
+    println!("{peak} MiB at most after {ROUNDS} orders of {NAMES} names that were hardly read");
+    assert!(peak < 2 * MOST_MIB, "{peak} MiB");
+}
+
+#[test]
+fn a_long_list_that_many_read_slowly_is_in_memory_once() {
+    // spec 4.5: 5 MB, asked for by 300 clients that read a single byte of it
+    const FILES: usize = 25_000;
+    const CLIENTS: usize = 300;
+    let mut system = System::start("", 1, 60_000, 0);
+    let mut member = connect(system.controller.port);
+    member.send(&Message::Join { address: "9".parse().unwrap() }).unwrap();
+    assert_eq!(receive(&mut member), Message::List { names: vec![] });
+    member.send(&Message::List { names: vec![] }).unwrap();
+    let member = Mutex::new(member);
+    thread::scope(|scope| {
+        for part in 0..8 {
+            let (member, port) = (&member, system.controller.port);
+            scope.spawn(move || {
+                let mut client = connect(port);
+                for number in (part..FILES).step_by(8) {
+                    let name: FileName = format!("{number:0200}").parse().unwrap();
+                    client.send(&Message::Store { name: name.clone(), size: 0 }).unwrap();
+                    assert!(matches!(receive(&mut client), Message::StoreTo { .. }));
+                    member.lock().unwrap().send(&Message::StoreAck { name }).unwrap();
+                    assert_eq!(receive(&mut client), Message::StoreComplete);
+                }
+            });
+        }
+    });
+    let before = system.controller.peak_memory_mib();
+    let slow: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut slow = TcpStream::connect((Ipv4Addr::LOCALHOST, system.controller.port)).unwrap();
+            slow.write_all(b"LIST\n").unwrap();
+            slow
+        })
+        .collect();
+    for mut slow in &slow {
+        slow.read_exact(&mut [0]).unwrap();
+    }
+    assert_eq!(system.client().list().unwrap().len(), FILES);
+    let peak = system.controller.peak_memory_mib();
+    println!(
+        "{peak} MiB at most, {before} MiB before {CLIENTS} clients asked for a list of {} MB",
+        FILES * 201 / 1_000_000
+    );
+    assert!(peak < 2 * MOST_MIB, "{peak} MiB");
+}

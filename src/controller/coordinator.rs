@@ -1,29 +1,61 @@
 //! When to rebalance, and how one goes. (spec 4.6)
 //!
-//! One thread, so that there are never two at once. It waits on its inbox only, where the Dstores' readers put what
-//! they receive, and the links' writers send what it says.
+//! One thread, so that there are never two at once. It waits for joins, departures, the period, the Dstores' replies and
+//! the Controller's stop, each a channel of its own; what it says, the links' writers send.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use super::Controller;
+use super::shared::Controller;
 use crate::index::{Budget, DstoreId, Inventory, Lists, Plan};
 use crate::protocol::FileName;
-use crate::sync::{Inbox, Next};
+use crate::sync::{Receiver, Sender, at, never, select, unbounded};
 
 /// Rounds are numbered from the start of the Controller on.
 pub(super) type Round = u64;
 
-/// What the coordinator hears of.
-pub(super) enum Event {
+/// What the other threads tell the coordinator.
+pub(super) struct Notices {
     /// A Dstore has become a member.
-    Joined,
+    pub(super) joins: Sender<()>,
     /// A Dstore is a member no longer.
-    Left { dstore: DstoreId },
-    /// A Dstore has answered the LIST of this round.
-    Listed { dstore: DstoreId, round: Round, names: Vec<FileName> },
-    /// A Dstore has carried out the order of this round.
-    Reported { dstore: DstoreId, round: Round },
+    pub(super) departures: Sender<DstoreId>,
+    /// A Dstore has answered.
+    pub(super) replies: Sender<Reply>,
+}
+
+/// The coordinator's ends of its channels.
+pub(super) struct Incoming {
+    joins: Receiver<()>,
+    departures: Receiver<DstoreId>,
+    replies: Receiver<Reply>,
+    /// Nothing is ever sent here: it closes when the Controller stops.
+    stop: Receiver<Infallible>,
+}
+
+/// What a Dstore answers in a round.
+pub(super) struct Reply {
+    pub(super) dstore: DstoreId,
+    pub(super) round: Round,
+    pub(super) answer: Answer,
+}
+
+pub(super) enum Answer {
+    /// The files that it has.
+    Listed(Vec<FileName>),
+    /// It has carried out its order.
+    Reported,
+}
+
+/// What tells the coordinator, what it waits for, and what it stops at once dropped.
+pub(super) fn channels() -> (Notices, Incoming, Sender<Infallible>) {
+    let (joins, joined) = unbounded();
+    let (departures, left) = unbounded();
+    let (replies, replied) = unbounded();
+    let (stop, stopped) = unbounded();
+    let notices = Notices { joins, departures, replies };
+    (notices, Incoming { joins: joined, departures: left, replies: replied, stop: stopped }, stop)
 }
 
 /// How far a round came.
@@ -51,7 +83,7 @@ impl Extent {
 
 pub(super) struct Coordinator<'a> {
     controller: &'a Controller,
-    events: Inbox<Event>,
+    incoming: Incoming,
     round: Round,
     /// What a Dstore can do within the timeout, as far as is known. (spec 7.19)
     budget: Budget,
@@ -62,31 +94,27 @@ pub(super) struct Coordinator<'a> {
 }
 
 impl<'a> Coordinator<'a> {
-    pub(super) fn new(controller: &'a Controller, events: Inbox<Event>) -> Self {
+    pub(super) fn new(controller: &'a Controller, incoming: Incoming) -> Self {
         let budget = first_budget(controller.config.timeout);
-        Self { controller, events, round: 0, budget, last_plan: None, spent: None }
+        Self { controller, incoming, round: 0, budget, last_plan: None, spent: None }
     }
 
     /// Rebalances after every join and in every period, until the Controller stops.
     pub(super) fn run(mut self) {
-        while self.wait_for_cause() {
-            // Joins that have been made by now are served by the rebalance to come (spec 7.10); whatever else has
-            // been said in the meantime answers to rounds that are over.
-            self.events.clear();
-            if !self.rebalance() {
-                return;
-            }
-        }
+        while self.wait_for_cause() && self.rebalance() {}
     }
 
     /// False when the Controller stops.
     fn wait_for_cause(&self) -> bool {
-        let due = self.controller.config.rebalance_period.and_then(from_now);
+        let Incoming { joins, departures, replies, stop } = &self.incoming;
+        let due = timer(self.controller.config.rebalance_period);
         loop {
-            match self.events.next(due) {
-                Next::Message(Event::Joined) | Next::TimedOut => return true,
-                Next::Message(_) => {}
-                Next::Stopped => return false,
+            select! {
+                recv(joins) -> _ => return true,
+                recv(due) -> _ => return true,
+                recv(departures) -> _ => {},
+                recv(replies) -> _ => {}, // to a round that is over
+                recv(stop) -> _ => return false,
             }
         }
     }
@@ -98,7 +126,9 @@ impl<'a> Coordinator<'a> {
             if !self.controller.gate.close() {
                 return false;
             }
-            // Joins wait at the gate meanwhile: whoever unsettles the cluster again does so after this round.
+            // This round serves all joins so far (spec 7.10). From here on they wait at the gate: the next to unsettle the
+            // cluster does so after this round.
+            self.incoming.joins.try_iter().for_each(drop);
             self.controller.state.lock().is_unsettled = true;
             let progress = self.round();
             {
@@ -148,7 +178,7 @@ impl<'a> Coordinator<'a> {
         plan.cut(inventory, self.budget);
         let is_cut = plan.steps() < planned;
         let begun = Instant::now();
-        let Some(reported) = self.carry_out(inventory, &plan) else { return Progress::Stopped };
+        let Some(reported) = self.carry_out(inventory, &mut plan) else { return Progress::Stopped };
         let took = begun.elapsed();
         let extents = plan.extents(inventory);
         let is_done = extents
@@ -173,63 +203,69 @@ impl<'a> Coordinator<'a> {
         }
         let mut lists = BTreeMap::new();
         let asked = links.into_iter().map(|(dstore, _)| dstore).collect();
-        self.collect(asked, |event| match event {
-            Event::Listed { dstore, round, names } if round == self.round => {
+        self.collect(asked, |dstore, answer| match answer {
+            Answer::Listed(names) => {
                 lists.insert(dstore, names);
-                Some(dstore)
+                true
             }
-            _ => None,
+            Answer::Reported => false,
         })?;
         Some(lists)
     }
 
     /// Gives every Dstore that takes part its order, if only an empty one (spec 7.8); returns those that report to have
     /// carried it out in time. (spec 4.6.4 to 4.6.6)
-    fn carry_out(&self, inventory: &Inventory, plan: &Plan) -> Option<BTreeSet<DstoreId>> {
+    ///
+    /// One that has not even read its last order gets no other: its part is left out of the plan.
+    fn carry_out(&self, inventory: &Inventory, plan: &mut Plan) -> Option<BTreeSet<DstoreId>> {
         let mut ordered = BTreeSet::new();
-        for ((dstore, _), order) in inventory.dstores.iter().zip(inventory.orders(plan)) {
-            if let Some(link) = self.controller.links.get(*dstore) {
-                link.order(self.round, order);
+        let mut unable = BTreeSet::new();
+        for ((place, (dstore, _)), order) in (0..).zip(&inventory.dstores).zip(inventory.orders(plan)) {
+            let Some(link) = self.controller.links.get(*dstore) else { continue };
+            if link.order(self.round, order) {
                 ordered.insert(*dstore);
+            } else {
+                unable.insert(place);
             }
         }
+        plan.leave_out(inventory, &unable);
         let mut reported = BTreeSet::new();
-        self.collect(ordered, |event| match event {
-            Event::Reported { dstore, round } if round == self.round => {
-                reported.insert(dstore);
-                Some(dstore)
-            }
-            _ => None,
+        self.collect(ordered, |dstore, answer| match answer {
+            Answer::Reported => reported.insert(dstore),
+            Answer::Listed(_) => false,
         })?;
         Some(reported)
     }
 
-    /// Takes events until each of `awaited` has done what `answer` looks for, has left, or the time is up. `None` when
-    /// the Controller stops.
-    fn collect(
-        &self,
-        mut awaited: BTreeSet<DstoreId>,
-        mut answer: impl FnMut(Event) -> Option<DstoreId>,
-    ) -> Option<()> {
-        let deadline = from_now(self.controller.config.timeout);
-        while !awaited.is_empty() {
-            let done = match self.events.next(deadline) {
-                Next::Message(Event::Left { dstore }) => Some(dstore), // spec 7.9
-                Next::Message(event) => answer(event),
-                Next::TimedOut => break,
-                Next::Stopped => return None,
-            };
-            if let Some(dstore) = done {
+    /// Takes this round's replies until each of `awaited` has given the one that `take` looks for, or has left, or until
+    /// the time is up. `None` when the Controller stops.
+    fn collect(&self, mut awaited: BTreeSet<DstoreId>, mut take: impl FnMut(DstoreId, Answer) -> bool) -> Option<()> {
+        let Incoming { departures, replies, stop, .. } = &self.incoming;
+        let time_is_up = timer(Some(self.controller.config.timeout));
+        let mut hear = |awaited: &mut BTreeSet<DstoreId>, Reply { dstore, round, answer }: Reply| {
+            if round == self.round && take(dstore, answer) {
                 awaited.remove(&dstore);
+            }
+        };
+        while !awaited.is_empty() {
+            select! {
+                recv(replies) -> reply => reply.into_iter().for_each(|reply| hear(&mut awaited, reply)),
+                recv(departures) -> dstore => {
+                    // What it said before it left counts. (spec 7.9)
+                    replies.try_iter().for_each(|reply| hear(&mut awaited, reply));
+                    awaited.retain(|awaited| dstore != Ok(*awaited));
+                },
+                recv(time_is_up) -> _ => break,
+                recv(stop) -> _ => return None,
             }
         }
         Some(())
     }
 }
 
-/// `None` if it is too far off ever to come.
-fn from_now(time: Duration) -> Option<Instant> {
-    Instant::now().checked_add(time)
+/// Sends once, after this time; never if that is too far off, or `None`.
+fn timer(time: Option<Duration>) -> Receiver<Instant> {
+    time.and_then(|time| Instant::now().checked_add(time)).map_or_else(never, at)
 }
 
 /// What even a slow Dstore can do within half of the timeout: 1 ms a copy, 20 MB/s, 1/4 ms a remove.

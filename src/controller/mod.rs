@@ -5,34 +5,31 @@
 //! | one per connection | reads a client's requests and answers them, or a Dstore's reports | the socket ends |
 //! | at least one more | waits for the next connection, to serve it | the listener is shut down |
 //! | one more per Dstore | writes what the others have for it, so that a Dstore that stops reading delays nobody | its outbox is dropped |
-//! | `rebalance` | decides when to rebalance, and does it | its inbox is stopped |
+//! | `rebalance` | decides when to rebalance, and does it | its stop channel closes |
 
-mod client_session;
 mod coordinator;
-mod dstore_link;
 mod gate;
+mod link;
+mod listing;
+mod membership;
 mod requests;
 #[cfg(all(test, shuttle))]
 mod schedules;
+mod session;
+mod shared;
 mod state;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::complaint::complain;
 use crate::index::MemberStatus;
 use crate::protocol::connection::{CLIENT_LINE_LIMIT, DSTORE_LINE_LIMIT, KEEPALIVE};
-use crate::protocol::{Connection, Message};
-use crate::server::{Server, ThreadGroup, listen};
-use crate::sync::{Condvar, Inbox, Mutex, Sender, Stop, inbox, thread};
+use crate::server::{Server, listen};
 
-use client_session::ClientSession;
-use coordinator::{Coordinator, Event};
-use dstore_link::Links;
-use gate::Gate;
+use shared::Running;
 use state::State;
 
 /// What a Controller is started with. (spec 5)
@@ -136,12 +133,13 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     if config.timeout.is_zero() {
         return Err(StartError::Config("the timeout must be more than nothing"));
     }
-    let listener =
-        listen(config.bind, config.port).map_err(|source| StartError::Listen { port: config.port, source })?;
-    let running = Running::start(config).map_err(StartError::Thread)?;
+    let listen_error = |port| move |source| StartError::Listen { port, source };
+    let listener = listen(config.bind, config.port).map_err(listen_error(config.port))?;
+    let port = listener.local_addr().map_err(listen_error(config.port))?.port();
+    let running = Running::start(Config { port, ..config }).map_err(StartError::Thread)?;
     let server = Server::start(listener, &running.controller.threads, {
         let controller = Arc::clone(&running.controller);
-        move |stream| serve(&controller, stream)
+        move |stream| session::serve(&controller, stream)
     })
     .map_err(StartError::Thread)?;
     Ok(Handle { server, running })
@@ -184,94 +182,4 @@ fn status(state: &State) -> Status {
         rebalances: state.rebalances,
         is_at_rest: !state.is_unsettled,
     }
-}
-
-/// The Controller's inside: all of it but the listener. Dropping it ends all that runs or waits there.
-struct Running {
-    controller: Arc<Controller>,
-    coordinator: Option<thread::JoinHandle<()>>,
-    /// Dropped to end the coordinator.
-    stop: Option<Stop>,
-}
-
-impl Running {
-    fn start(config: Config) -> io::Result<Self> {
-        let (controller, stop, happened) = Controller::new(config);
-        let coordinator = thread::Builder::new().name("rebalance".into()).spawn({
-            let controller = Arc::clone(&controller);
-            move || Coordinator::new(&controller, happened).run()
-        })?;
-        Ok(Self { controller, coordinator: Some(coordinator), stop: Some(stop) })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // From the outside in: nobody waiting, nobody rebalancing, then the threads can end.
-        self.controller.gate.shut();
-        self.controller.state.lock().stop();
-        drop(self.stop.take());
-        if let Some(coordinator) = self.coordinator.take() {
-            let _ = coordinator.join();
-        }
-        self.controller.links.clear();
-        self.controller.threads.stop();
-    }
-}
-
-/// What the Controller's threads share.
-///
-/// Lock order: the gate lets in before the state is locked; `state`, then `links`; a one-shot's last. None is held
-/// across a wait for a peer, or any I/O.
-struct Controller {
-    config: Config,
-    state: Mutex<State>,
-    /// Signalled with the state's lock held, whenever [`Status`] shows something new to wait for.
-    changed: Condvar,
-    links: Links,
-    gate: Gate,
-    /// To the coordinator.
-    events: Sender<Event>,
-    threads: Arc<ThreadGroup>,
-}
-
-impl Controller {
-    /// Nobody has joined. What the coordinator is told is in the inbox.
-    fn new(config: Config) -> (Arc<Self>, Stop, Inbox<Event>) {
-        let (events, stop, happened) = inbox();
-        let controller = Self {
-            state: Mutex::new(State::new(config.replicas)),
-            changed: Condvar::new(),
-            links: Links::default(),
-            gate: Gate::default(),
-            events,
-            threads: ThreadGroup::new("connection"),
-            config,
-        };
-        (Arc::new(controller), stop, happened)
-    }
-}
-
-/// Serves one connection until it closes, and says why it did if that was no ordinary end.
-fn serve(controller: &Arc<Controller>, stream: Arc<TcpStream>) {
-    let Ok(mut connection) = Connection::new(stream) else { return }; // gone before it was looked at
-    connection.limit_lines(controller.config.client_line_limit);
-    // A client that is merely idle is never timed out; one whose machine is gone has gone. (spec 2.7)
-    connection.outgoing().notice_death(controller.config.keepalive);
-    let peer = connection.peer();
-    if let Err(error) = serve_either(controller, connection) {
-        complain(format_args!("{peer}: connection closed: {error}"));
-    }
-}
-
-/// Serves a client, or a Dstore if the first message is a JOIN. (spec 2.4)
-fn serve_either(controller: &Arc<Controller>, mut connection: Connection) -> io::Result<()> {
-    while let Some(line) = connection.receive()? {
-        match line {
-            Ok(Message::Join { address }) => return dstore_link::serve(controller, connection, address),
-            Ok(request) => return ClientSession::new(controller, connection)?.serve(request),
-            Err(error) => connection.ignore(&error), // spec 2.6
-        }
-    }
-    Ok(())
 }

@@ -6,8 +6,8 @@
 use std::io;
 use std::time::Duration;
 
-use super::Controller;
 use super::gate::{Request, Shut};
+use super::shared::Controller;
 use super::state::Outcome;
 use crate::complaint::complain;
 use crate::index::{DstoreId, Refusal};
@@ -26,7 +26,7 @@ impl Controller {
         let (decision, _pass) = self.gate.enter(Request::Change, decide)?;
         let (dstores, outcome) = match decision {
             Ok(begun) => begun,
-            Err(refusal) => return Ok(Some(refused(refusal))),
+            Err(refusal) => return Ok(Some(refusal.into())),
         };
         let told = tell(dstores);
         // With the client gone the store could still complete, but nobody could be told of it.
@@ -51,7 +51,7 @@ impl Controller {
                 tried.push(offer.dstore);
                 Message::LoadFrom { dstore: offer.address, size: offer.size }
             }
-            Err(refusal) => refused(refusal),
+            Err(refusal) => refusal.into(),
         })
     }
 
@@ -62,7 +62,7 @@ impl Controller {
         let (decision, _pass) = self.gate.enter(Request::Change, decide)?;
         let (holders, outcome) = match decision {
             Ok(begun) => begun,
-            Err(refusal) => return Ok(Some(refused(refusal))),
+            Err(refusal) => return Ok(Some(refusal.into())),
         };
         for dstore in holders {
             self.links.send(dstore, Message::Remove { name: name.clone() });
@@ -79,20 +79,16 @@ impl Controller {
             }
         })
     }
-
-    /// LIST: the complete files. (spec 4.5)
-    pub(super) fn list(&self) -> Result<Message, Shut> {
-        let decide = || self.state.lock().index.list();
-        let (decision, _) = self.gate.enter(Request::Look, decide)?;
-        Ok(decision.map_or_else(refused, |names| Message::List { names }))
-    }
 }
 
-fn refused(refusal: Refusal) -> Message {
-    match refusal {
-        Refusal::NotEnoughDstores => Message::NotEnoughDstores,
-        Refusal::FileAlreadyExists => Message::FileAlreadyExists,
-        Refusal::FileDoesNotExist => Message::FileDoesNotExist { name: None },
-        Refusal::AllTried => Message::LoadFailed,
+/// What a client is told.
+impl From<Refusal> for Message {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotEnoughDstores => Self::NotEnoughDstores,
+            Refusal::FileAlreadyExists => Self::FileAlreadyExists,
+            Refusal::FileDoesNotExist => Self::FileDoesNotExist { name: None },
+            Refusal::AllTried => Self::LoadFailed,
+        }
     }
 }

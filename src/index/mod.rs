@@ -21,6 +21,7 @@ mod reconcile;
 mod replica;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::protocol::{Address, FileName};
 
@@ -384,9 +385,16 @@ impl Index {
 
     /// The complete files, in order of name. (spec 4.5)
     pub fn list(&self) -> Result<Vec<FileName>, Refusal> {
+        self.list_after(None, usize::MAX)
+    }
+
+    /// Those of the complete files that come after `last` in order of name, but not more than `most`.
+    pub fn list_after(&self, last: Option<&FileName>, most: usize) -> Result<Vec<FileName>, Refusal> {
         self.check_members()?;
-        let complete = self.files.iter().filter(|(_, file)| matches!(file.state, State::Stored { .. }));
-        Ok(complete.map(|(name, _)| name.clone()).collect())
+        let start = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let files = self.files.range::<FileName, _>((start, Bound::Unbounded));
+        let complete = files.filter(|(_, file)| matches!(file.state, State::Stored { .. }));
+        Ok(complete.map(|(name, _)| name.clone()).take(most).collect())
     }
 
     /// Changes whenever [`list`](Self::list) does, as long as enough Dstores have joined.

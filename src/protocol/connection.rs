@@ -165,6 +165,11 @@ impl Connection {
         self.outgoing.send(message)
     }
 
+    /// Sends a message that has been made for many, in one write.
+    pub fn send_line(&self, line: &Line) -> io::Result<()> {
+        self.outgoing.send_line(line)
+    }
+
     /// Sends one message and content after it in one write.
     pub fn send_with_content(&self, message: &Message, content: &[u8]) -> io::Result<()> {
         let mut bytes = self.outgoing.render(std::slice::from_ref(message)).into_bytes();
@@ -349,6 +354,23 @@ fn take_text<T>(line: &mut Vec<u8>, look: impl FnOnce(&str) -> T) -> T {
     looked
 }
 
+/// A message as it is sent, made once to be sent to many: a long list is in memory once.
+#[derive(Clone, Debug)]
+pub struct Line(Arc<str>);
+
+impl Line {
+    /// The message, and the end of its line.
+    pub fn new(message: &Message) -> Self {
+        Self(format!("{message}\n").into())
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.trim_end_matches('\n'))
+    }
+}
+
 /// The sending half of a connection.
 ///
 /// A message is one write, so that the halves of two never mix; still, threads that share an `Outgoing`
@@ -369,6 +391,12 @@ impl Outgoing {
     /// Sends several messages in one write.
     pub fn send_all(&self, messages: &[Message]) -> io::Result<()> {
         self.write(self.render(messages).as_bytes())
+    }
+
+    /// Sends a message that has been made for many, in one write.
+    pub fn send_line(&self, Line(line): &Line) -> io::Result<()> {
+        self.log("->", line.trim_end_matches('\n'), LOGGED_BYTES);
+        self.write(line.as_bytes())
     }
 
     /// What is sent of messages; logs them.

@@ -10,7 +10,7 @@ pub mod name;
 mod printable;
 
 pub use address::Address;
-pub use connection::{Connection, Outgoing};
+pub use connection::{Connection, Line, Outgoing};
 pub use message::{Message, Order, ParseError, Transfer};
 pub use name::{FileName, NameError};
 pub use printable::Printable;

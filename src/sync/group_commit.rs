@@ -4,7 +4,7 @@
 
 use std::io::{self, ErrorKind};
 
-use super::{Condvar, Mutex};
+use super::{Condvar, Mutex, MutexGuard};
 
 /// Lets those who come while a sync is running share the next one.
 ///
@@ -45,7 +45,7 @@ impl GroupCommit {
         }
         state.begun += 1;
         state.is_running = true;
-        let outcome = state.unlocked(sync);
+        let outcome = MutexGuard::unlocked(&mut state, sync);
         state.is_running = false;
         match &outcome {
             Ok(()) => state.ended += 1,

@@ -78,7 +78,7 @@ impl<T> Receiver<T> {
             match deadline {
                 None => self.0.told.wait(&mut value),
                 Some(deadline) => {
-                    if self.0.told.wait_until(&mut value, deadline) {
+                    if self.0.told.wait_until(&mut value, deadline).timed_out() {
                         break;
                     }
                 }

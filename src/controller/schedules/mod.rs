@@ -19,13 +19,14 @@ use std::time::Duration;
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config as Shuttle, MaxSteps, Runner};
 
-use super::dstore_link::DstoreLink;
+use super::Config;
 use super::gate::Request;
-use super::{Config, Controller, Running};
+use super::link::{DstoreLink, Outbox};
+use super::shared::{Controller, Running};
 use crate::index::DstoreId;
 use crate::protocol::connection::{CLIENT_LINE_LIMIT, DSTORE_LINE_LIMIT, LineLimit};
 use crate::protocol::{Address, FileName, Message, Order};
-use crate::sync::{Inbox, Next, Stop, inbox, thread};
+use crate::sync::thread;
 
 /// A timeout that never comes: whoever is not woken waits for ever, and is found.
 const NEVER: Duration = Duration::MAX;
@@ -86,7 +87,8 @@ struct Cast {
     controller: Arc<Controller>,
     /// What each Dstore has on its disk.
     folders: Arc<Mutex<BTreeMap<Address, BTreeSet<FileName>>>>,
-    wires: Arc<Mutex<Vec<Arc<Wire>>>>,
+    /// What each connection's other end reads. Closing it cuts the connection.
+    wires: Arc<Mutex<Vec<Arc<Outbox>>>>,
 }
 
 /// How a Dstore behaves.
@@ -98,16 +100,6 @@ enum Manner {
     Mute,
     /// It does the first so many things it is told, and leaves at the next.
     QuitsAfter(usize),
-}
-
-/// The end of a Dstore's connection: whoever cuts it first.
-struct Wire(Mutex<Option<Stop>>);
-
-impl Wire {
-    fn cut(&self) {
-        let stop = self.0.lock().unwrap().take();
-        drop(stop); // wakes, which takes a turn: not with the lock held
-    }
 }
 
 impl Stage {
@@ -122,7 +114,7 @@ impl Stage {
 
     /// Without rebalances.
     fn at_rest(replicas: usize, timeout: Duration) -> Self {
-        let (controller, stop, _) = Controller::new(Config { timeout, ..Config::new(replicas) });
+        let (controller, _, stop) = Controller::new(Config { timeout, ..Config::new(replicas) });
         Self::with(Running { controller, coordinator: None, stop: Some(stop) })
     }
 
@@ -175,7 +167,7 @@ impl Stage {
         }
         // Here the group of threads would shut the sockets down.
         let wires = std::mem::take(&mut *self.cast.wires.lock().unwrap());
-        wires.iter().for_each(|wire| wire.cut());
+        wires.iter().for_each(|wire| wire.close());
         for dstore in self.dstores.drain(..) {
             dstore.join().unwrap();
         }
@@ -208,7 +200,8 @@ impl Cast {
     }
 
     fn list(&self) -> Vec<String> {
-        match self.controller.list().expect("the Controller runs") {
+        let line = self.controller.list().expect("the Controller runs");
+        match Message::parse(&line.to_string()).expect("a message") {
             Message::List { names } => names.iter().map(|name| name.to_string()).collect(),
             other => panic!("{other}"),
         }
@@ -251,20 +244,22 @@ struct TestDstore {
     address: Address,
     manner: Manner,
     link: Arc<DstoreLink>,
-    inbox: Inbox<Message>,
+    wire: Arc<Outbox>,
 }
 
 impl TestDstore {
     fn new(cast: &Cast, port: u16, manner: Manner) -> Self {
-        let (outbox, stop, inbox) = inbox();
-        let wire = Arc::new(Wire(Mutex::new(Some(stop))));
+        let wire = Arc::new(Outbox::new());
         cast.wires.lock().unwrap().push(Arc::clone(&wire));
-        let limit = LineLimit::new(CLIENT_LINE_LIMIT);
-        let link = Arc::new(DstoreLink::new(outbox, move |_| wire.cut(), limit, DSTORE_LINE_LIMIT));
-        Self { cast: cast.clone(), address: Address::local(port).unwrap(), manner, link, inbox }
+        let hang_up = {
+            let wire = Arc::clone(&wire);
+            move |_: &str| wire.close()
+        };
+        let link = DstoreLink::new(&wire, hang_up, LineLimit::new(CLIENT_LINE_LIMIT), DSTORE_LINE_LIMIT);
+        Self { cast: cast.clone(), address: Address::local(port).unwrap(), manner, link: Arc::new(link), wire }
     }
 
-    /// `None` if the Controller stops.
+    /// `None` if it is refused, or the Controller stops.
     fn join(&self) -> Option<DstoreId> {
         let (dstore, _pass) = self.cast.controller.admit(&self.address, &self.link).ok()?;
         self.cast.folders.lock().unwrap().insert(self.address.clone(), BTreeSet::new());
@@ -274,7 +269,7 @@ impl TestDstore {
     /// Until its connection ends, or it leaves.
     fn serve(self, dstore: DstoreId) {
         let mut done = 0;
-        while let Next::Message(message) = self.inbox.next(None) {
+        while let Some(message) = self.wire.next() {
             match self.manner {
                 Manner::Mute => continue,
                 Manner::QuitsAfter(most) if done == most => break,
@@ -283,7 +278,7 @@ impl TestDstore {
             let answer = self.obey(message);
             assert!(self.cast.controller.hear(dstore, &self.link, answer), "the answer was not asked for");
         }
-        self.cast.controller.leave(dstore);
+        self.cast.controller.leave(dstore, &self.link);
     }
 
     fn obey(&self, message: Message) -> Message {

@@ -117,14 +117,47 @@ fn a_remove_completes_whether_its_holders_acknowledge_or_leave() {
 }
 
 #[test]
-fn who_joins_with_a_port_that_is_taken_ends_what_waited_for_the_other() {
-    // spec 7.7
+fn a_dstore_that_answers_keeps_its_port() {
+    // spec 7.7: the timeout never comes, so the newcomer is refused by an answer or finds the port free
     explore(|| {
-        let mut stage = Stage::at_rest(2, NEVER);
+        let mut stage = Stage::at_rest(1, NEVER);
+        stage.dstore(1, Diligent);
+        let keeps = stage.cast.controller.state.lock().index.members();
+        let (one, other) = (TestDstore::new(&stage.cast, 1, Diligent), TestDstore::new(&stage.cast, 1, Diligent));
+        for newcomer in [one, other] {
+            stage.client(move |_| assert_eq!(newcomer.join(), None));
+        }
+        stage.client(|cast| assert_eq!(cast.store("f").unwrap(), Some(Message::StoreComplete)));
+        stage.join_clients();
+        assert_eq!(stage.cast.controller.state.lock().index.members()[0].dstore, keeps[0].dstore);
+        stage.end();
+    });
+}
+
+#[test]
+fn a_port_is_free_once_its_dstore_has_left() {
+    // spec 7.7: it may leave while it is asked whether it still answers
+    explore(|| {
+        let mut stage = Stage::at_rest(1, NEVER);
+        stage.dstore(1, QuitsAfter(0));
+        let newcomer = TestDstore::new(&stage.cast, 1, Diligent);
+        stage.dstores.push(thread::spawn(move || {
+            let dstore = newcomer.join().expect("the older one never answers");
+            newcomer.serve(dstore);
+        }));
+        stage.end();
+    });
+}
+
+#[test]
+fn what_waits_for_a_silent_dstore_ends_when_it_is_replaced() {
+    // spec 7.3, 7.7: the timeout comes for the newcomer that waits for an answer, or for the store
+    explore(|| {
+        let mut stage = Stage::at_rest(2, ANY_TIME);
         stage.dstore(1, Diligent);
         stage.dstore(2, Mute);
         stage.client(|cast| {
-            // Either 2 has been told, and is thrown out; or its successor has, and acknowledges.
+            // Either the silent one has been told, or its successor, which acknowledges.
             match cast.store("f").unwrap() {
                 None => assert_eq!(cast.list(), [""; 0]),
                 Some(Message::StoreComplete) => assert_eq!(cast.list(), ["f"]),

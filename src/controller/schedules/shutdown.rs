@@ -63,13 +63,13 @@ fn a_client_that_takes_nothing_holds_up_no_stop() {
         let mut stage = Stage::new(1, NEVER);
         stage.dstore(1, Diligent);
         stage.late_dstore(2, Diligent);
-        let (_nothing, stop, socket) = inbox::<()>();
-        stage.cast.wires.lock().unwrap().push(Arc::new(Wire(Mutex::new(Some(stop)))));
+        let socket = Arc::new(Outbox::new());
+        stage.cast.wires.lock().unwrap().push(Arc::clone(&socket));
         let cast = stage.cast.clone();
         stage.dstores.push(thread::spawn(move || {
-            let _ = cast.controller.store(&name("f"), 1, |_| match socket.next(None) {
-                Next::Message(()) | Next::TimedOut => Ok(()),
-                Next::Stopped => Err(io::ErrorKind::BrokenPipe.into()),
+            let _ = cast.controller.store(&name("f"), 1, |_| match socket.next() {
+                Some(_) => Ok(()),
+                None => Err(io::ErrorKind::BrokenPipe.into()),
             });
         }));
         wait_a_while();

@@ -35,6 +35,8 @@ pub use budget::Budget;
 pub(super) use newcomers::is_newcomer;
 pub use planner::{Holdings, plan};
 
+use std::collections::BTreeSet;
+
 use super::Inventory;
 
 /// One copy to be sent from a holder to a Dstore that lacks the file. Files and Dstores go by their places in the
@@ -83,6 +85,15 @@ impl Plan {
     /// How many copies this round sends and removes.
     pub fn steps(&self) -> usize {
         self.transfers.len() + self.removals.len() + self.cleanups.len()
+    }
+
+    /// Leaves out what these Dstores, by their places, were to do: they could not be told.
+    pub fn leave_out(&mut self, inventory: &Inventory, unable: &BTreeSet<u32>) {
+        if !unable.is_empty() {
+            self.transfers.retain(|transfer| !unable.contains(&transfer.from));
+            self.removals.retain(|removal| !unable.contains(&removal.from));
+            self.cleanups.retain(|&unwanted| !unable.contains(&inventory.unwanted[unwanted as usize].0));
+        }
     }
 
     /// Puts off what is not `kept`, and the removals that come with those transfers. (spec 7.17)

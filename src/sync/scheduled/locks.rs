@@ -4,7 +4,10 @@ use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use super::base::sync;
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::sync;
+
+use super::thread;
 
 /// A lock. A thread that panics while it has it leaves it to the next as it is.
 #[derive(Default)]
@@ -34,10 +37,10 @@ impl<T> Mutex<T> {
 
 impl<T> MutexGuard<'_, T> {
     /// Does `work` with the lock free for others.
-    pub fn unlocked<U>(&mut self, work: impl FnOnce() -> U) -> U {
-        self.inner = None;
+    pub fn unlocked<U>(guard: &mut Self, work: impl FnOnce() -> U) -> U {
+        guard.inner = None;
         let outcome = work();
-        self.inner = Some(self.mutex.relock());
+        guard.inner = Some(guard.mutex.relock());
         outcome
     }
 }
@@ -72,23 +75,11 @@ impl Condvar {
         guard.inner = Some(self.0.wait(inner).unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Waits to be notified, until the deadline at most; whether that has passed.
-    #[cfg(not(all(test, shuttle)))]
-    pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let inner = guard.inner.take().expect("locked");
-        let (inner, wait) = self.0.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner);
-        guard.inner = Some(inner);
-        wait.timed_out()
-    }
-
     /// shuttle has no clock: lets others go on for a while; then the deadline may have passed, or the thread was woken,
     /// perhaps for nothing.
-    #[cfg(all(test, shuttle))]
-    pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _deadline: Instant) -> bool {
-        use shuttle::rand::{Rng, thread_rng};
-        guard.unlocked(super::thread::yield_now);
-        thread_rng().gen_ratio(1, 4)
+    pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _deadline: Instant) -> WaitTimeoutResult {
+        MutexGuard::unlocked(guard, thread::yield_now);
+        WaitTimeoutResult(thread_rng().gen_ratio(1, 4))
     }
 
     /// Wakes one of those who wait.
@@ -99,5 +90,15 @@ impl Condvar {
     /// Wakes all who wait.
     pub fn notify_all(&self) {
         self.0.notify_all();
+    }
+}
+
+/// How a wait with a deadline has ended.
+pub struct WaitTimeoutResult(bool);
+
+impl WaitTimeoutResult {
+    /// Whether the deadline has passed.
+    pub fn timed_out(&self) -> bool {
+        self.0
     }
 }

@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use super::Controller;
-use super::gate::Shut;
+use crate::controller::gate::Shut;
+use crate::controller::shared::Controller;
 use crate::index::DstoreId;
 use crate::protocol::{Connection, FileName, Message};
 
@@ -50,7 +50,7 @@ impl<'a> ClientSession<'a> {
             Message::Load { name } => Some(self.load(name, None)?),
             Message::Reload { name } => Some(self.load(name, load)?),
             Message::Remove { name } => controller.remove(&name)?,
-            Message::List { names } if names.is_empty() => Some(controller.list()?),
+            Message::List { names } if names.is_empty() => return self.connection.send_line(&controller.list()?),
             _ => {
                 self.connection.ignore(&"not a request"); // spec 2.6
                 self.load = load;
