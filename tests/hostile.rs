@@ -653,7 +653,7 @@ fn a_member_that_reads_slowly_makes_nothing_grow() {
     const ROUNDS: usize = 30;
     const NAMES: usize = 20_000;
     const READ: u64 = 64 << 10;
-    let mut system = System::start("", 1, 60_000, 0);
+    let system = System::start("", 1, 60_000, 0);
     let controller = system.controller.port;
     let join = |port: &str| {
         let member = connect(controller);
@@ -689,7 +689,7 @@ fn a_long_list_that_many_read_slowly_is_in_memory_once() {
     // spec 4.5: 5 MB, asked for by 300 clients that read a single byte of it
     const FILES: usize = 25_000;
     const CLIENTS: usize = 300;
-    let mut system = System::start("", 1, 60_000, 0);
+    let system = System::start("", 1, 60_000, 0);
     let mut member = connect(system.controller.port);
     member.send(&Message::Join { address: "9".parse().unwrap() }).unwrap();
     assert_eq!(receive(&mut member), Message::List { names: vec![] });

@@ -115,7 +115,13 @@ impl Controller {
 
     /// Takes in what a member says; false if it was not asked for.
     pub(super) fn hear(&self, dstore: DstoreId, link: &DstoreLink, message: Message) -> bool {
+        let is_asked_for = self.take_in(dstore, link, message);
+        // Not before it is taken off what the Dstore owes: a newcomer that counts on an answer must not have missed it.
         link.note_sign_of_life();
+        is_asked_for
+    }
+
+    fn take_in(&self, dstore: DstoreId, link: &DstoreLink, message: Message) -> bool {
         let reply = match message {
             Message::StoreAck { name } => {
                 self.state.lock().acknowledge_store(&name, dstore);

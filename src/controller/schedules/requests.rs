@@ -141,10 +141,10 @@ fn a_port_is_free_once_its_dstore_has_left() {
         let mut stage = Stage::at_rest(1, NEVER);
         stage.dstore(1, QuitsAfter(0));
         let newcomer = TestDstore::new(&stage.cast, 1, Diligent);
-        stage.dstores.push(thread::spawn(move || {
+        stage.client(move |cast| {
             let dstore = newcomer.join().expect("the older one never answers");
-            newcomer.serve(dstore);
-        }));
+            cast.controller.leave(dstore, &newcomer.link);
+        });
         stage.end();
     });
 }
