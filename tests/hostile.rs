@@ -729,3 +729,45 @@ fn a_long_list_that_many_read_slowly_is_in_memory_once() {
     );
     assert!(peak < 2 * MOST_MIB, "{peak} MiB");
 }
+
+#[test]
+fn several_members_with_long_lists_share_one_allowance() {
+    // spec 4.6.1: six lists of 40 MB that no one expects, at the same time
+    const LIARS: usize = 6;
+    const NAMES: usize = 200_000;
+    let mut system = System::start("", 2, 60_000, 0);
+    system.join("");
+    system.join("");
+    let mut line = String::from("LIST");
+    for number in 0..NAMES {
+        line.push_str(&format!(" {number:0200}"));
+    }
+    line.push('\n');
+    let mut liars: Vec<Connection> = Vec::new();
+    for liar in 1..=LIARS {
+        let newcomer = connect(system.controller.port);
+        newcomer.send(&Message::Join { address: liar.to_string().parse().unwrap() }).unwrap();
+        liars.push(newcomer);
+        for asked in &mut liars {
+            assert_eq!(receive(asked), Message::List { names: vec![] });
+            if liar < LIARS {
+                asked.send(&Message::List { names: vec![] }).unwrap();
+            }
+        }
+    }
+    thread::scope(|scope| {
+        for liar in &mut liars {
+            let line = &line;
+            scope.spawn(move || liar.send_content(line.as_bytes()));
+        }
+    });
+    drop(liars);
+    for liar in 1..=LIARS {
+        system.controller.wait_for_log(&format!("Dstore {liar} has left"));
+    }
+    system.serves();
+    assert_eq!(count(&mut system.controller, "has left"), LIARS, "no honest Dstore");
+    let peak = system.controller.peak_memory_mib();
+    println!("{peak} MiB at most for {LIARS} lists of {} MiB", line.len() >> 20);
+    assert!(peak < 5 * MOST_MIB, "{peak} MiB");
+}

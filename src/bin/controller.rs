@@ -46,8 +46,9 @@ struct Arguments {
     /// longest line in bytes that a client may send (default 65536)
     #[argh(option, from_str_fn(positive), default = "stevedore::protocol::connection::CLIENT_LINE_LIMIT")]
     client_line_limit: usize,
-    /// longest line in bytes that a Dstore may send (default 268435456)
-    #[argh(option, from_str_fn(positive), default = "stevedore::protocol::connection::DSTORE_LINE_LIMIT")]
+    /// by how many bytes the lists of all Dstores together may be longer than expected of the files that they hold
+    /// (default 67108864)
+    #[argh(option, from_str_fn(positive), default = "controller::LIST_ALLOWANCE")]
     dstore_line_limit: usize,
     /// after how many seconds a machine that answers nothing any more counts as dead, and its connection is dropped
     /// (default 20)

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::shared::Controller;
 use crate::index::{Budget, DstoreId, Inventory, Lists, Plan};
 use crate::protocol::FileName;
+use crate::protocol::connection::AllowanceShare;
 use crate::sync::{Receiver, Sender, at, never, select, unbounded};
 
 /// Rounds are numbered from the start of the Controller on.
@@ -42,8 +43,8 @@ pub(super) struct Reply {
 }
 
 pub(super) enum Answer {
-    /// The files that it has.
-    Listed(Vec<FileName>),
+    /// The files that it has, and what its list takes beyond what was expected.
+    Listed(Vec<FileName>, Option<AllowanceShare>),
     /// It has carried out its order.
     Reported,
 }
@@ -90,7 +91,7 @@ pub(super) struct Coordinator<'a> {
     /// What the last round of this rebalance found to do.
     last_plan: Option<Extent>,
     /// What the last round has worked with, until there is time to free it.
-    spent: Option<(Lists, Inventory)>,
+    spent: Option<(Lists, Inventory, Vec<AllowanceShare>)>,
 }
 
 impl<'a> Coordinator<'a> {
@@ -154,11 +155,11 @@ impl<'a> Coordinator<'a> {
             return Progress::Finished;
         }
         self.round += 1;
-        let Some(lists) = self.collect_lists() else { return Progress::Stopped };
+        let Some((lists, shares)) = self.collect_lists() else { return Progress::Stopped };
         let lists = Lists::new(lists);
         let inventory = self.controller.state.lock().index.reconcile(&lists);
         let progress = self.improve(&inventory);
-        self.spent = Some((lists, inventory));
+        self.spent = Some((lists, inventory, shares));
         progress
     }
 
@@ -196,21 +197,27 @@ impl<'a> Coordinator<'a> {
     }
 
     /// Asks every Dstore for its files; those that do not answer in time take no part. (spec 4.6.1)
-    fn collect_lists(&self) -> Option<BTreeMap<DstoreId, Vec<FileName>>> {
+    ///
+    /// Also what the lists take beyond what was expected of them, to be kept as long as they are.
+    fn collect_lists(&self) -> Option<(BTreeMap<DstoreId, Vec<FileName>>, Vec<AllowanceShare>)> {
         let links = self.controller.links.all();
-        for (_, link) in &links {
-            link.ask_for_list(self.round);
+        let members = self.controller.state.lock().index.members();
+        let files: BTreeMap<_, _> = members.into_iter().map(|member| (member.dstore, member.files)).collect();
+        for (dstore, link) in &links {
+            link.ask_for_list(self.round, files.get(dstore).copied().unwrap_or(0));
         }
         let mut lists = BTreeMap::new();
+        let mut shares = Vec::new();
         let asked = links.into_iter().map(|(dstore, _)| dstore).collect();
         self.collect(asked, |dstore, answer| match answer {
-            Answer::Listed(names) => {
+            Answer::Listed(names, share) => {
                 lists.insert(dstore, names);
+                shares.extend(share);
                 true
             }
             Answer::Reported => false,
         })?;
-        Some(lists)
+        Some((lists, shares))
     }
 
     /// Gives every Dstore that takes part its order, if only an empty one (spec 7.8); returns those that report to have
@@ -232,7 +239,7 @@ impl<'a> Coordinator<'a> {
         let mut reported = BTreeSet::new();
         self.collect(ordered, |dstore, answer| match answer {
             Answer::Reported => reported.insert(dstore),
-            Answer::Listed(_) => false,
+            Answer::Listed(..) => false,
         })?;
         Some(reported)
     }

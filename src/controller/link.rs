@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::coordinator::Round;
 use crate::index::DstoreId;
 use crate::protocol::connection::LineLimit;
+use crate::protocol::name::MAX_NAME_BYTES;
 use crate::protocol::{Message, Order};
 use crate::sync::{Condvar, Mutex};
 
@@ -61,17 +62,14 @@ pub(super) struct DstoreLink {
     unanswered: Mutex<Unanswered>,
     /// Only a list that was asked for may be long.
     line_limit: LineLimit,
-    line_limits: LineLimits,
+    usual_line_limit: usize,
     life: Mutex<Life>,
     /// Signalled at each sign of life, and at the end of the connection.
     lives_on: Condvar,
 }
 
-/// The longest line in bytes that a Dstore may say.
-struct LineLimits {
-    usual: usize,
-    while_a_list_is_owed: usize,
-}
+/// How many bytes of a list are expected for each file that a Dstore holds: the longest name, and the space before it.
+const BYTES_TO_A_FILE: usize = MAX_NAME_BYTES + 1;
 
 /// What a Dstore still owes.
 #[derive(Default)]
@@ -102,21 +100,20 @@ pub(super) enum Liveness {
 }
 
 impl DstoreLink {
-    /// A writer sends what is put into `outbox`, until `hang_up` is called. While the Dstore owes a list it may say a
-    /// line of `longest_list` bytes; `line_limit` says what it may usually.
+    /// A writer sends what is put into `outbox`, until `hang_up` is called. `line_limit` is what the Dstore may usually say
+    /// in a line; while it owes a list it may say more.
     pub(super) fn new(
         outbox: &Arc<Outbox>,
         hang_up: impl Fn(&str) + Send + Sync + 'static,
         line_limit: LineLimit,
-        longest_list: usize,
     ) -> Self {
-        let line_limits = LineLimits { usual: line_limit.get(), while_a_list_is_owed: longest_list };
+        let usual_line_limit = line_limit.get();
         Self {
             outbox: Arc::clone(outbox),
             hang_up: Box::new(hang_up),
             unanswered: Mutex::default(),
             line_limit,
-            line_limits,
+            usual_line_limit,
             life: Mutex::default(),
             lives_on: Condvar::new(),
         }
@@ -134,13 +131,13 @@ impl DstoreLink {
         (self.hang_up)(reason);
     }
 
-    /// Asks for the list of files, for this round.
-    pub(super) fn ask_for_list(&self, round: Round) {
-        self.ask_for_list_to(&mut self.unanswered.lock(), Purpose::Round(round));
+    /// Asks for the list of files, for this round. The Dstore is expected to hold so many.
+    pub(super) fn ask_for_list(&self, round: Round, files: usize) {
+        self.ask_for_list_to(&mut self.unanswered.lock(), Purpose::Round(round), files);
     }
 
-    fn ask_for_list_to(&self, unanswered: &mut Unanswered, purpose: Purpose) {
-        self.line_limit.set(self.line_limits.while_a_list_is_owed);
+    fn ask_for_list_to(&self, unanswered: &mut Unanswered, purpose: Purpose, files: usize) {
+        self.line_limit.set_extensible(self.usual_line_limit + files * BYTES_TO_A_FILE);
         if self.outbox.add_list() {
             unanswered.lists.ask(purpose);
         } else {
@@ -168,7 +165,7 @@ impl DstoreLink {
         let mut unanswered = self.unanswered.lock();
         let purpose = unanswered.lists.answer();
         if !unanswered.lists.may_come() {
-            self.line_limit.set(self.line_limits.usual);
+            self.line_limit.set(self.usual_line_limit);
         }
         match purpose? {
             Purpose::Round(round) => {
@@ -206,15 +203,15 @@ impl DstoreLink {
     }
 
     /// Whether the Dstore still answers: asks it for its list, if it does not owe one already, and takes anything that it
-    /// says for an answer.
+    /// says for an answer. It is expected to hold so many `files`.
     ///
     /// Waits for `timeout`, and for another if it has an order to carry out: until that is done, it answers no LIST.
-    pub(super) fn liveness(&self, timeout: Duration) -> Liveness {
+    pub(super) fn liveness(&self, files: usize, timeout: Duration) -> Liveness {
         let before = self.signs_of_life();
         let patience = {
             let mut unanswered = self.unanswered.lock();
             if !unanswered.lists.is_owed() {
-                self.ask_for_list_to(&mut unanswered, Purpose::Liveness);
+                self.ask_for_list_to(&mut unanswered, Purpose::Liveness, files);
             }
             if unanswered.reports.is_owed() { timeout.saturating_mul(2) } else { timeout }
         };

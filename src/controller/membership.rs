@@ -9,6 +9,7 @@ use super::gate::{Pass, Request, Shut};
 use super::link::{DstoreLink, Liveness};
 use super::shared::Controller;
 use crate::index::DstoreId;
+use crate::protocol::connection::AllowanceShare;
 use crate::protocol::{Address, Message};
 
 /// Why a Dstore does not become a member.
@@ -78,11 +79,11 @@ impl Controller {
     /// kept waiting meanwhile.
     fn find_silent(&self, address: &Address) -> Result<Option<Silent>, NotAdmitted> {
         loop {
-            let member = self.state.lock().index.member_at(address);
-            let Some((dstore, older)) = member.and_then(|member| Some((member, self.links.get(member)?))) else {
-                return Ok(None);
-            };
-            match older.liveness(self.config.timeout) {
+            let members = self.state.lock().index.members();
+            let Some(member) = members.into_iter().find(|member| member.address == *address) else { return Ok(None) };
+            let dstore = member.dstore;
+            let Some(older) = self.links.get(dstore) else { return Ok(None) }; // it has left just now
+            match older.liveness(member.files, self.config.timeout) {
                 Liveness::Answers => return Err(NotAdmitted::PortTaken),
                 Liveness::Silent { signs } => return Ok(Some(Silent { dstore, signs })),
                 Liveness::Ended => {} // it is a member no longer
@@ -114,14 +115,22 @@ impl Controller {
     }
 
     /// Takes in what a member says; false if it was not asked for.
-    pub(super) fn hear(&self, dstore: DstoreId, link: &DstoreLink, message: Message) -> bool {
-        let is_asked_for = self.take_in(dstore, link, message);
+    ///
+    /// `share` is what its line has beyond what was expected; a list keeps it.
+    pub(super) fn hear(
+        &self,
+        dstore: DstoreId,
+        link: &DstoreLink,
+        message: Message,
+        share: Option<AllowanceShare>,
+    ) -> bool {
+        let is_asked_for = self.take_in(dstore, link, message, share);
         // Not before it is taken off what the Dstore owes: a newcomer that counts on an answer must not have missed it.
         link.note_sign_of_life();
         is_asked_for
     }
 
-    fn take_in(&self, dstore: DstoreId, link: &DstoreLink, message: Message) -> bool {
+    fn take_in(&self, dstore: DstoreId, link: &DstoreLink, message: Message, share: Option<AllowanceShare>) -> bool {
         let reply = match message {
             Message::StoreAck { name } => {
                 self.state.lock().acknowledge_store(&name, dstore);
@@ -132,7 +141,7 @@ impl Controller {
                 return true;
             }
             Message::List { names } => match link.take_list() {
-                Some(Some(round)) => Some(Reply { dstore, round, answer: Answer::Listed(names) }),
+                Some(Some(round)) => Some(Reply { dstore, round, answer: Answer::Listed(names, share) }),
                 Some(None) => return true,
                 None => None,
             },

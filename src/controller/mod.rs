@@ -26,11 +26,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::index::MemberStatus;
-use crate::protocol::connection::{CLIENT_LINE_LIMIT, DSTORE_LINE_LIMIT, KEEPALIVE};
+use crate::protocol::connection::{CLIENT_LINE_LIMIT, KEEPALIVE};
 use crate::server::{Server, listen};
 
 use shared::Running;
 use state::State;
+
+/// By how many bytes all Dstores' lists together may be longer than expected, unless told otherwise: room for the names of a
+/// million copies that are left over from failed stores.
+pub const LIST_ALLOWANCE: usize = 64 << 20;
 
 /// What a Controller is started with. (spec 5)
 #[derive(Clone, Debug)]
@@ -47,7 +51,8 @@ pub struct Config {
     pub rebalance_period: Option<Duration>,
     /// The longest line in bytes taken from a client.
     pub client_line_limit: usize,
-    /// The longest line in bytes taken from a Dstore.
+    /// How many bytes the lists of all Dstores together may be longer than expected of the files that they hold. What goes
+    /// beyond is skipped, and its Dstore takes no part in the rebalance.
     pub dstore_line_limit: usize,
     /// After how long a peer's machine that answers nothing any more counts as dead; see
     /// [`Outgoing::notice_death`](crate::protocol::Outgoing::notice_death).
@@ -64,7 +69,7 @@ impl Config {
             timeout: Duration::from_secs(1),
             rebalance_period: None,
             client_line_limit: CLIENT_LINE_LIMIT,
-            dstore_line_limit: DSTORE_LINE_LIMIT,
+            dstore_line_limit: LIST_ALLOWANCE,
             keepalive: KEEPALIVE,
         }
     }

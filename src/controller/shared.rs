@@ -10,6 +10,7 @@ use super::gate::Gate;
 use super::link::Links;
 use super::listing::Listing;
 use super::state::State;
+use crate::protocol::connection::Allowance;
 use crate::server::ThreadGroup;
 use crate::sync::{Condvar, Mutex, Sender, thread};
 
@@ -26,6 +27,8 @@ pub(super) struct Controller {
     pub(super) links: Links,
     pub(super) gate: Gate,
     pub(super) listing: Listing,
+    /// For lists that are longer than expected.
+    pub(super) allowance: Allowance,
     /// To the coordinator.
     pub(super) notices: Notices,
     pub(super) threads: Arc<ThreadGroup>,
@@ -41,6 +44,7 @@ impl Controller {
             links: Links::default(),
             gate: Gate::default(),
             listing: Listing::default(),
+            allowance: Allowance::new(config.dstore_line_limit),
             notices,
             threads: ThreadGroup::new("connection"),
             config,

@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
@@ -62,32 +62,95 @@ pub struct Connection {
     line_limit: LineLimit,
     /// No line has been received yet: the first one may show that the peer speaks something else.
     is_new: bool,
+    /// What the line being read, or the last one, has beyond its limit.
+    share: Option<AllowanceShare>,
+    /// The line being read is too long: the rest of it is not kept.
+    is_skipping: bool,
     mistakes: Mistakes,
 }
 
-/// The longest line in bytes that is taken: one number, or one that another thread may change meanwhile.
+/// The longest line in bytes that is taken; another thread may change it meanwhile.
 #[derive(Clone, Debug)]
-pub struct LineLimit(Arc<AtomicUsize>);
+pub struct LineLimit(Arc<Limits>);
+
+#[derive(Debug)]
+struct Limits {
+    bytes: AtomicUsize,
+    /// Whether a line may be longer, as far as the connection's [`Allowance`] goes.
+    is_extensible: AtomicBool,
+}
 
 impl LineLimit {
     /// To begin with.
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(AtomicUsize::new(bytes)))
+        Self(Arc::new(Limits { bytes: AtomicUsize::new(bytes), is_extensible: AtomicBool::new(false) }))
     }
 
-    /// From now on, also for a line that has begun to arrive.
+    /// From now on, also for a line that has begun to arrive. A longer one ends the connection.
     pub fn set(&self, bytes: usize) {
-        self.0.store(bytes, Ordering::Release);
+        self.0.is_extensible.store(false, Ordering::Release);
+        self.0.bytes.store(bytes, Ordering::Release);
+    }
+
+    /// Likewise, but a longer line is taken as far as the [`Allowance`] goes, and skipped beyond that.
+    pub fn set_extensible(&self, bytes: usize) {
+        self.0.bytes.store(bytes, Ordering::Release);
+        self.0.is_extensible.store(true, Ordering::Release);
     }
 
     /// At this moment.
     pub fn get(&self) -> usize {
-        self.0.load(Ordering::Acquire)
+        self.0.bytes.load(Ordering::Acquire)
     }
 
-    /// How many words a line may have: each becomes a value that is larger than a short word itself.
-    fn words(&self) -> usize {
-        (self.get() / BYTES_TO_A_WORD).max(LEAST_WORDS)
+    fn is_extensible(&self) -> bool {
+        self.0.is_extensible.load(Ordering::Acquire)
+    }
+}
+
+/// How many words a line of up to `bytes` may have: each becomes a value that is larger than a short word itself.
+fn most_words(bytes: usize) -> usize {
+    (bytes / BYTES_TO_A_WORD).max(LEAST_WORDS)
+}
+
+/// How many bytes the lines of several connections may be longer than their limits, all together.
+#[derive(Clone, Debug)]
+pub struct Allowance(Arc<AtomicUsize>);
+
+impl Allowance {
+    /// So many.
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(AtomicUsize::new(bytes)))
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes)).is_ok()
+    }
+}
+
+/// What one line has of a [`Allowance`], given back when dropped: keep it as long as what the line has become.
+#[derive(Debug)]
+pub struct AllowanceShare {
+    allowance: Allowance,
+    bytes: usize,
+}
+
+impl AllowanceShare {
+    fn grow_to(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let is_taken = self.allowance.take(more);
+        self.bytes += if is_taken { more } else { 0 };
+        is_taken
+    }
+
+    fn give_back(&mut self) {
+        self.allowance.0.fetch_add(std::mem::take(&mut self.bytes), Ordering::AcqRel);
+    }
+}
+
+impl Drop for AllowanceShare {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
@@ -106,6 +169,8 @@ impl Connection {
             after_carriage_return: false,
             line_limit: LineLimit::new(CLIENT_LINE_LIMIT),
             is_new: true,
+            share: None,
+            is_skipping: false,
             mistakes,
         })
     }
@@ -143,6 +208,17 @@ impl Connection {
     /// The limit itself, for another thread to change.
     pub fn line_limit(&self) -> &LineLimit {
         &self.line_limit
+    }
+
+    /// Lets lines be longer than the limit, while that is [extensible](LineLimit::set_extensible), as far as this goes.
+    pub fn extend_lines(&mut self, allowance: &Allowance) {
+        self.share = Some(AllowanceShare { allowance: allowance.clone(), bytes: 0 });
+    }
+
+    /// What the line received last has of the allowance.
+    pub fn take_share(&mut self) -> Option<AllowanceShare> {
+        let allowance = self.share.as_ref()?.allowance.clone();
+        self.share.replace(AllowanceShare { allowance, bytes: 0 })
     }
 
     /// Notes in the log, if not too often, that something which has come from this peer is ignored. (spec 2.6)
@@ -262,6 +338,9 @@ impl Connection {
     }
 
     fn next_line(&mut self) -> Received {
+        if self.line.is_empty() {
+            drop(self.take_share());
+        }
         if !self.read_line()? {
             return Ok(None);
         }
@@ -271,7 +350,12 @@ impl Connection {
             let shown = &self.line[..self.line.len().min(LOGGED_NONSENSE)];
             return Err(invalid(format!("it speaks {protocol}: \"{}\"", shown.escape_ascii())));
         }
-        let most_words = self.line_limit.words();
+        let limit = self.line_limit.get() + self.share.as_ref().map_or(0, |share| share.bytes);
+        if std::mem::take(&mut self.is_skipping) {
+            self.line.clear();
+            return Ok(Some(Err(ParseError::TooLong { most: limit })));
+        }
+        let most_words = most_words(limit);
         let message = take_text(&mut self.line, |line| {
             let message = if has_more_words(line, most_words) {
                 Err(ParseError::TooManyWords { most: most_words })
@@ -300,10 +384,22 @@ impl Connection {
             let end = ahead.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
             let text = &ahead[..end.unwrap_or(ahead.len())];
             let limit = self.line_limit.get();
-            if self.line.len() + text.len() > limit {
-                return Err(invalid(format!("a line longer than {limit} bytes")));
+            let beyond = (self.line.len() + text.len()).saturating_sub(limit);
+            if beyond > 0 && !self.is_skipping {
+                match &mut self.share {
+                    Some(share) if self.line_limit.is_extensible() => {
+                        if !share.grow_to(beyond) {
+                            share.give_back(); // another line may fit
+                            self.is_skipping = true;
+                            self.line = vec![b' ']; // of a line: not the end of the stream
+                        }
+                    }
+                    _ => return Err(invalid(format!("a line longer than {limit} bytes"))),
+                }
             }
-            self.line.extend_from_slice(text);
+            if !self.is_skipping {
+                self.line.extend_from_slice(text);
+            }
             self.after_carriage_return = end.is_some_and(|end| ahead[end] == b'\r');
             let consumed = text.len() + usize::from(end.is_some());
             self.reader.consume(consumed);

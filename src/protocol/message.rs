@@ -239,6 +239,11 @@ pub enum ParseError {
     },
     /// A word cannot be a file's name.
     Name(NameError),
+    /// It is longer than a line of this connection may be, and was not kept.
+    TooLong {
+        /// The most bytes it may have.
+        most: usize,
+    },
     /// It has more words than a line of this connection may have.
     TooManyWords {
         /// The most it may have.
@@ -257,6 +262,7 @@ impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => write!(f, "an empty line"),
+            Self::TooLong { most } => write!(f, "a line longer than {most} bytes"),
             Self::TooManyWords { most } => write!(f, "a line of more than {most} words"),
             Self::EmptyWord => write!(f, "two spaces in a row, or one at the start"),
             Self::UnknownVerb(verb) => write!(f, "no message is called {}", Quoted(verb)),

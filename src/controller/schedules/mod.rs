@@ -24,7 +24,7 @@ use super::gate::Request;
 use super::link::{DstoreLink, Outbox};
 use super::shared::{Controller, Running};
 use crate::index::DstoreId;
-use crate::protocol::connection::{CLIENT_LINE_LIMIT, DSTORE_LINE_LIMIT, LineLimit};
+use crate::protocol::connection::{CLIENT_LINE_LIMIT, LineLimit};
 use crate::protocol::{Address, FileName, Message, Order};
 use crate::sync::thread;
 
@@ -255,7 +255,7 @@ impl TestDstore {
             let wire = Arc::clone(&wire);
             move |_: &str| wire.close()
         };
-        let link = DstoreLink::new(&wire, hang_up, LineLimit::new(CLIENT_LINE_LIMIT), DSTORE_LINE_LIMIT);
+        let link = DstoreLink::new(&wire, hang_up, LineLimit::new(CLIENT_LINE_LIMIT));
         Self { cast: cast.clone(), address: Address::local(port).unwrap(), manner, link: Arc::new(link), wire }
     }
 
@@ -276,7 +276,7 @@ impl TestDstore {
                 Manner::QuitsAfter(_) | Manner::Diligent => done += 1,
             }
             let answer = self.obey(message);
-            assert!(self.cast.controller.hear(dstore, &self.link, answer), "the answer was not asked for");
+            assert!(self.cast.controller.hear(dstore, &self.link, answer, None), "the answer was not asked for");
         }
         self.cast.controller.leave(dstore, &self.link);
     }

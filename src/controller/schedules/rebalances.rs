@@ -195,7 +195,7 @@ fn what_waits_in_line_for_a_rebalance_is_served_in_order() {
                     })
                     .collect();
                 assert_eq!(served.load(Ordering::SeqCst), 0, "nobody is served while the rebalance runs");
-                assert!(cast.controller.hear(id, &slow.link, slow.obey(list)));
+                assert!(cast.controller.hear(id, &slow.link, slow.obey(list), None));
                 slow.serve(id);
                 requests.into_iter().for_each(|request| request.join().unwrap());
             }

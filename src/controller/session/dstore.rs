@@ -8,7 +8,7 @@ use crate::controller::link::{DstoreLink, Outbox};
 use crate::controller::shared::Controller;
 use crate::index::DstoreId;
 use crate::protocol::connection::MESSAGE_LOG;
-use crate::protocol::{Address, Connection, Outgoing};
+use crate::protocol::{Address, Connection, Outgoing, ParseError};
 
 /// Serves a Dstore until its connection drops.
 pub(super) fn serve(controller: &Arc<Controller>, mut connection: Connection, address: Address) -> io::Result<()> {
@@ -21,8 +21,8 @@ pub(super) fn serve(controller: &Arc<Controller>, mut connection: Connection, ad
             outgoing.shut_down();
         }
     };
-    let longest_list = controller.config.dstore_line_limit;
-    let link = Arc::new(DstoreLink::new(&outbox, hang_up, connection.line_limit().clone(), longest_list));
+    connection.extend_lines(&controller.allowance);
+    let link = Arc::new(DstoreLink::new(&outbox, hang_up, connection.line_limit().clone()));
     let (dstore, pass) = controller.admit(&address, &link)?;
     let (local, remote) = (outgoing.local_port(), outgoing.peer().port());
     log::info!(target: MESSAGE_LOG, "[New Dstore {address} {local}<-{remote}]"); // spec 5.4
@@ -49,11 +49,18 @@ fn read(controller: &Controller, connection: &mut Connection, dstore: DstoreId, 
     while let Some(line) = connection.receive()? {
         match line {
             Ok(message) => {
-                if !controller.hear(dstore, link, message) {
+                let share = connection.take_share();
+                if !controller.hear(dstore, link, message, share) {
                     connection.ignore(&"not asked for"); // spec 2.6, 7.6
                 }
             }
-            Err(error) => connection.ignore(&error), // spec 2.6
+            Err(error) => {
+                // Only a list is as long. It answers its question, but the Dstore takes no part in the rebalance. (spec 7.21)
+                if matches!(error, ParseError::TooLong { .. } | ParseError::TooManyWords { .. }) {
+                    link.take_list();
+                }
+                connection.ignore(&error); // spec 2.6
+            }
         }
     }
     Ok(())

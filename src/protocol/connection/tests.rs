@@ -556,3 +556,26 @@ fn connecting_where_nobody_listens_fails_and_never_leads_to_oneself() {
         }
     }
 }
+
+#[test]
+fn a_line_that_its_allowance_does_not_cover_is_skipped() {
+    // spec 4.6.1: two connections share 100 bytes beyond their limits of 10
+    let allowance = Allowance::new(100);
+    let list = |bytes: usize| format!("LIST {}\n", "f".repeat(bytes - "LIST ".len()));
+    let mut one = said(format!("{}{}ACK\n", list(110), list(111)).as_bytes());
+    let mut other = said(format!("{}ACK\n{}", list(11), list(11)).as_bytes());
+    for connection in [&mut one, &mut other] {
+        connection.extend_lines(&allowance);
+        connection.line_limit().set_extensible(10);
+    }
+    assert!(matches!(one.receive().unwrap().unwrap(), Ok(Message::List { .. })), "all of the allowance");
+    let share = one.take_share();
+    assert!(matches!(other.receive().unwrap().unwrap(), Err(ParseError::TooLong { .. })));
+    assert_eq!(other.receive().unwrap().unwrap(), Ok(Message::Ack), "the next line is read as ever");
+    drop(share);
+    assert!(matches!(other.receive().unwrap().unwrap(), Ok(Message::List { .. })), "given back");
+    drop(other);
+    assert!(matches!(one.receive().unwrap().unwrap(), Err(ParseError::TooLong { .. })), "a byte too many");
+    one.line_limit().set(10);
+    assert_eq!(one.receive().unwrap().unwrap(), Ok(Message::Ack));
+}
