@@ -14,7 +14,7 @@ use crate::stage::precedents::Precedents;
 use crate::stage::recorder::Event;
 use crate::stage::stall;
 use crate::stage::submission::Submission;
-use crate::stage::{Stage, process};
+use crate::stage::{NO_TIMEOUT, Stage, process};
 
 /// How the checks are to be run, and what the reports are to say of it.
 pub struct Plan {
@@ -78,11 +78,20 @@ pub enum Verdict {
     NotJudged {
         /// What went wrong on the way.
         trouble: Box<Trouble>,
-        /// The check, by its id, whose claim that step is; none if no check claims it.
-        judge: Option<&'static str>,
+        /// What that is due to.
+        because: Because,
     },
     /// The run was over before the check was. It counts as if it failed, and says so.
     NotRun,
+}
+
+/// Why a check is not judged.
+#[derive(Clone, Copy)]
+pub enum Because {
+    /// A step before its situation failed: the claim of this check, by its id; none if no check claims it.
+    Step(Option<&'static str>),
+    /// The machine stalled for so long, each time that the check was played.
+    Stall(Duration),
 }
 
 /// All about a failed check.
@@ -121,9 +130,13 @@ impl Outcome {
 
     /// Why it is not judged, if it is not, as a sentence for reports.
     pub fn not_judged(&self) -> Option<String> {
-        let Verdict::NotJudged { judge, .. } = &self.verdict else { return None };
-        let reference = judge.map_or(String::new(), |id| format!("; see {id}"));
-        Some(format!("Not judged: its situation was not brought about{reference}."))
+        let Verdict::NotJudged { because, .. } = &self.verdict else { return None };
+        let reason = match because {
+            Because::Step(None) => "its situation was not brought about".into(),
+            Because::Step(Some(id)) => format!("its situation was not brought about; see {id}"),
+            Because::Stall(stall) => format!("this machine stalled for {} ms while it was played", stall.as_millis()),
+        };
+        Some(format!("Not judged: {reason}."))
     }
 
     /// Whether the run was over before the check was.
@@ -200,7 +213,7 @@ fn judged_by(check: &Arc<Check>, failure: Failure, before: usize) -> Outcome {
 fn verdict(check: &Check, trouble: Trouble) -> Verdict {
     let (judge, trouble) = (trouble.failure.judged_by, Box::new(trouble));
     match trouble.failure.is_in_preparation && judge.is_none_or(|id| id != check.id) {
-        true => Verdict::NotJudged { trouble, judge },
+        true => Verdict::NotJudged { trouble, because: Because::Step(judge) },
         false => Verdict::Fails(trouble),
     }
 }
@@ -222,21 +235,33 @@ pub fn rehearse(check: &Arc<Check>, folder: &Path) -> Vec<Event> {
 /// How often a check is played again because the machine stalled while it failed.
 const REPEATS: usize = 3;
 
-/// A failure while the machine stalled says nothing: the check is played again, in a fresh set-up. A program that did not even start
-/// had half a minute.
+/// A failure that a stall of the machine may explain says nothing: the check is played again, in a fresh set-up. If the machine
+/// stalls each time, the check is not judged. A program that did not even start had half a minute.
 fn run_one(plan: &Plan, check: &Arc<Check>, precedents: &Arc<Precedents>) -> Outcome {
     let begun = Instant::now();
-    for _ in 0..REPEATS {
+    let mut repeats = 0;
+    loop {
         let start = Instant::now();
-        let outcome = play(plan, check, precedents);
-        if outcome.passes() || refusal(&outcome).is_some() || stall::longest_since(start).is_none() {
-            return Outcome { took: begun.elapsed(), ..outcome };
+        let (outcome, shortest) = play(plan, check, precedents);
+        // What did not come for the whole of the patience is not explained by a stall that is short beside it, unless a program
+        // was told a short timeout.
+        let is_patient = shortest >= NO_TIMEOUT && start.elapsed() >= plan.patience;
+        let counted_on = if is_patient { plan.patience } else { shortest };
+        let stall = stall::longest_since(start).filter(|&stall| stall >= counted_on / 10);
+        let stall = stall.filter(|_| refusal(&outcome).is_none());
+        let outcome = Outcome { took: begun.elapsed(), ..outcome };
+        match (stall, outcome.verdict) {
+            (Some(stall), Verdict::Fails(trouble)) if repeats == REPEATS => {
+                return Outcome { verdict: Verdict::NotJudged { trouble, because: Because::Stall(stall) }, ..outcome };
+            }
+            (Some(_), Verdict::Fails(_) | Verdict::NotJudged { .. }) if repeats < REPEATS => repeats += 1,
+            (_, verdict) => return Outcome { verdict, ..outcome },
         }
     }
-    Outcome { took: begun.elapsed(), ..play(plan, check, precedents) }
 }
 
-fn play(plan: &Plan, check: &Arc<Check>, precedents: &Arc<Precedents>) -> Outcome {
+/// Plays a check once. With the outcome comes the shortest time that the check counts on.
+fn play(plan: &Plan, check: &Arc<Check>, precedents: &Arc<Precedents>) -> (Outcome, Duration) {
     let start = Instant::now();
     let folder = plan.folder.join(check.id.replace('/', "."));
     let mut stage = Stage::new(&plan.submission, folder, plan.keeps_folders, plan.seed, plan.patience, precedents);
@@ -250,7 +275,8 @@ fn play(plan: &Plan, check: &Arc<Check>, precedents: &Arc<Precedents>) -> Outcom
         }
     };
     let (remarks, was_set_up) = (stage.take_down(), stage.recorder.is_set_up());
-    Outcome { check: Arc::clone(check), took: start.elapsed(), remarks, was_set_up, verdict }
+    let outcome = Outcome { check: Arc::clone(check), took: start.elapsed(), remarks, was_set_up, verdict };
+    (outcome, stage.shortest_timeout)
 }
 
 /// What was said. Checks look again and again at what may take a while, and only the last look counts.

@@ -6,7 +6,7 @@ use std::fs;
 use serde::Deserialize;
 
 use crate::checks::Category;
-use crate::run::{Outcome, Verdict};
+use crate::run::{Because, Outcome, Verdict};
 
 /// The scheme that is built in, as text.
 pub const PUBLISHED: &str = include_str!("scheme.toml");
@@ -112,7 +112,8 @@ fn is_lost(outcome: &Outcome, outcomes: &[Outcome]) -> bool {
     match outcome.verdict {
         Verdict::Holds => false,
         Verdict::Fails(_) | Verdict::NotRun => true,
-        Verdict::NotJudged { judge, .. } => outcomes.iter().any(|other| {
+        Verdict::NotJudged { because: Because::Stall(_), .. } => false,
+        Verdict::NotJudged { because: Because::Step(judge), .. } => outcomes.iter().any(|other| {
             judge.is_some_and(|id| id == other.check.id)
                 && other.check.category == outcome.check.category
                 && !other.passes()
@@ -147,7 +148,7 @@ mod tests {
             let trouble = Box::new(Trouble { failure, events: Vec::new(), printed: Vec::new() });
             let judge = prevented.iter().find(|(id, _)| *id == check.id).map(|(_, cause)| *cause);
             let verdict = match judge {
-                Some(_) => Verdict::NotJudged { trouble, judge },
+                Some(_) => Verdict::NotJudged { trouble, because: Because::Step(judge) },
                 None if fails.contains(&check.id.as_str()) => Verdict::Fails(trouble),
                 None => Verdict::Holds,
             };

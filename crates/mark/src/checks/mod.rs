@@ -4,6 +4,8 @@
 //! about. It names that sentence. All other checks are robustness: they are shown and explained, and cost nothing.
 
 pub mod controller;
+#[cfg(test)]
+mod documentation;
 pub mod dstore;
 pub mod published;
 pub mod system;

@@ -4,7 +4,7 @@
 //! same part was expected to say the same kind of thing, and the same kind of thing came: file names, numbers and ports do not
 //! matter, unless they are all the difference.
 
-use crate::run::{Outcome, Trouble, Verdict};
+use crate::run::{Because, Outcome, Trouble, Verdict};
 use crate::scheme::Scheme;
 
 /// Checks that fail, or are not judged, for one cause.
@@ -63,10 +63,10 @@ pub fn groups<'a>(outcomes: &'a [Outcome], scheme: &Scheme) -> (Vec<Group<'a>>, 
 /// What an outcome has in common with others of the same cause, unless it passes or was not run.
 pub fn cause(outcome: &Outcome, all: &[Outcome]) -> Option<String> {
     let trouble = outcome.trouble()?;
-    if let Verdict::NotJudged { judge: Some(judge), .. } = outcome.verdict {
+    if let Verdict::NotJudged { because: Because::Step(Some(judge)), .. } = outcome.verdict {
         return Some(format!("see {judge}"));
     }
-    let prevents = |other: &Outcome| matches!(&other.verdict, Verdict::NotJudged { judge: Some(judge), .. } if *judge == outcome.check.id);
+    let prevents = |other: &Outcome| matches!(&other.verdict, Verdict::NotJudged { because: Because::Step(Some(judge)), .. } if *judge == outcome.check.id);
     match all.iter().any(prevents) {
         true => Some(format!("see {}", outcome.check.id)),
         false => Some(in_general(trouble)),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::cause::cause;
 use super::{IN_A_FILE, transcript};
-use crate::run::{Outcome, Plan, Run, Verdict};
+use crate::run::{Because, Outcome, Plan, Run, Verdict};
 use crate::scheme::{Mark, Scheme, not_judged, total};
 
 /// So many messages are kept for `mark replay`. Of a submission that fails with more, the later checks lack them.
@@ -69,8 +69,11 @@ fn check(outcome: &Outcome, all: &[Outcome], costs: f64, room: &mut usize) -> Va
     if let Some(published) = check.published {
         value["published"] = json!({ "since": published.since, "sentence": published.sentence });
     }
-    if let Verdict::NotJudged { judge: Some(judge), .. } = outcome.verdict {
+    if let Verdict::NotJudged { because: Because::Step(Some(judge)), .. } = outcome.verdict {
         value["prevented_by"] = judge.into();
+    }
+    if let Some(reason) = outcome.not_judged() {
+        value["reason"] = reason.into();
     }
     if let Some(trouble) = outcome.trouble() {
         value["expected"] = trouble.failure.expected.clone().into();

@@ -17,7 +17,7 @@ use super::client::{Client, OF_A_CONTROLLER};
 use super::failure::{Failure, Verdict, claim, given};
 use super::recorder::Recorder;
 use super::wire::{Heard, Sender, Wire, begins};
-use super::{LONG, REACTION, Setup, Stage, dstore_name, wait_until};
+use super::{REACTION, Setup, Stage, dstore_name, wait_until};
 
 /// How a scripted Dstore behaves. The default is the spec's.
 #[derive(Clone, Copy, Debug, Default)]
@@ -221,10 +221,11 @@ impl Shared {
     fn answer(&self, line: &str, habits: &Habits) -> Option<String> {
         let message = match Message::parse(line) {
             Ok(message) => message,
-            Err(error) => {
+            Err(error) if begins(line, "REBALANCE") => {
                 self.complain(&format!("`{line}`, which is malformed: {error}"));
                 return None;
             }
+            Err(_) => return None,
         };
         match message {
             Message::List { names } if names.is_empty() => match habits.list {
@@ -252,10 +253,7 @@ impl Shared {
                 }
                 Some("REBALANCE_COMPLETE".into())
             }
-            _ => {
-                self.complain(&format!("`{line}`, which is not for a Dstore"));
-                None
-            }
+            _ => None,
         }
     }
 
@@ -317,6 +315,17 @@ pub struct ControllerScene {
     first_client: Mutex<Option<Client>>,
 }
 
+/// The check of whether the Controller goes on accepting connections.
+const STAYS: &str = "controller/wire/clients-come-and-go";
+
+/// Why a scene's first client is not served.
+pub struct NotServed {
+    /// In words.
+    pub failure: Failure,
+    /// Whether nothing was said at all.
+    pub is_silence: bool,
+}
+
 impl Stage {
     /// Starts the Controller and lets the Dstores join.
     pub fn controller(&mut self, setup: Setup) -> Result<ControllerScene, Failure> {
@@ -353,12 +362,13 @@ impl ControllerScene {
             0 => "client".into(),
             number => format!("client {}", number + 1),
         };
-        Client::connect(&name, self.port, &self.recorder, self.patience, &OF_A_CONTROLLER)
+        let client = Client::connect(&name, self.port, &self.recorder, self.patience, &OF_A_CONTROLLER);
+        given(client.map_err(|failure| failure.judged_by(STAYS)))
     }
 
     /// A connection that has not said what it is.
     pub fn connect(&self, name: &str) -> Result<Wire, Failure> {
-        Wire::connect(name, "controller", self.port, &self.recorder)
+        given(Wire::connect(name, "controller", self.port, &self.recorder).map_err(|failure| failure.judged_by(STAYS)))
     }
 
     /// One more Dstore joins; does not wait for what comes of it.
@@ -381,7 +391,7 @@ impl ControllerScene {
     fn join_at(&mut self, listener: TcpListener, habits: Habits, files: &[&str]) -> Result<usize, Failure> {
         let port = listener.local_addr().map_or(0, |address| address.port());
         let name = dstore_name(port);
-        let wire = Wire::connect(&name, "controller", self.port, &self.recorder)?;
+        let wire = self.connect(&name)?;
         let sender = wire.sender();
         {
             let mut world = self.world.lock();
@@ -418,21 +428,24 @@ impl ControllerScene {
         }
         let mut client = self.client()?;
         let served = self.wait_to_be_served(&mut client);
-        *self.first_client.lock() = Some(client);
-        served
+        if served.is_ok() {
+            *self.first_client.lock() = Some(client);
+        }
+        // A request that is not answered at all is for the checks of that request to find.
+        served.or_else(|came| if came.is_silence { Ok(()) } else { Err(came.failure) })
     }
 
-    /// Waits until enough Dstores have joined, as LIST shows. Several rebalances may come first.
-    pub fn wait_to_be_served(&self, client: &mut Client) -> Verdict {
+    /// Waits until enough Dstores have joined, as a LOAD shows. Several rebalances may come first.
+    pub fn wait_to_be_served(&self, client: &mut Client) -> Result<(), NotServed> {
         let served = wait_until(self.patience, || {
-            client.send("LIST");
-            match client.wire().receive_due("a reply to LIST", LONG) {
+            client.send("LOAD first-of-all");
+            match client.wire().receive_due("a reply to LOAD", self.patience * 2) {
                 Heard::Line(line) if begins(&line, "ERROR_NOT_ENOUGH_DSTORES") => None,
                 heard => Some(heard),
             }
         });
         let (dstores, replicas) = (self.dstores.len(), self.setup.replicas);
-        let expected = format!("`LIST`: {dstores} Dstores have joined and {replicas} suffice");
+        let expected = format!("another reply to LOAD: {dstores} Dstores have joined and {replicas} suffice");
         let came = match served {
             Some(Heard::Line(_)) => {
                 self.recorder.set_up();
@@ -441,7 +454,8 @@ impl ControllerScene {
             Some(came) => came,
             None => Heard::Line("ERROR_NOT_ENOUGH_DSTORES".into()),
         };
-        Err(client.wire().wrong(expected, &came).judged_by(super::SERVES))
+        let is_silence = !matches!(came, Heard::Line(_));
+        Err(NotServed { failure: client.wire().wrong(expected, &came).judged_by(super::SERVES), is_silence })
     }
 
     /// The Dstore that listens on a port, which must be one of ours.

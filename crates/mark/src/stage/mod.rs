@@ -131,6 +131,8 @@ pub struct Stage {
     pub seed: u64,
     /// How long to wait for an answer that is due.
     pub patience: Duration,
+    /// The shortest timeout that a program has been told: a stall that is long beside it may have made it strike.
+    pub shortest_timeout: Duration,
     cast: Arc<Cast>,
     ports: Vec<Port>,
 }
@@ -171,6 +173,7 @@ impl Stage {
             recorder: Recorder::start(Arc::clone(precedents)),
             seed,
             patience: patience.max(LEAST_PATIENCE),
+            shortest_timeout: NO_TIMEOUT,
             cast,
             ports: Vec::new(),
         }
@@ -192,6 +195,7 @@ impl Stage {
     /// Starts the Controller under test; it listens when this returns.
     fn start_controller(&mut self, setup: Setup) -> Result<(SharedProcess, u16), Failure> {
         let port = self.port();
+        self.shortest_timeout = self.shortest_timeout.min(setup.timeout);
         let values = [
             ("{cport}", port.to_string()),
             ("{r}", setup.replicas.to_string()),
@@ -206,13 +210,14 @@ impl Stage {
 
     /// Starts a Dstore under test, with a folder made beforehand. (spec 5.3)
     fn start_dstore(
-        &self,
+        &mut self,
         port: u16,
         controller_port: u16,
         timeout: Duration,
         folder: &str,
     ) -> Result<SharedProcess, Failure> {
         let _ = fs::create_dir_all(self.folder.join(folder));
+        self.shortest_timeout = self.shortest_timeout.min(timeout);
         let values = [
             ("{port}", port.to_string()),
             ("{cport}", controller_port.to_string()),

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 const NAP: Duration = Duration::from_millis(5);
 
 /// A nap that is longer than this by so much is a stall. The shortest time that any check counts on is 100 ms.
-const STALL: Duration = Duration::from_millis(40);
+const STALL: Duration = Duration::from_millis(10);
 
 /// So many stalls are remembered.
 const KEPT: usize = 10_000;

@@ -95,8 +95,12 @@ impl Stage {
         scene.settle()
     }
 
-    /// Starts one more Dstore; does not wait for what comes of it.
-    pub fn add_dstore(&mut self, scene: &mut SystemScene) -> Verdict {
+    /// Starts one more Dstore, and waits until it has said JOIN.
+    pub fn join(&mut self, scene: &mut SystemScene) -> Verdict {
+        given(self.add_dstore(scene).and_then(|()| scene.dstores.last().map_or(Ok(()), |new| scene.wait_to_join(new))))
+    }
+
+    fn add_dstore(&mut self, scene: &mut SystemScene) -> Verdict {
         let port = self.port();
         let folder = format!("{}{port}", super::FOLDER);
         let relay = Relay::start(port, scene.port, &self.recorder)?;
@@ -117,7 +121,8 @@ impl SystemScene {
             0 => "client".into(),
             number => format!("client {}", number + 1),
         };
-        Client::connect(&name, self.port, &self.recorder, self.patience, &OF_A_SYSTEM)
+        let client = Client::connect(&name, self.port, &self.recorder, self.patience, &OF_A_SYSTEM);
+        given(client.map_err(|failure| failure.judged_by("system/sequential/two-clients-one-after-the-other")))
     }
 
     /// Waits until every Dstore has joined and the Controller has taken note: it asks for their lists, or, if it does not
@@ -132,8 +137,8 @@ impl SystemScene {
         }
         let mut client = self.client()?;
         let served = wait_until(super::START, || {
-            client.send("LIST");
-            match client.wire().receive_due("a reply to LIST", LONG) {
+            client.send("LOAD first-of-all");
+            match client.wire().receive_due("a reply to LOAD", LONG) {
                 Heard::Line(line) if begins(&line, "ERROR_NOT_ENOUGH_DSTORES") => None,
                 heard => Some(heard),
             }
@@ -145,7 +150,7 @@ impl SystemScene {
             }
             came => {
                 let came = came.unwrap_or_else(|| Heard::Line("ERROR_NOT_ENOUGH_DSTORES".into()));
-                let failure = client.wire().wrong("`LIST`, once enough Dstores have joined", &came);
+                let failure = client.wire().wrong("another reply to LOAD, once enough Dstores have joined", &came);
                 Err(failure.judged_by(CONTROLLER_STARTS))
             }
         };

@@ -49,49 +49,51 @@ fn one_of(replies: &[(Client, String)], accepted: &str) -> Verdict {
 
 fn one_name_is_stored_once(stage: &mut Stage) -> Verdict {
     let scene = stage.controller(Setup::new(2, 3))?;
+    let mut clients = (0..CLIENTS).map(|_| scene.client()).collect::<Result<Vec<_>, _>>()?;
     for round in 0..5 {
         let name = format!("same{round}");
-        let clients: Result<Vec<_>, _> = (0..CLIENTS).map(|_| scene.client()).collect();
-        let replies = all_at_once(clients?, &format!("STORE {name} 5"))?;
+        let mut replies = all_at_once(clients, &format!("STORE {name} 5"))?;
         one_of(&replies, "STORE_TO")?;
-        for (mut client, reply) in replies {
-            if let Ok(ports) = client.store_to(&reply) {
+        for (client, reply) in &mut replies {
+            if let Ok(ports) = client.store_to(reply) {
                 scene.acknowledge_all(&ports, &name)?;
                 given(client.expect_stored())?;
             }
         }
+        clients = replies.into_iter().map(|(client, _)| client).collect();
     }
     Ok(())
 }
 
 fn one_file_is_removed_once(stage: &mut Stage) -> Verdict {
     let scene = stage.controller(Setup::new(2, 3))?;
+    let mut clients = (0..CLIENTS).map(|_| scene.client()).collect::<Result<Vec<_>, _>>()?;
     for round in 0..5 {
         let name = format!("same{round}");
-        let mut clients = (0..CLIENTS).map(|_| scene.client()).collect::<Result<Vec<_>, _>>()?;
         given(scene.store(&mut clients[0], &name, 5))?;
         let replies = all_at_once(clients, &format!("REMOVE {name}"))?;
         one_of(&replies, "REMOVE_COMPLETE")?;
+        clients = replies.into_iter().map(|(client, _)| client).collect();
     }
     Ok(())
 }
 
 fn ten_clients_store_at_once(stage: &mut Stage) -> Verdict {
     let scene = stage.controller(Setup::new(2, 4))?;
-    let clients = (0..CLIENTS).map(|_| scene.client()).collect::<Result<Vec<_>, _>>()?;
+    let mut clients = (0..CLIENTS).map(|_| scene.client()).collect::<Result<Vec<_>, _>>()?;
     thread::scope(|scope| {
-        let store = |(number, mut client): (usize, Client)| {
+        let mut storing = Vec::new();
+        for (number, client) in clients.iter_mut().enumerate() {
             let scene = &scene;
-            scope.spawn(move || {
-                (0..10).try_for_each(|file| scene.store(&mut client, &format!("file{number}-{file}"), 5).map(|_| ()))
-            })
-        };
-        let storing: Vec<_> = clients.into_iter().enumerate().map(store).collect();
+            storing.push(scope.spawn(move || {
+                (0..10).try_for_each(|file| scene.store(client, &format!("file{number}-{file}"), 5).map(|_| ()))
+            }));
+        }
         storing.into_iter().try_for_each(|thread| thread.join().expect("no panic in a client"))
     })?;
     let names: Vec<String> =
         (0..CLIENTS).flat_map(|number| (0..10).map(move |file| format!("file{number}-{file}"))).collect();
-    scene.client()?.expect_listed(&names.iter().map(String::as_str).collect::<Vec<_>>())
+    clients[0].expect_listed(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 fn ten_clients_load_at_once(stage: &mut Stage) -> Verdict {
@@ -108,7 +110,7 @@ fn ten_clients_load_at_once(stage: &mut Stage) -> Verdict {
                 claim(holders.contains(&port), format!("LOAD_FROM with one of {holders:?}"), port)
             })
         };
-        let loading: Vec<_> = clients.into_iter().map(|mut client| scope.spawn(move || load(&mut client))).collect();
+        let loading: Vec<_> = clients.iter_mut().map(|client| scope.spawn(move || load(client))).collect();
         loading.into_iter().try_for_each(|thread| thread.join().expect("no panic in a client"))
     })
 }

@@ -38,9 +38,8 @@ fn listens_on_its_port(stage: &mut Stage) -> Verdict {
 
 fn enough_dstores(stage: &mut Stage) -> Verdict {
     let mut scene = stage.controller(Setup::new(2, 1))?;
-    let mut client = scene.client()?;
     scene.join()?;
-    scene.wait_to_be_served(&mut client)
+    scene.wait_to_be_served(&mut scene.client()?).map_err(|not_served| not_served.failure)
 }
 
 fn too_few_dstores_for_a_store(stage: &mut Stage) -> Verdict {
@@ -53,10 +52,19 @@ fn too_few_dstores_for_a_list(stage: &mut Stage) -> Verdict {
     scene.client()?.asks("LIST", TOO_FEW)
 }
 
-/// A file is stored on the two Dstores that there are, R = 2, and one of them leaves.
-fn one_of_two_leaves(stage: &mut Stage, setup: Setup) -> Result<(ControllerScene, Client), Failure> {
-    let scene = stage.controller(setup)?;
+/// A file is stored on the two Dstores that there are, R = 2, and one of them leaves. Before the second joined, a request has got
+/// ERROR_NOT_ENOUGH_DSTORES, as another check has it: here it is about what a departure changes.
+fn one_of_two_leaves(
+    stage: &mut Stage,
+    request: &str,
+    judge: &'static str,
+) -> Result<(ControllerScene, Client), Failure> {
+    let mut scene = stage.controller(Setup::new(2, 1))?;
+    let refused = scene.client()?.asks(request, TOO_FEW);
+    given(refused.map_err(|failure| failure.judged_by(judge)))?;
+    scene.join()?;
     let mut client = scene.client()?;
+    given(scene.wait_to_be_served(&mut client).map_err(|not_served| not_served.failure))?;
     given(scene.store(&mut client, "a", 5))?;
     scene.dstores[0].leave();
     Ok((scene, client))
@@ -74,20 +82,20 @@ fn wait_for_too_few(client: &mut Client, stage: &Stage, request: &str) -> Verdic
 }
 
 fn too_few_again(stage: &mut Stage) -> Verdict {
-    let (_scene, mut client) = one_of_two_leaves(stage, Setup::new(2, 2))?;
+    let (_scene, mut client) = one_of_two_leaves(stage, "STORE z 5", "controller/join/too-few-dstores-for-a-store")?;
     wait_for_too_few(&mut client, stage, "LOAD a")?;
     client.asks("STORE b 5", TOO_FEW)?;
     client.asks("REMOVE a", TOO_FEW)
 }
 
 fn too_few_again_for_a_list(stage: &mut Stage) -> Verdict {
-    let (_scene, mut client) = one_of_two_leaves(stage, Setup::new(2, 2))?;
+    let (_scene, mut client) = one_of_two_leaves(stage, "LIST", "controller/join/too-few-dstores-for-a-list")?;
     given(wait_for_too_few(&mut client, stage, "LOAD a"))?;
     client.asks("LIST", TOO_FEW)
 }
 
 fn too_few_comes_before_the_files_state(stage: &mut Stage) -> Verdict {
-    let (_scene, mut client) = one_of_two_leaves(stage, Setup::new(2, 2))?;
+    let (_scene, mut client) = one_of_two_leaves(stage, "STORE z 5", "controller/join/too-few-dstores-for-a-store")?;
     given(wait_for_too_few(&mut client, stage, "LOAD a"))?;
     for request in ["STORE a 5", "LOAD absent", "REMOVE absent"] {
         client.asks(request, TOO_FEW)?;
@@ -107,7 +115,7 @@ fn store_when_served(scene: &ControllerScene, client: &mut Client, stage: &Stage
 }
 
 fn a_new_dstore_is_as_good(stage: &mut Stage) -> Verdict {
-    let (mut scene, mut client) = one_of_two_leaves(stage, Setup::new(2, 2))?;
+    let (mut scene, mut client) = one_of_two_leaves(stage, "STORE z 5", "controller/join/too-few-dstores-for-a-store")?;
     given(wait_for_too_few(&mut client, stage, "LOAD a"))?;
     drop(client);
     scene.join()?;
@@ -115,7 +123,7 @@ fn a_new_dstore_is_as_good(stage: &mut Stage) -> Verdict {
 }
 
 fn a_dstore_comes_back(stage: &mut Stage) -> Verdict {
-    let (mut scene, mut client) = one_of_two_leaves(stage, Setup::new(2, 2))?;
+    let (mut scene, mut client) = one_of_two_leaves(stage, "STORE z 5", "controller/join/too-few-dstores-for-a-store")?;
     given(wait_for_too_few(&mut client, stage, "LOAD a"))?;
     scene.come_back(0)?;
     store_when_served(&scene, &mut client, stage)?;

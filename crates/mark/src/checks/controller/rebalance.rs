@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::super::checks;
 use crate::stage::client::Client;
 use crate::stage::controller_scene::{ControllerScene, Habits, OnList, OnRebalance, OnRemove};
-use crate::stage::failure::{Verdict, claim, given};
+use crate::stage::failure::{Failure, Verdict, claim, given};
 use crate::stage::wire::begins;
 use crate::stage::{LONG, QUIET, SHORT, SOON, Setup, Stage, wait_until};
 
@@ -51,10 +51,19 @@ fn silent_list() -> Habits {
     Habits { list: OnList::Silence, ..Habits::default() }
 }
 
-/// Stores files of names file0, file1, ... The client does not stay: a Dstore that joins must not depend on that.
-fn store_files(scene: &ControllerScene, files: usize) -> Verdict {
+/// Stores files of names file0, file1, ...
+///
+/// Where a Dstore joins afterwards, the client goes before: that neither is in the other's way has checks of its own.
+fn store_files(scene: &ControllerScene, files: usize) -> Result<Client, Failure> {
     let mut client = scene.client()?;
-    given((0..files).try_for_each(|number| scene.store(&mut client, &format!("file{number}"), 10).map(|_| ())))
+    given((0..files).try_for_each(|number| scene.store(&mut client, &format!("file{number}"), 10).map(|_| ())))?;
+    Ok(client)
+}
+
+/// Lets a client go, and the Controller notice it.
+fn go(client: Client) {
+    drop(client);
+    thread::sleep(QUIET / 3);
 }
 
 /// The check of whether there is a rebalance at all.
@@ -88,14 +97,14 @@ fn the_period_is_in_seconds(stage: &mut Stage) -> Verdict {
 
 fn a_new_dstore_gets_its_share(stage: &mut Stage) -> Verdict {
     let mut scene = stage.controller(Setup::new(2, 3).period(SOON))?;
-    store_files(&scene, 10)?;
+    go(store_files(&scene, 10)?);
     scene.join()?;
     scene.expect_spread(10, LONG)
 }
 
 fn two_joins_get_their_share(stage: &mut Stage) -> Verdict {
-    let mut scene = stage.controller(Setup::new(3, 3).period(SOON))?;
-    store_files(&scene, 10)?;
+    let mut scene = stage.controller(Setup::new(1, 3).period(SOON))?;
+    go(store_files(&scene, 10)?);
     scene.join()?;
     scene.join()?;
     scene.expect_spread(10, LONG)
@@ -103,7 +112,7 @@ fn two_joins_get_their_share(stage: &mut Stage) -> Verdict {
 
 fn a_loss_is_made_good(stage: &mut Stage) -> Verdict {
     let mut scene = stage.controller(Setup::new(3, 4).period(SOON))?;
-    store_files(&scene, 8)?;
+    go(store_files(&scene, 8)?);
     scene.dstores[1].leave();
     scene.join()?;
     scene.expect_spread(8, LONG)
@@ -111,14 +120,15 @@ fn a_loss_is_made_good(stage: &mut Stage) -> Verdict {
 
 fn the_period_makes_a_loss_good(stage: &mut Stage) -> Verdict {
     let scene = stage.controller(Setup::new(2, 4).period(1))?;
-    store_files(&scene, 8)?;
+    let mut client = store_files(&scene, 8)?;
     scene.dstores[2].leave();
+    given(client.ask("LIST"))?;
     scene.expect_spread(8, LONG)
 }
 
 fn several_files_to_several_dstores(stage: &mut Stage) -> Verdict {
     let mut scene = stage.controller(Setup::new(3, 5).period(SOON))?;
-    store_files(&scene, 12)?;
+    go(store_files(&scene, 12)?);
     for gone in [0, 1] {
         scene.dstores[gone].leave();
     }
@@ -146,6 +156,7 @@ fn an_uneven_spread_is_evened(stage: &mut Stage) -> Verdict {
 fn an_unfinished_remove_is_finished(stage: &mut Stage) -> Verdict {
     let scene = stage.controller(Setup::new(2, 2).timeout(SHORT).period(SOON))?;
     let mut client = scene.client()?;
+    given(super::store::expect_the_timeout_strikes(&mut client, stage))?;
     given(scene.store(&mut client, "unwanted", 10))?;
     given(scene.store(&mut client, "wanted", 10))?;
     scene.dstores[0].behave(Habits { remove: OnRemove::Silence, ..Habits::default() });
@@ -159,7 +170,7 @@ fn an_unfinished_remove_is_finished(stage: &mut Stage) -> Verdict {
 fn loads_follow_the_files(stage: &mut Stage) -> Verdict {
     // After the files have moved there must be time to ask before they move again: they do not.
     let mut scene = stage.controller(Setup::new(2, 2).period(SOON))?;
-    store_files(&scene, 6)?;
+    go(store_files(&scene, 6)?);
     scene.join()?;
     given(scene.expect_spread(6, LONG).map_err(|failure| failure.judged_by(SPREADS)))?;
     let mut client = scene.client()?;
@@ -181,23 +192,17 @@ const SPREADS: &str = "controller/rebalance/a-new-dstore-gets-its-share";
 
 fn requests_wait(stage: &mut Stage) -> Verdict {
     let scene = stage.controller(Setup::new(2, 3).period(SOON))?;
-    let mut clients = (0..4).map(|_| scene.client()).collect::<Result<Vec<_>, _>>()?;
-    given(scene.store(&mut clients[0], "a", 10))?;
-    given(scene.store(&mut clients[0], "b", 10))?;
-    // A rebalance that cannot go on: one Dstore keeps its list to itself, for less than the timeout.
-    scene.dstores[0].behave(silent_list());
-    let start = scene.dstores[0].now();
-    wait_for_rebalance(&scene, 0, "LIST", start)?;
-    for (client, request) in clients.iter_mut().zip(["STORE c 10", "LOAD a", "REMOVE b", "LIST"]) {
+    let mut client = scene.client()?;
+    given(scene.store(&mut client, "a", 10))?;
+    for (request, beginning) in [("LOAD a", "LOAD_FROM"), ("REMOVE a", "REMOVE_COMPLETE"), ("STORE b 10", "STORE_TO")] {
+        // A rebalance that cannot go on: one Dstore keeps its list to itself, for less than the timeout.
+        scene.dstores[0].behave(silent_list());
+        let start = scene.dstores[0].now();
+        wait_for_rebalance(&scene, 0, "LIST", start)?;
         client.send(request);
-    }
-    thread::sleep(QUIET);
-    for client in &mut clients {
-        client.wire().expect_silence(Duration::from_millis(5), "a rebalance is under way")?;
-    }
-    scene.dstores[0].behave(Habits::default());
-    scene.dstores[0].list();
-    for (client, beginning) in clients.iter_mut().zip(["STORE_TO", "LOAD_FROM", "REMOVE_COMPLETE", "LIST"]) {
+        client.expect_silence("a rebalance is under way")?;
+        scene.dstores[0].behave(Habits::default());
+        scene.dstores[0].list();
         client.expect(beginning)?;
     }
     Ok(())
@@ -243,7 +248,9 @@ fn pending_removes_come_first(stage: &mut Stage) -> Verdict {
 
 fn a_missing_report_holds_up_nobody(stage: &mut Stage) -> Verdict {
     let mut scene = stage.controller(Setup::new(1, 2).timeout(SHORT).period(SOON))?;
-    store_files(&scene, 6)?;
+    let mut client = store_files(&scene, 6)?;
+    given(super::store::expect_the_timeout_strikes(&mut client, stage))?;
+    go(client);
     scene.dstores[0].behave(Habits { rebalance: OnRebalance::Silence, ..Habits::default() });
     let start = scene.dstores[0].now();
     scene.join()?;
@@ -256,21 +263,22 @@ fn a_missing_report_holds_up_nobody(stage: &mut Stage) -> Verdict {
 
 fn clients_go_on_during_joins(stage: &mut Stage) -> Verdict {
     let mut scene = stage.controller(Setup::new(2, 2).period(SOON))?;
+    let mut clients: Vec<Client> = Vec::new();
     for round in 0..5 {
         if round < 3 {
             scene.join()?;
         }
-        let clients = (0..10).map(|_| scene.client()).collect::<Result<Vec<_>, _>>()?;
+        clients.extend((0..10).map(|_| scene.client()).collect::<Result<Vec<_>, _>>()?);
         thread::scope(|scope| {
             let scene = &scene;
-            let store = |(number, mut client): (usize, Client)| {
-                scope.spawn(move || scene.store(&mut client, &format!("file{number}-{round}"), 10).map(|_| ()))
+            let store = |(number, client)| {
+                scope.spawn(move || scene.store(client, &format!("file{number}-{round}"), 10).map(|_| ()))
             };
-            let storing: Vec<_> = clients.into_iter().enumerate().map(store).collect();
+            let storing: Vec<_> = clients[10 * round..].iter_mut().enumerate().map(store).collect();
             storing.into_iter().try_for_each(|thread| thread.join().expect("no panic in a client"))
         })?;
     }
-    let listed = scene.client()?.list()?;
+    let listed = clients[0].list()?;
     claim(listed.len() == 50, "`LIST` with 50 files", format!("{} files", listed.len()))
 }
 
@@ -308,7 +316,7 @@ fn missing_copies_are_made(stage: &mut Stage) -> Verdict {
 
 fn surplus_copies_are_removed(stage: &mut Stage) -> Verdict {
     let mut scene = stage.controller(Setup::new(2, 4))?;
-    store_files(&scene, 6)?;
+    go(store_files(&scene, 6)?);
     for dstore in &scene.dstores {
         dstore.gets("file0");
     }
@@ -318,7 +326,7 @@ fn surplus_copies_are_removed(stage: &mut Stage) -> Verdict {
 
 fn half_done_orders_are_finished(stage: &mut Stage) -> Verdict {
     let mut scene = stage.controller(Setup::new(1, 1).timeout(SHORT))?;
-    store_files(&scene, 6)?;
+    go(store_files(&scene, 6)?);
     scene.dstores[0].behave(Habits { rebalance: OnRebalance::HalfWay, ..Habits::default() });
     let start = scene.dstores[0].now();
     scene.join()?;
@@ -359,7 +367,7 @@ fn a_file_that_nobody_lists_is_dropped(stage: &mut Stage) -> Verdict {
 
 fn joins_wait(stage: &mut Stage) -> Verdict {
     let mut scene = stage.controller(Setup::new(1, 1))?;
-    store_files(&scene, 6)?;
+    go(store_files(&scene, 6)?);
     scene.dstores[0].behave(silent_list());
     let start = scene.dstores[0].now();
     scene.join()?;
@@ -400,7 +408,7 @@ fn a_silent_dstore_takes_no_part(stage: &mut Stage) -> Verdict {
 
 fn a_copy_that_may_not_exist_is_not_offered(stage: &mut Stage) -> Verdict {
     let mut scene = stage.controller(Setup::new(1, 1).timeout(SHORT))?;
-    store_files(&scene, 6)?;
+    go(store_files(&scene, 6)?);
     scene.dstores[0].behave(Habits { rebalance: OnRebalance::Silence, ..Habits::default() });
     let start = scene.dstores[0].now();
     scene.join()?;
@@ -418,7 +426,7 @@ fn a_copy_that_may_not_exist_is_not_offered(stage: &mut Stage) -> Verdict {
 
 fn joins_in_quick_succession(stage: &mut Stage) -> Verdict {
     let mut scene = stage.controller(Setup::new(2, 2))?;
-    store_files(&scene, 14)?;
+    go(store_files(&scene, 14)?);
     for _ in 0..5 {
         scene.join()?;
     }
@@ -429,7 +437,7 @@ fn joins_in_quick_succession(stage: &mut Stage) -> Verdict {
 
 fn a_dstore_leaves_during_a_rebalance(stage: &mut Stage) -> Verdict {
     let mut scene = stage.controller(Setup::new(2, 3))?;
-    store_files(&scene, 6)?;
+    go(store_files(&scene, 6)?);
     scene.dstores[0].behave(silent_list());
     let start = scene.dstores[0].now();
     scene.join()?;
@@ -442,7 +450,7 @@ fn a_dstore_leaves_during_a_rebalance(stage: &mut Stage) -> Verdict {
 
 fn no_more_copies_than_needed(stage: &mut Stage) -> Verdict {
     let scene = stage.controller(Setup::new(2, 4).period(1))?;
-    store_files(&scene, 8)?;
+    let _client = store_files(&scene, 8)?;
     let before = scene.orders().len();
     for _ in 0..2 {
         let start = scene.dstores[0].now();
@@ -455,7 +463,7 @@ fn no_more_copies_than_needed(stage: &mut Stage) -> Verdict {
 
 fn reports_nobody_asked_for(stage: &mut Stage) -> Verdict {
     let mut scene = stage.controller(Setup::new(1, 2))?;
-    store_files(&scene, 4)?;
+    go(store_files(&scene, 4)?);
     for line in ["LIST", "LIST stranger", "REBALANCE_COMPLETE", "REBALANCE_COMPLETE"] {
         scene.dstores[0].send(line);
     }

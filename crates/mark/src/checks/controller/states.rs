@@ -112,9 +112,12 @@ pub fn checks() -> Vec<Check> {
 fn play(stage: &mut Stage, state: State, request: &str, reply: Reply) -> Verdict {
     let scene = stage.controller(Setup::new(2, 2))?;
     let mut first = scene.client()?;
+    let is_in_progress = matches!(state, State::Storing | State::Removing);
+    if is_in_progress {
+        given(expect_the_words(&scene, &mut first, reply))?;
+    }
     given(bring_into(state, &scene, &mut first))?;
     // The client that has an operation in progress waits for its own reply, so another one asks.
-    let is_in_progress = matches!(state, State::Storing | State::Removing);
     let mut second = if is_in_progress { Some(scene.client()?) } else { None };
     let client = second.as_mut().unwrap_or(&mut first);
     match reply {
@@ -122,6 +125,22 @@ fn play(stage: &mut Stage, state: State, request: &str, reply: Reply) -> Verdict
         Reply::AcceptedStore => client.begin_store("a", 7).map(|_| ()),
         Reply::Served => client.load_from(request, 5).map(|_| ()),
         Reply::Listed(is_listed) => client.expect_listed(if is_listed { &["a"] } else { &[] }),
+    }
+}
+
+/// The word that a cell asks for must come where nothing is in progress; otherwise other checks tell of it.
+fn expect_the_words(scene: &ControllerScene, client: &mut Client, reply: Reply) -> Verdict {
+    match reply {
+        Reply::Word("ERROR_FILE_ALREADY_EXISTS") => {
+            scene.store(client, "known", 5)?;
+            let known = client.asks("STORE known 5", "ERROR_FILE_ALREADY_EXISTS");
+            known.map_err(|failure| failure.judged_by("controller/states/store-complete-store"))?;
+            client.remove("known")
+        }
+        Reply::Word(word) => {
+            client.asks("LOAD unknown", word).map_err(|failure| failure.judged_by("controller/states/absent-load"))
+        }
+        _ => Ok(()),
     }
 }
 

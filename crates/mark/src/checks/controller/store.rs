@@ -6,7 +6,7 @@ use super::super::checks;
 use crate::stage::client::Client;
 use crate::stage::controller_scene::ControllerScene;
 use crate::stage::failure::{Failure, Verdict, claim, given};
-use crate::stage::wire::begins;
+use crate::stage::wire::{Heard, begins};
 use crate::stage::{QUIET, SHORT, Setup, Stage, wait_until};
 
 checks! { Controller "store":
@@ -129,6 +129,17 @@ fn store_when_free(client: &mut Client, stage: &Stage) -> Result<Vec<u16>, Failu
     client.store_to(&reply)
 }
 
+/// A STORE without acknowledgements must be over within the patience, with a timeout much shorter than that.
+pub fn expect_the_timeout_strikes(client: &mut Client, stage: &Stage) -> Verdict {
+    let struck = client.begin_store("wrong", 7).and_then(|_| {
+        client.wire().expect_silence(SHORT + QUIET, "no Dstore has acknowledged")?;
+        store_when_free(client, stage)
+    });
+    // The second one is left to time out like the first.
+    struck.map_err(|failure| failure.judged_by("controller/store/the-timeout-is-in-milliseconds"))?;
+    client.expect_silence("no Dstore has acknowledged")
+}
+
 fn the_timeout_is_in_milliseconds(stage: &mut Stage) -> Verdict {
     let (_scene, mut client) = given(time_out(stage, 0))?;
     store_when_free(&mut client, stage).map(|_| ())
@@ -160,7 +171,7 @@ fn remembers(stage: &mut Stage, sizes: &[usize]) -> Verdict {
     let mut client = scene.client()?;
     for &size in sizes {
         let name = format!("file-of-{size}");
-        given(scene.store(&mut client, &name, size))?;
+        scene.store(&mut client, &name, size)?;
         client.load_from(&format!("LOAD {name}"), size)?;
     }
     Ok(())
@@ -181,7 +192,7 @@ fn sizes_beyond_32_bits(stage: &mut Stage) -> Verdict {
 fn names_are_kept_as_they_are(stage: &mut Stage) -> Verdict {
     let scene = stage.controller(Setup::new(1, 1))?;
     let mut client = scene.client()?;
-    given(scene.store(&mut client, "Notes.TXT", 5))?;
+    scene.store(&mut client, "Notes.TXT", 5)?;
     scene.store(&mut client, "notes.txt", 6)?;
     client.expect_listed(&["Notes.TXT", "notes.txt"])?;
     client.load_from("LOAD Notes.TXT", 5).map(|_| ())
@@ -235,7 +246,9 @@ fn a_dstore_leaves_during_a_store(stage: &mut Stage) -> Verdict {
     let (leaving, others) = ports.split_last().expect("a port at least");
     scene.acknowledge_all(others, "orphan")?;
     scene.dstore(*leaving)?.leave();
-    client.wire().expect_silence(SHORT + QUIET, "not all Dstores have acknowledged")?;
+    if let came @ Heard::Line(_) = client.wire().receive(SHORT + QUIET) {
+        return Err(client.wire().wrong("nothing: not all Dstores have acknowledged", &came));
+    }
     let listed = given(client.list())?;
     claim(listed.is_empty(), "`LIST`, with no file", listed.join(" "))
 }

@@ -6,6 +6,7 @@ use crate::stage::wire::Heard;
 use crate::stage::{QUIET, Setup, Stage};
 
 checks! { Controller "wire":
+    [Sequential SEQUENTIAL_REQUESTS "2.4"] clients_come_and_go "After a client has gone, the next is served"
     [Sequential MALFORMED "6.2"] unknown_messages_get_no_reply "A line that is no message gets no reply, and the connection goes on"
     [Sequential MALFORMED "6.2"] requests_with_words_missing_get_no_reply "A request with a word missing gets no reply, and the connection goes on"
     [Sequential MALFORMED "2.6"] a_size_that_is_no_number_gets_no_reply "A STORE whose size is no number gets no reply and leaves no file"
@@ -22,6 +23,14 @@ checks! { Controller "wire":
     [Robustness "2.4"] connections_that_say_nothing "A hundred connections that say nothing harm nobody"
     [Robustness "2.4"] clients_that_vanish "Clients that vanish in the middle of everything harm nobody"
     [Robustness "7.12"] names_that_lead_elsewhere "Names with / in them are malformed"
+}
+
+fn clients_come_and_go(stage: &mut Stage) -> Verdict {
+    let scene = stage.controller(Setup::new(1, 1))?;
+    for _ in 0..3 {
+        scene.client()?.ask("LIST")?;
+    }
+    Ok(())
 }
 
 /// Sends lines that must get no reply, one after another on a connection that is in use, as the official client does.

@@ -19,6 +19,7 @@ checks! { Dstore "rebalance":
     [Robustness "4.6.5"] an_empty_file "A file of 0 bytes is sent like any other"
     [Robustness "4.6.5"] a_large_file "A file of 5 MB is sent whole"
     [Spread REBALANCE_STORE "4.6.5"] waits_for_the_ack "Content is not sent before the receiver has said ACK"
+    [Spread REBALANCE_DSTORE "4.6.5"] reports_after_it_has_sent "REBALANCE_COMPLETE comes after the files have been sent, not before"
     [Spread REBALANCE_STORE "4.6.5"] receives_a_copy "REBALANCE_STORE gets ACK, and the content is stored and listed"
     [Spread REBALANCE_STORE "4.6.5"] a_received_copy_is_not_acknowledged "A copy that came by REBALANCE_STORE is not reported to the Controller"
     [Robustness "2.3"] a_short_copy_is_no_file "A copy whose content ends early is not stored"
@@ -159,6 +160,23 @@ fn waits_for_the_ack(stage: &mut Stage) -> Verdict {
     drop(wire);
     scene.expect("REBALANCE_COMPLETE")
 }
+
+fn reports_after_it_has_sent(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.dstore(NO_TIMEOUT)?;
+    given(scene.store("a", b"hello"))?;
+    let peer = scene.peer()?;
+    scene.controller.send(&format!("REBALANCE 1 a 1 {} 0", peer.port));
+    let mut wire = given(peer.accept().map_err(|failure| failure.judged_by(SENDS)))?;
+    given(wire.expect("REBALANCE_STORE a", stage.patience).map_err(|failure| failure.judged_by(SENDS)))?;
+    scene.expect_silence("the file has not been sent")?;
+    wire.send("ACK");
+    wire.receive_content(5, stage.patience);
+    drop(wire);
+    given(scene.expect("REBALANCE_COMPLETE").map_err(|failure| failure.judged_by("dstore/rebalance/nothing-to-do")))
+}
+
+/// The check of whether a Dstore sends a copy to another.
+const SENDS: &str = "dstore/rebalance/one-file-to-one-dstore";
 
 fn receives_a_copy(stage: &mut Stage) -> Verdict {
     let scene = stage.dstore(NO_TIMEOUT)?;

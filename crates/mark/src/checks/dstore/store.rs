@@ -41,6 +41,7 @@ checks! { Dstore "store" as acts:
     [Sequential READS_ALL "2.3"] sizes_around_buffers "Files of sizes just under and over those of buffers are stored whole"
     [Sequential STORE_ON_DSTORE "6.4"] nothing_but_ack "A client that stores gets ACK and nothing else"
     [Concurrent MANY_CLIENTS "4.2"] ten_clients_at_once "Ten clients store files at the same time"
+    [Robustness "2.3"] nothing_is_waited_for "A file of 0 bytes is stored without waiting for content, or for the client to close"
     [Robustness "5.1"] the_file_has_its_own_name "The file lies in the folder under its own name, and nothing else does"
     [Robustness "2.3"] content_together_with_the_line "Content that arrives in the same packet as the STORE line is not lost"
     [Robustness "2.3"] content_in_small_pieces "Content may come in many small pieces"
@@ -91,6 +92,12 @@ fn the_file_lies_in_the_folder(stage: &mut Stage) -> Verdict {
     given(scene.store("large.bin", &bytes))?;
     // Not a moment later: the acknowledgement says that it is there.
     claim(scene.keeps(&bytes), "a file with these 90000 bytes in the folder", "none")
+}
+
+fn nothing_is_waited_for(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.dstore(NO_TIMEOUT)?;
+    let _client = given(begin(&scene, stage, "empty", 0))?;
+    scene.expect("STORE_ACK empty")
 }
 
 fn the_file_has_its_own_name(stage: &mut Stage) -> Verdict {

@@ -19,28 +19,29 @@ checks! { System "concurrency":
     [Robustness "4.2"] larger_files_at_once "Ten clients store 2 MB each at the same time"
 }
 
-/// Lets `clients` clients work at the same time; the first failure is everybody's.
+/// Lets `clients` clients work at the same time; the first failure is that of all. They stay connected until they are dropped.
 fn together(
     scene: &SystemScene,
     clients: usize,
     work: impl Fn(usize, &mut crate::stage::client::Client) -> Verdict + Sync,
-) -> Verdict {
-    let all = (0..clients).map(|_| scene.client()).collect::<Result<Vec<_>, Failure>>()?;
+) -> Result<Vec<crate::stage::client::Client>, Failure> {
+    let mut all = (0..clients).map(|_| scene.client()).collect::<Result<Vec<_>, Failure>>()?;
     let start = Barrier::new(clients);
     thread::scope(|scope| {
         let (work, start) = (&work, &start);
         let working: Vec<_> = all
-            .into_iter()
+            .iter_mut()
             .enumerate()
-            .map(|(number, mut client)| {
+            .map(|(number, client)| {
                 scope.spawn(move || {
                     start.wait();
-                    work(number, &mut client)
+                    work(number, client)
                 })
             })
             .collect();
         working.into_iter().try_for_each(|thread| thread.join().expect("no panic in a client"))
-    })
+    })?;
+    Ok(all)
 }
 
 fn name(client: usize, file: usize) -> String {
@@ -53,7 +54,7 @@ fn bytes(client: usize, file: usize) -> Vec<u8> {
 
 fn ten_clients_store(stage: &mut Stage) -> Verdict {
     let scene = stage.system(Setup::new(2, 4))?;
-    together(&scene, 10, |number, client| {
+    let _clients = together(&scene, 10, |number, client| {
         (0..5).try_for_each(|file| client.store(&name(number, file), &bytes(number, file)).map(|_| ()))
     })?;
     let mut client = scene.client()?;
@@ -69,12 +70,14 @@ fn ten_clients_load(stage: &mut Stage) -> Verdict {
     for file in 0..5 {
         given(first.store(&name(0, file), &bytes(0, file)))?;
     }
-    together(&scene, 10, |_, client| (0..5).try_for_each(|file| client.load(&name(0, file), &bytes(0, file))))
+    let _clients =
+        together(&scene, 10, |_, client| (0..5).try_for_each(|file| client.load(&name(0, file), &bytes(0, file))))?;
+    Ok(())
 }
 
 fn ten_clients_do_everything(stage: &mut Stage) -> Verdict {
     let scene = stage.system(Setup::new(2, 4))?;
-    together(&scene, 10, |number, client| {
+    let _clients = together(&scene, 10, |number, client| {
         for file in 0..4 {
             client.store(&name(number, file), &bytes(number, file))?;
             client.load(&name(number, file), &bytes(number, file))?;
@@ -87,13 +90,14 @@ fn ten_clients_do_everything(stage: &mut Stage) -> Verdict {
             }
         }
         Ok(())
-    })
+    })?;
+    Ok(())
 }
 
 fn one_name_from_ten_clients(stage: &mut Stage) -> Verdict {
     let scene = stage.system(Setup::new(2, 3))?;
     let winners = std::sync::Mutex::new(Vec::new());
-    together(&scene, 10, |number, client| {
+    let _clients = together(&scene, 10, |number, client| {
         let content = bytes(number, 0);
         let reply = client.ask(&format!("STORE same {}", content.len()))?;
         if !begins(&reply, "STORE_TO") {
@@ -112,7 +116,7 @@ fn one_name_from_ten_clients(stage: &mut Stage) -> Verdict {
 
 fn stored_and_removed_again_and_again(stage: &mut Stage) -> Verdict {
     let scene = stage.system(Setup::new(2, 3))?;
-    together(&scene, 10, |number, client| {
+    let _clients = together(&scene, 10, |number, client| {
         (0..6).try_for_each(|round| {
             client.store(&name(number, 0), &bytes(number, round))?;
             client.remove(&name(number, 0))
@@ -132,8 +136,9 @@ fn larger_files_at_once(stage: &mut Stage) -> Verdict {
 fn at_once(stage: &mut Stage, size: usize) -> Verdict {
     let scene = stage.system(Setup::new(2, 3).timeout(LARGE))?;
     let file = |number: usize| content(number as u64 + 1, size);
-    together(&scene, 10, |number, client| {
+    let _clients = together(&scene, 10, |number, client| {
         client.store(&name(number, 0), &file(number))?;
         client.load(&name(number, 0), &file(number))
-    })
+    })?;
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Dstores that are killed. (spec 4.1, 4.3)
 
+use std::thread;
 use std::time::Duration;
 
 use super::super::checks;
@@ -7,19 +8,19 @@ use crate::stage::client::Client;
 use crate::stage::failure::{Failure, Verdict, claim, given};
 use crate::stage::system_scene::SystemScene;
 use crate::stage::wire::{Heard, begins};
-use crate::stage::{NO_TIMEOUT, Setup, Stage, content, freeze, wait_until};
+use crate::stage::{NO_TIMEOUT, QUIET, Setup, Stage, content, freeze, wait_until};
 
 checks! { System "failures":
     [OneFailure ONE_FAILURE "4.3"] one_failure_loses_nothing "After one Dstore of four is killed, every file is still loaded"
     [OneFailure ONE_FAILURE "4.1, 4.2"] stores_go_on_after_one_failure "After one Dstore of four is killed, files are still stored"
     [OneFailure ONE_FAILURE "4.4"] removes_go_on_after_one_failure "After one Dstore of four is killed, a file is removed, or its removal times out; it is not served any more"
-    [OneFailure DSTORE_DROPPED "3.3"] one_failure_of_r_stops_service "With N = R, one failure brings ERROR_NOT_ENOUGH_DSTORES"
+    [Robustness "3.3"] one_failure_of_r_stops_service "With N = R, one failure brings ERROR_NOT_ENOUGH_DSTORES"
     [OneFailure ONE_FAILURE "4.3"] a_failure_during_a_load "When the offered Dstore is dead, RELOAD leads to one that is not"
     [NrFailures NR_FAILURES "4.3"] two_failures_of_five "R = 3, N = 5, two killed one after the other: every file is still loaded"
-    [NrFailures NR_FAILURES "4.3"] two_failures_at_once "R = 3, N = 5, two killed at the same time: every file is still loaded"
+    [NrFailures NR_FAILURES "4.3"] two_more_failures_at_once "R = 2, N = 5, one killed, then two at the same time: every file that is left is still loaded"
     [NrFailures NR_FAILURES "4.1, 4.2"] stores_go_on_after_nr_failures "R = 2, N = 4, two killed: files are still stored, on the two that are left"
     [NrFailures NR_FAILURES "4.4"] removes_go_on_after_nr_failures "R = 2, N = 4, two killed: a file that is left is removed, or its removal times out; it is not served any more"
-    [NrFailures DSTORE_DROPPED "3.3"] one_more_failure_is_too_many "R = 2, N = 4: after three failures ERROR_NOT_ENOUGH_DSTORES comes"
+    [Robustness "3.3"] one_more_failure_is_too_many "R = 2, N = 4: after three failures ERROR_NOT_ENOUGH_DSTORES comes"
     [Robustness "4.4"] removes_are_completed_after_a_failure "After one Dstore of four is killed, removals are completed by the other holders"
     [Robustness "2.7"] a_frozen_dstore_stops_only_its_files "While a Dstore hangs, files on the others are still loaded and listed"
 }
@@ -65,20 +66,48 @@ fn one_failure_loses_nothing(stage: &mut Stage) -> Verdict {
     load_all(&mut client, &files)
 }
 
+/// Kills the first of these Dstores and, once the system has been seen to tolerate that, the others.
+fn kill_one_after_another(
+    scene: &mut SystemScene,
+    client: &mut Client,
+    stage: &Stage,
+    files: &Files,
+    dead: &[usize],
+) -> Verdict {
+    let ports: Vec<u16> = dead.iter().map(|&dstore| scene.dstores[dstore].port).collect();
+    let (first, others) = dead.split_first().expect("one at least");
+    scene.kill(*first);
+    // It may be offered for none of the files anyway.
+    thread::sleep(QUIET);
+    wait_until_noticed(client, stage, files, &ports[..1])?;
+    if others.is_empty() {
+        return Ok(());
+    }
+    given(store_and_load(client, "after-one", 49).map_err(|failure| failure.judged_by(GOES_ON)))?;
+    others.iter().for_each(|&dstore| scene.kill(dstore));
+    thread::sleep(QUIET);
+    wait_until_noticed(client, stage, files, &ports)
+}
+
+/// The check of whether stores go on after one failure.
+const GOES_ON: &str = "system/failures/stores-go-on-after-one-failure";
+
+/// The check of whether loads go on after one failure.
+const LOSES_NOTHING: &str = "system/failures/one-failure-loses-nothing";
+
+fn store_and_load(client: &mut Client, name: &str, seed: u64) -> Verdict {
+    let bytes = content(seed, 2_000);
+    client.store(name, &bytes)?;
+    client.load(name, &bytes)
+}
+
 /// Files are stored and loaded after some Dstores were killed.
 fn expect_stores_go_on(stage: &mut Stage, dead: &[usize], new: u64) -> Verdict {
     let mut scene = stage.system(Setup::new(2, 4))?;
     let old = files(6);
     let mut client = store_all(&scene, &old)?;
-    dead.iter().for_each(|&dstore| scene.kill(dstore));
-    let ports: Vec<u16> = dead.iter().map(|&dstore| scene.dstores[dstore].port).collect();
-    wait_until_noticed(&mut client, stage, &old, &ports)?;
-    for number in 0..new {
-        let (name, bytes) = (format!("new{number}"), content(number + 50, 2_000));
-        client.store(&name, &bytes)?;
-        client.load(&name, &bytes)?;
-    }
-    Ok(())
+    kill_one_after_another(&mut scene, &mut client, stage, &old, dead)?;
+    (0..new).try_for_each(|number| store_and_load(&mut client, &format!("new{number}"), number + 50))
 }
 
 fn stores_go_on_after_one_failure(stage: &mut Stage) -> Verdict {
@@ -100,8 +129,7 @@ fn after_failures(stage: &mut Stage, dead: &[usize]) -> Result<(SystemScene, Cli
             left.push((name, bytes));
         }
     }
-    dead.iter().for_each(|&dstore| scene.kill(dstore));
-    wait_until_noticed(&mut client, stage, &left, &ports)?;
+    kill_one_after_another(&mut scene, &mut client, stage, &left, dead)?;
     Ok((scene, client, left))
 }
 
@@ -172,20 +200,28 @@ fn two_failures_of_five(stage: &mut Stage) -> Verdict {
     let mut scene = stage.system(Setup::new(3, 5))?;
     let files = files(8);
     let mut client = store_all(&scene, &files)?;
-    for dead in [3, 0] {
-        scene.kill(dead);
-        load_all(&mut client, &files)?;
-    }
-    Ok(())
+    scene.kill(3);
+    given(load_all(&mut client, &files).map_err(|failure| failure.judged_by(LOSES_NOTHING)))?;
+    scene.kill(0);
+    load_all(&mut client, &files)
 }
 
-fn two_failures_at_once(stage: &mut Stage) -> Verdict {
-    let mut scene = stage.system(Setup::new(3, 5))?;
-    let files = files(8);
-    let mut client = store_all(&scene, &files)?;
+fn two_more_failures_at_once(stage: &mut Stage) -> Verdict {
+    let mut scene = stage.system(Setup::new(2, 5))?;
+    let mut client = scene.client()?;
+    let dead: Vec<u16> = [1, 2, 3].map(|dstore: usize| scene.dstores[dstore].port).to_vec();
+    let (mut all, mut left) = (Files::new(), Files::new());
+    for (name, bytes) in files(10) {
+        if given(client.store(&name, &bytes))?.iter().any(|port| !dead.contains(port)) {
+            left.push((name.clone(), bytes.clone()));
+        }
+        all.push((name, bytes));
+    }
     scene.kill(1);
+    given(load_all(&mut client, &all).map_err(|failure| failure.judged_by(LOSES_NOTHING)))?;
     scene.kill(2);
-    load_all(&mut client, &files)
+    scene.kill(3);
+    load_all(&mut client, &left)
 }
 
 fn one_more_failure_is_too_many(stage: &mut Stage) -> Verdict {

@@ -30,6 +30,7 @@ pub fn checks() -> Vec<Check> {
 checks! { System "sequential" as acts:
     [Sequential STORE_COMPLETE "4.2"] a_store "A file is stored"
     [Sequential LOAD_DATA "4.3"] a_store_and_a_load "A file is stored and loaded"
+    [Sequential SEQUENTIAL_REQUESTS "2.4"] two_clients_one_after_the_other "After a client has gone, the next one loads what it has stored"
     [Sequential SEQUENTIAL_REQUESTS "5.3"] the_official_validation "The official validation's set-up: R = 3, timeout 100 ms, three Dstores back to back, a store, a load, a list"
     [Sequential SEQUENTIAL_REQUESTS "5.3"] three_of_three "The other known set-up: R = N = 3, timeout 1000 ms"
     [Sequential SEQUENTIAL_REQUESTS "4"] a_whole_life "Files are stored, listed, loaded, removed and stored again with other content"
@@ -54,6 +55,12 @@ fn a_store_and_a_load(stage: &mut Stage) -> Verdict {
     let mut client = scene.client()?;
     given(client.store("a", b"hello"))?;
     client.load("a", b"hello")
+}
+
+fn two_clients_one_after_the_other(stage: &mut Stage) -> Verdict {
+    let scene = stage.system(Setup::new(2, 3))?;
+    given(scene.client()?.store("a", b"hello"))?;
+    scene.client()?.load("a", b"hello")
 }
 
 fn the_official_validation(stage: &mut Stage) -> Verdict {

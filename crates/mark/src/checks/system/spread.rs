@@ -3,6 +3,7 @@
 use std::thread;
 
 use super::super::checks;
+use crate::stage::client::Client;
 use crate::stage::failure::{Failure, Verdict, claim, given};
 use crate::stage::system_scene::SystemScene;
 use crate::stage::{LARGE, LONG, SOON, Setup, Stage, content};
@@ -22,44 +23,49 @@ checks! { System "spread":
 
 type Files = Vec<(String, Vec<u8>)>;
 
-fn store(scene: &SystemScene, count: u64, size: usize) -> Result<Files, Failure> {
+/// Where a Dstore joins afterwards, the client goes before: that neither is in the other's way has checks of its own.
+fn store(scene: &SystemScene, count: u64, size: usize) -> Result<(Client, Files), Failure> {
     let files: Files = (0..count).map(|number| (format!("file{number}"), content(number + 1, size))).collect();
     let mut client = scene.client()?;
     for (name, bytes) in &files {
         given(client.store(name, bytes))?;
     }
-    Ok(files)
+    Ok((client, files))
 }
 
 fn a_join_spreads_the_files(stage: &mut Stage) -> Verdict {
     let mut scene = stage.system(Setup::new(2, 2).period(SOON))?;
-    let files = store(&scene, 9, 3_000)?;
-    stage.add_dstore(&mut scene)?;
+    let (client, files) = store(&scene, 9, 3_000)?;
+    drop(client);
+    stage.join(&mut scene)?;
     scene.expect_files(&files, true, LONG)
 }
 
 fn a_failure_and_a_join(stage: &mut Stage) -> Verdict {
     let mut scene = stage.system(Setup::new(2, 3).period(SOON))?;
-    let files = store(&scene, 9, 3_000)?;
+    let (client, files) = store(&scene, 9, 3_000)?;
+    drop(client);
     scene.kill(0);
-    stage.add_dstore(&mut scene)?;
+    stage.join(&mut scene)?;
     scene.expect_files(&files, true, LONG)
 }
 
 fn a_failure_and_the_period(stage: &mut Stage) -> Verdict {
     let mut scene = stage.system(Setup::new(2, 4).period(2))?;
-    let files = store(&scene, 9, 3_000)?;
+    let (mut client, files) = store(&scene, 9, 3_000)?;
     scene.kill(3);
+    given(client.ask("LIST"))?;
     scene.expect_files(&files, true, LONG)
 }
 
 fn two_failures_and_two_joins(stage: &mut Stage) -> Verdict {
     let mut scene = stage.system(Setup::new(3, 5).period(SOON))?;
-    let files = store(&scene, 8, 3_000)?;
+    let (client, files) = store(&scene, 8, 3_000)?;
+    drop(client);
     scene.kill(1);
     scene.kill(4);
-    stage.add_dstore(&mut scene)?;
-    stage.add_dstore(&mut scene)?;
+    stage.join(&mut scene)?;
+    stage.join(&mut scene)?;
     scene.expect_files(&files, true, LONG)
 }
 
@@ -69,8 +75,9 @@ const SPREADS: &str = "system/spread/a-join-spreads-the-files";
 /// Files are stored, a Dstore joins, and a rebalance has spread them.
 fn after_a_join(stage: &mut Stage, setup: Setup, count: u64) -> Result<(SystemScene, Files), Failure> {
     let mut scene = stage.system(setup.period(SOON))?;
-    let files = store(&scene, count, 3_000)?;
-    stage.add_dstore(&mut scene)?;
+    let (client, files) = store(&scene, count, 3_000)?;
+    drop(client);
+    stage.join(&mut scene)?;
     given(scene.expect_files(&files, true, LONG).map_err(|failure| failure.judged_by(SPREADS)))?;
     Ok((scene, files))
 }
@@ -95,7 +102,7 @@ fn files_go_on_after_a_rebalance(stage: &mut Stage) -> Verdict {
 
 fn clients_work_during_rebalances(stage: &mut Stage) -> Verdict {
     let mut scene = stage.system(Setup::new(2, 2).period(1))?;
-    let before = store(&scene, 6, 3_000)?;
+    let (mut first, before) = store(&scene, 6, 3_000)?;
     let mut clients = (0..4).map(|_| scene.client()).collect::<Result<Vec<_>, _>>()?;
     let mut files = before.clone();
     let working: Vec<_> = clients
@@ -112,17 +119,19 @@ fn clients_work_during_rebalances(stage: &mut Stage) -> Verdict {
                     let (name, bytes) = &before[file as usize % before.len()];
                     client.load(name, bytes)?;
                 }
-                Ok::<Files, Failure>(stored)
+                Ok::<_, Failure>((client, stored))
             })
         })
         .collect();
-    let joins = (0..2).try_for_each(|_| stage.add_dstore(&mut scene));
+    let joins = (0..2).try_for_each(|_| stage.join(&mut scene));
+    let mut stay = Vec::new();
     for thread in working {
-        files.extend(thread.join().expect("no panic in a client")?);
+        let (client, stored) = thread.join().expect("no panic in a client")?;
+        stay.push(client);
+        files.extend(stored);
     }
     given(joins)?;
-    let mut client = scene.client()?;
-    files.iter().try_for_each(|(name, bytes)| client.load(name, bytes))
+    files.iter().try_for_each(|(name, bytes)| first.load(name, bytes))
 }
 
 fn files_of_99_kb_move(stage: &mut Stage) -> Verdict {
@@ -135,21 +144,23 @@ fn large_files_move(stage: &mut Stage) -> Verdict {
 
 fn moves(stage: &mut Stage, size: usize) -> Verdict {
     let mut scene = stage.system(Setup::new(1, 1).timeout(LARGE).period(SOON))?;
-    let files = store(&scene, 4, size)?;
-    stage.add_dstore(&mut scene)?;
+    let (client, files) = store(&scene, 4, size)?;
+    drop(client);
+    stage.join(&mut scene)?;
     scene.expect_files(&files, true, LONG)
 }
 
 fn nothing_else_in_the_folders(stage: &mut Stage) -> Verdict {
     let mut scene = stage.system(Setup::new(2, 3).period(2))?;
-    let mut files = store(&scene, 8, 3_000)?;
+    let (client, mut files) = store(&scene, 8, 3_000)?;
+    drop(client);
     let mut client = scene.client()?;
     for _ in 0..4 {
         let (name, _) = files.remove(0);
         given(client.remove(&name))?;
     }
     drop(client);
-    stage.add_dstore(&mut scene)?;
+    stage.join(&mut scene)?;
     scene.expect_files(&files, true, LONG)?;
     let is_ours = |name: &String| files.iter().any(|(file, _)| file == name);
     let mut in_folders = scene.living().flat_map(|dstore| scene.folder(dstore));
