@@ -1,10 +1,11 @@
 //! Connections to Dstores, used again where the Dstore allows it. (spec 2.5, 8.2)
 //!
-//! Whether a Dstore knows KEEP_ALIVE is found out by saying it. One that does not know it may ignore it and close after
-//! the transfer, close at once, or be confused: in each case the transfer is tried again without, and the Dstore
-//! remembered as one that wants a connection per transfer.
+//! The client finds out whether a Dstore knows KEEP_ALIVE by saying it. A Dstore that does not know it may ignore it
+//! and close after the transfer, close at once, or be confused. In each case the client tries the transfer again
+//! without KEEP_ALIVE, and remembers that the Dstore wants a connection for each transfer.
 //!
-//! One that keeps connections may also take content ahead of its ACK (spec 8.3): that, too, is found out by asking.
+//! A Dstore that keeps connections may also take content ahead of its ACK (spec 8.3). The client finds that out by
+//! asking.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read};
@@ -12,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::{Address, Connection, Message};
 
-/// A kept connection that is found closed after less than this was not closed for being idle: its Dstore does not
-/// keep connections.
+/// A kept connection that is found closed sooner than this was not closed for being idle: its Dstore does not keep
+/// connections.
 const SOON: Duration = Duration::from_secs(10);
 
-/// An answer that is there already is taken, however late it is looked at.
+/// An answer that has arrived is taken, however late the client looks.
 const LEAST_PATIENCE: Duration = Duration::from_millis(10);
 
 /// How much of the content [`Link::receive_first_content`] takes at most.
@@ -32,7 +33,7 @@ pub(super) struct Dstores {
 #[derive(Default)]
 struct Known {
     habit: Habit,
-    /// It was asked whether content may be sent ahead, and the connection was of no use after that.
+    /// The Dstore was asked whether content may be sent ahead, and the connection was of no use after that.
     is_confused_by_question: bool,
     kept: Option<Link>,
 }
@@ -75,14 +76,14 @@ enum Greeting {
     None,
 }
 
-/// How a connection was come by: the more hopeful, the more can be tried after it.
+/// Where a connection comes from. The more hopeful the kind, the more other kinds can be tried after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Opening {
     /// Kept from an earlier transfer; the Dstore may have closed it since.
     Kept,
     /// New, with a KEEP_ALIVE that the Dstore may not know.
     Greeted,
-    /// New and plain, or greeted where that is known to be understood: what fails now fails for good.
+    /// New and plain, or with a KEEP_ALIVE that the Dstore is known to understand. A failure on it is final.
     Sure,
 }
 
@@ -133,8 +134,8 @@ impl Dstores {
         Some(link)
     }
 
-    /// What `answer` makes of the Dstore's answer. Where asking, or the answer, fails in a way that a less hopeful
-    /// kind of connection would mend, that is tried.
+    /// What `answer` makes of the Dstore's answer. If the request or the answer fails in a way that a less hopeful kind
+    /// of connection may mend, that kind is tried.
     pub(super) fn expect_answer<T>(
         &mut self,
         dstore: &Address,
@@ -189,10 +190,11 @@ impl Dstores {
     }
 
     /// A load has its last byte: its connection may serve the next transfer, or is closed. Fails if the Dstore has more
-    /// to say, as then its file is not the one that the Controller offered.
+    /// to say, as its file is then not the one that the Controller offered.
     ///
-    /// A kept connection carries no mark where content ends. What is left of a longer file would be taken for the answer
-    /// to the next request, so one that is not short enough to have arrived at once has to show its end by closing.
+    /// A kept connection carries no mark where content ends. The rest of a longer file would be taken for the answer to
+    /// the next request. So unless the file is short enough to have arrived at once, the Dstore has to show its end by
+    /// closing.
     pub(super) fn finish_load(&mut self, dstore: &Address, mut link: Link, size: u64) -> io::Result<()> {
         let surplus = || io::Error::new(ErrorKind::InvalidData, "has more content than the Controller said");
         if size <= FIRST_BYTES || link.is_plain {
@@ -208,7 +210,7 @@ impl Dstores {
         match link.connection.wait_for_end(self.timeout) {
             Err(error) if error.kind() == ErrorKind::InvalidData => Err(surplus()),
             Err(error) if error.kind() == ErrorKind::TimedOut => {
-                // All of the content is here. Of one that never closes no end is waited for again.
+                // All of the content is here. If the Dstore never closes, its end is not waited for again.
                 self.known.entry(dstore.clone()).or_default().habit = Habit::Closes;
                 Ok(())
             }
@@ -222,7 +224,7 @@ impl Dstores {
         let may_be_asked = known.is_none_or(|known| !known.is_confused_by_question);
         let greets = self.keeps && habit != Habit::Closes && greeting == Greeting::IfUseful;
         let opening = if greets && habit == Habit::Unknown { Opening::Greeted } else { Opening::Sure };
-        // A Dstore that is not there is not there without a greeting either.
+        // A Dstore that cannot be reached cannot be reached without KEEP_ALIVE either.
         let connection = Connection::connect(dstore.socket(), self.timeout)
             .map_err(|error| Failed { opening: Opening::Sure, error })?;
         let sent = if greets {
@@ -257,7 +259,7 @@ impl Dstores {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // A connection that is closed with something unread looks to its peer like one that has broken.
+        // A connection that is closed with bytes unread looks broken to its peer.
         if self.owes_ack {
             let _ = self.receive_ack(LEAST_PATIENCE);
         }
@@ -265,8 +267,8 @@ impl Drop for Link {
 }
 
 impl Link {
-    /// How long to wait for the answer, from when it was asked for: several Dstores that were asked at the same time
-    /// hang at the same time. One that is confused by an extension must leave time for a second try.
+    /// How long to wait for the answer, counted from the request: several Dstores that were asked at the same time may
+    /// hang at the same time. If an extension confuses a Dstore, there must be time left for a second try.
     fn patience(&self, timeout: Duration) -> Duration {
         let is_trial = self.opening == Opening::Greeted
             || self.ahead == Ahead::Asked
@@ -315,7 +317,7 @@ impl Link {
         Ok(())
     }
 
-    /// Whether it may be, and so what was sent on it with [`Dstores::send_ahead`] has arrived with its content.
+    /// True if the Dstore takes content ahead of its ACK: then what [`Dstores::send_ahead`] sent has arrived whole.
     pub(super) fn takes_content_ahead(&self) -> bool {
         self.ahead == Ahead::Allowed
     }

@@ -1,7 +1,8 @@
 //! The client library: one blocking API for everything that uses the store. (spec 1.3, 4)
 //!
-//! Works with any Controller and Dstores that speak the protocol. On the same wire it does better than the official client: content goes
-//! to the R Dstores at the same time, and connections to Dstores that know KEEP_ALIVE are used again (spec 8.2).
+//! Works with any Controller and Dstores that speak the protocol. On the same wire it is faster than the official
+//! client: it sends content to the R Dstores at the same time, and uses connections to Dstores that know KEEP_ALIVE
+//! again (spec 8.2).
 //!
 //! ```
 //! # use std::time::Duration;
@@ -55,8 +56,8 @@ const MOST_REPLICAS: usize = 1000;
 
 /// A client of the store: one connection to the Controller, any number of operations one after another.
 ///
-/// After an error the client can be used again: where an answer may still be under way, it begins with a new
-/// connection, so that no late reply is ever taken for another request's. (spec 6.1)
+/// After an error the client can be used again. Where an answer may still be under way, the client begins with a new
+/// connection, so that it never takes a late reply for the answer to another request. (spec 6.1)
 pub struct Client {
     controller: SocketAddr,
     timeout: Duration,
@@ -199,8 +200,8 @@ impl Client {
         }
     }
 
-    /// Sends `content` to all of `dstores`, at once where that is understood (spec 8.3), and waits for the Controller's
-    /// reply.
+    /// Sends `content` to all of `dstores`, ahead of the ACK where that is understood (spec 8.3), and waits for the
+    /// Controller's reply.
     fn store_small(&mut self, name: &FileName, content: &[u8], dstores: &[Address]) -> Result<Message, Error> {
         let request = &Message::Store { name: name.clone(), size: content.len() as u64 };
         let mut ahead = Vec::with_capacity(dstores.len());
@@ -216,7 +217,7 @@ impl Client {
         }
         if !ahead.is_empty() {
             if let Some(reply) = self.receive(USUAL_PATIENCE.min(self.timeout))? {
-                // Each has said ACK, which is read when its connection is used again.
+                // Each Dstore has said ACK. The ACK is read when its connection is used again.
                 ahead.into_iter().for_each(|(dstore, link)| self.dstores.keep(dstore, link));
                 return Ok(reply);
             }
@@ -225,8 +226,8 @@ impl Client {
         self.reply(request)
     }
 
-    /// Waits until all have said ACK to what was sent ahead. Where a connection turns out to have been of no use, all is
-    /// sent once more on another.
+    /// Waits until all Dstores have said ACK to what was sent ahead. If a connection turns out to have been of no use,
+    /// all is sent once more on another.
     fn expect_acks(&mut self, request: &Message, content: &[u8], ahead: Vec<(&Address, Link)>) -> Result<(), Error> {
         for (dstore, link) in ahead {
             let failed = |source| Error::dstore(dstore, source);
@@ -240,9 +241,9 @@ impl Client {
         Ok(())
     }
 
-    /// Sends `content` to all of `dstores` at the same time. One that fails fails the store: without it the
-    /// Controller will not have R acknowledgements. Nor does it wait for content longer than for its acknowledgements:
-    /// what is still unsent by then would be sent in vain.
+    /// Sends `content` to all of `dstores` at the same time. One Dstore that fails makes the store fail: without it the
+    /// Controller will not have R acknowledgements. Sending also stops once the Controller has given the store up: the
+    /// rest of the content would be sent in vain.
     fn send_to_all(
         &mut self,
         name: &FileName,
@@ -315,7 +316,8 @@ impl Client {
         self.reply(request)
     }
 
-    /// The Controller's next message. If none comes the connection is given up: a late one must not be mistaken.
+    /// The Controller's next message. If none comes in time the connection is given up, so that a late message is not
+    /// taken for the answer to another request.
     fn reply(&mut self, request: &Message) -> Result<Message, Error> {
         let reply = self.receive(self.timeout)?;
         reply.ok_or_else(|| {
@@ -356,7 +358,7 @@ impl Client {
         }
     }
 
-    /// What else the Controller says after this cannot be told either.
+    /// What the Controller says after this cannot be matched to a request either.
     fn unexpected(&mut self, reply: Message) -> Error {
         self.connection = None;
         Error::Unexpected { reply: reply.to_string() }

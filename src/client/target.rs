@@ -19,8 +19,8 @@ pub trait Target {
     /// Takes the next bytes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Forgets what it has taken: all of the content comes again, from another holder. Fails where it cannot, which
-    /// fails the load.
+    /// Forgets what it has taken: all of the content comes again, from another holder. If it cannot, it fails, and so
+    /// does the load.
     ///
     /// Going on where the last holder stopped would not do: between the two offers the file may have been removed
     /// and another stored under its name.
@@ -90,7 +90,7 @@ impl NewFile {
                     unfinished.insert(temporary.clone());
                     return Ok(Self { path: path.to_owned(), temporary, file });
                 }
-                // Left by one that was killed: in a container every process has the same number.
+                // Left by a process that was killed: in a container every process has the same number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }

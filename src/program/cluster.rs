@@ -77,7 +77,7 @@ pub struct Dstore {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Before the Controller: Dstores that leave an ended one would only complain.
+        // Before the Controller: Dstores would only log that their Controller has ended.
         self.shutdown.shut_down();
     }
 }

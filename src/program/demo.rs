@@ -16,8 +16,9 @@ use crate::protocol::{FileName, NameError};
 /// How long the rebalance after the loss may take.
 const HEALING: Duration = Duration::from_secs(600);
 
-/// Stores the files at `paths` (folders are walked; what is left out is said), kills a Dstore, waits until the others have R copies of each file
-/// again, evenly spread, and compares what comes back with the originals. Succeeds only if all of it held.
+/// Stores the files at `paths`, kills a Dstore, waits until the others have R copies of each file again, evenly spread,
+/// and compares what comes back with the originals. Folders are walked, and what is left out is printed. Succeeds only
+/// if every step does.
 pub fn run(cluster: &mut Cluster, client: &mut Client, paths: &[PathBuf]) -> Result<(), Failure> {
     let inputs = gather(paths)?;
     inputs.say_remarks()?;
@@ -107,8 +108,8 @@ impl Inputs {
     }
 }
 
-/// A path as the store can name it: what it forbids is written in the manner of URLs. A path whose name is too long, or
-/// taken, gets a number in front and loses its beginning; then the reason is returned, too.
+/// The name of a path in the store. Characters that names may not hold are written in the manner of URLs. If the name
+/// is too long or taken, it gets a number in front and loses its beginning; then the reason is returned, too.
 fn stored_name(path: &str, taken: &Files) -> (FileName, Option<&'static str>) {
     let mut name = String::new();
     for character in path.chars() {

@@ -4,7 +4,7 @@
 //! on this library: [`main`] and [`Failure`], [`start_log`], [`signals`], [`output`], [`progress`], [`prompt`]. The rest
 //! belongs to the four programs of this package: the client's [`commands`], a [`cluster`] in one process, its [`demo`].
 //!
-//! Compiled with the feature `programs`, so that a program that embeds a Controller, a Dstore or a client can do without it.
+//! Compiled with the feature `programs`: a program that embeds a Controller, a Dstore or a client can do without.
 
 pub mod cluster;
 pub mod commands;
@@ -105,7 +105,7 @@ fn fail(program: &str, failure: &Failure) -> ExitCode {
     ExitCode::from(failure.code)
 }
 
-/// One line on stderr; an empty message has been told already.
+/// Prints one line on stderr. An empty message has been printed already.
 fn tell(program: &str, failure: &Failure) {
     if !failure.message.is_empty() {
         complain(format_args!("{program}: {}", failure.message));

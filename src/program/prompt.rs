@@ -1,7 +1,6 @@
 //! A prompt: a command in a line, from a person or from a pipe.
 //!
-//! What is typed while a command runs is kept for the lines after it, and of a block that is pasted each line is a
-//! command.
+//! Lines that are typed while a command runs are kept until it has ended. Each line of a pasted block is a command.
 
 use std::io::{self, IsTerminal};
 

@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 /// The address of a Dstore: on the wire, a bare port on this machine. (spec 1.4)
 ///
-/// Its one field is private, and it is not `Copy`, so that it can come to carry a host without anyone
-/// having relied on its being a number.
+/// Its one field is private, and it is not `Copy`: no caller can rely on its being a number, so that it can carry a
+/// host one day.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     port: NonZeroU16,

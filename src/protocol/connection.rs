@@ -33,7 +33,7 @@ pub const KEEPALIVE: Duration = Duration::from_secs(20);
 /// The log target of every message sent or received, at level `info`.
 pub const MESSAGE_LOG: &str = "stevedore::messages";
 
-/// A long line must have this many bytes to a word, or its words would need many times its own memory.
+/// A long line must have this many bytes for each word: otherwise its words would need many times its own memory.
 const BYTES_TO_A_WORD: usize = 64;
 
 /// A line of up to this many words costs little whatever its limit.
@@ -42,7 +42,7 @@ const LEAST_WORDS: usize = 64 << 10;
 /// A message longer than this is cut in the log.
 const LOGGED_BYTES: usize = 64 << 10;
 
-/// Of a line that is no message this much shows what it was.
+/// This much of a line that is no message is logged, to show what it was.
 const LOGGED_NONSENSE: usize = 256;
 
 /// How much is read ahead of the line in hand; larger reads of content go around it.
@@ -55,9 +55,9 @@ pub type Received = io::Result<Option<Result<Message, ParseError>>>;
 pub struct Connection {
     reader: BufReader<Incoming>,
     outgoing: Outgoing,
-    /// The line being read; kept between calls so that a timeout loses nothing.
+    /// The line being read. It is kept between calls so that a timeout loses nothing.
     line: Vec<u8>,
-    /// The last line ended at `\r`: a `\n` that comes next belongs to it, and must not be waited for.
+    /// The last line ended at `\r`. A `\n` that comes next belongs to that line, and must not be waited for.
     after_carriage_return: bool,
     line_limit: LineLimit,
     /// No line has been received yet: the first one may show that the peer speaks something else.
@@ -108,7 +108,7 @@ impl LineLimit {
     }
 }
 
-/// How many words a line of up to `bytes` may have: each becomes a value that is larger than a short word itself.
+/// How many words a line of up to `bytes` may have. Each word becomes a value, which is larger than a short word itself.
 fn most_words(bytes: usize) -> usize {
     (bytes / BYTES_TO_A_WORD).max(LEAST_WORDS)
 }
@@ -118,7 +118,7 @@ fn most_words(bytes: usize) -> usize {
 pub struct Allowance(Arc<AtomicUsize>);
 
 impl Allowance {
-    /// So many.
+    /// An allowance of `bytes`.
     pub fn new(bytes: usize) -> Self {
         Self(Arc::new(AtomicUsize::new(bytes)))
     }
@@ -128,7 +128,7 @@ impl Allowance {
     }
 }
 
-/// What one line has of a [`Allowance`], given back when dropped: keep it as long as what the line has become.
+/// The part of an [`Allowance`] that one line uses. It is given back when dropped: keep it as long as the line's message.
 #[derive(Debug)]
 pub struct AllowanceShare {
     allowance: Allowance,
@@ -175,14 +175,14 @@ impl Connection {
         })
     }
 
-    /// Connects to `address`, waiting no longer than `timeout`; nor do writes until told otherwise, as by
-    /// [`Outgoing::limit_stalls`].
+    /// Connects to `address`, waiting no longer than `timeout`. The timeout also bounds writes, until another limit is
+    /// set, as by [`Outgoing::limit_stalls`].
     pub fn connect(address: SocketAddr, timeout: Duration) -> io::Result<Self> {
         Self::connect_announced(address, timeout, |_| ()).map(|(connection, ())| connection)
     }
 
-    /// Connects like [`connect`](Self::connect), but lets `announce` know of the socket first, so that another thread
-    /// can shut it down and so end the wait. What it returns is returned.
+    /// Connects like [`connect`](Self::connect), but passes the socket to `announce` first, so that another thread can
+    /// end the wait by shutting it down. Returns what `announce` returns, too.
     pub fn connect_announced<T>(
         address: SocketAddr,
         timeout: Duration,
@@ -210,18 +210,19 @@ impl Connection {
         &self.line_limit
     }
 
-    /// Lets lines be longer than the limit, while that is [extensible](LineLimit::set_extensible), as far as this goes.
+    /// Lets lines be longer than the limit, as far as `allowance` goes, while the limit is
+    /// [extensible](LineLimit::set_extensible).
     pub fn extend_lines(&mut self, allowance: &Allowance) {
         self.share = Some(AllowanceShare { allowance: allowance.clone(), bytes: 0 });
     }
 
-    /// What the line received last has of the allowance.
+    /// Takes the part of the allowance that the last received line uses.
     pub fn take_share(&mut self) -> Option<AllowanceShare> {
         let allowance = self.share.as_ref()?.allowance.clone();
         self.share.replace(AllowanceShare { allowance, bytes: 0 })
     }
 
-    /// Notes in the log, if not too often, that something which has come from this peer is ignored. (spec 2.6)
+    /// Logs that something which this peer has sent is ignored, unless that was logged too often. (spec 2.6)
     pub fn ignore(&mut self, what: &dyn fmt::Display) {
         self.mistakes.add(what);
     }
@@ -302,7 +303,7 @@ impl Connection {
         if self.reader.fill_buf()?.is_empty() { Ok(()) } else { Err(invalid("expected the end of the stream".into())) }
     }
 
-    /// Whether anything has arrived that has not been read, without waiting for it. At the end of the stream: no.
+    /// Whether anything has arrived that has not been read. Does not wait. False at the end of the stream.
     pub fn has_more(&mut self) -> io::Result<bool> {
         if !self.reader.buffer().is_empty() {
             return Ok(true);
@@ -314,7 +315,7 @@ impl Connection {
         }
     }
 
-    /// Whether more had arrived by the last read than it was asked for. Looks again only if that read does not tell.
+    /// Whether more had arrived by the last read than that read asked for. Looks again only if that read does not tell.
     pub fn had_more(&mut self) -> io::Result<bool> {
         let is_drained = self.reader.buffer().is_empty() && self.reader.get_ref().was_short;
         if is_drained { Ok(false) } else { self.has_more() }
@@ -326,8 +327,8 @@ impl Connection {
         let _ = self.end_in_reset(true);
     }
 
-    /// Whether closing is to look like that from now on, whatever closes it: when a process is killed, the system closes
-    /// its connections, and would do so in order.
+    /// Sets whether every close of this connection looks like that from now on. When a process is killed, the system
+    /// closes its connections, and would otherwise do so in order.
     pub fn end_in_reset(&self, reset: bool) -> io::Result<()> {
         SockRef::from(&*self.outgoing.stream).set_linger(reset.then_some(Duration::ZERO))
     }
@@ -362,7 +363,7 @@ impl Connection {
             } else {
                 Message::parse(line)
             };
-            // Every message is logged (spec 5.2); of what is none, the beginnings of some.
+            // Every message is logged (spec 5.2). Of lines that are none, the beginnings of some are.
             match message {
                 Ok(_) => self.outgoing.log("<-", line, LOGGED_BYTES),
                 Err(_) if self.mistakes.next_is_told() => self.outgoing.log("<-", line, LOGGED_NONSENSE),
@@ -421,7 +422,7 @@ impl Connection {
     }
 }
 
-/// What a connection with this first line speaks, if a web browser has opened it. Nothing that follows may be obeyed: any
+/// The protocol of a connection with this first line, if a web browser has opened it. No later line may be obeyed: any
 /// web page can have a browser send lines of its choice, in the body of a POST or inside a TLS handshake. (spec 7.29)
 ///
 /// No message is mistaken for a request: none has a word with a slash in it.
@@ -441,7 +442,7 @@ fn has_more_words(line: &str, most: usize) -> bool {
     line.len() / 2 >= most && line.bytes().filter(|&byte| byte == b' ').count() >= most
 }
 
-/// What `look` makes of a line that has been read, which is forgotten after that. Malformed UTF-8 becomes U+FFFD.
+/// Returns what `look` makes of a line that has been read, and then forgets the line. Malformed UTF-8 becomes U+FFFD.
 fn take_text<T>(line: &mut Vec<u8>, look: impl FnOnce(&str) -> T) -> T {
     let looked = look(&String::from_utf8_lossy(line));
     line.clear();
@@ -469,8 +470,8 @@ impl fmt::Display for Line {
 
 /// The sending half of a connection.
 ///
-/// A message is one write, so that the halves of two never mix; still, threads that share an `Outgoing`
-/// take turns, as a write that does not fit the socket's buffer is continued.
+/// A message is one write, so that two messages never mix. Still, threads that share an `Outgoing` take turns: a write
+/// that does not fit the socket's buffer is continued.
 #[derive(Clone)]
 pub struct Outgoing {
     stream: Arc<TcpStream>,
@@ -519,11 +520,12 @@ impl Outgoing {
         self.stream.set_write_timeout(Some(stall))
     }
 
-    /// Ends the connection when the other end's machine has answered nothing for `within` (in whole seconds; it may take
-    /// an eighth, or a second, longer): neither to what it was sent, nor to the kernel's question whether it is still there.
-    /// Asks nothing of a peer's program, which may be idle as long as it likes. (spec 2.7)
+    /// Ends the connection when the other end's machine has answered nothing for `within`: neither to what it was sent,
+    /// nor to the kernel's question whether it is still there. `within` is rounded to whole seconds, and the end may
+    /// come an eighth, or a second, later. The peer's program is asked nothing, and may be idle as long as it likes.
+    /// (spec 2.7)
     ///
-    /// On Linux a peer that takes nothing it is sent for as long counts as dead, too.
+    /// On Linux a peer that takes nothing it is sent for that long counts as dead, too.
     pub fn notice_death(&self, within: Duration) {
         const QUESTIONS: u32 = 4;
         const SHORTEST: Duration = Duration::from_secs(1); // what the kernel can count in
@@ -533,7 +535,7 @@ impl Outgoing {
         let keepalive = keepalive.with_retries(QUESTIONS);
         let keepalive = keepalive.with_interval((within / 2 / QUESTIONS).max(SHORTEST));
         let asked = socket.set_tcp_keepalive(&keepalive);
-        // Without it, what has been sent and not acknowledged would be repeated for a quarter of an hour first.
+        // Without it, the kernel would repeat what is not acknowledged for a quarter of an hour first.
         #[cfg(target_os = "linux")]
         let asked = asked.and_then(|()| socket.set_tcp_user_timeout(Some(within.max(SHORTEST))));
         if let Err(error) = asked {

@@ -1,8 +1,8 @@
-//! Content: bytes of a known number, moved through buffers whose memory has a bound. (spec 2.3, 7.13)
+//! Content: a known number of bytes, moved through buffers that use bounded memory. (spec 2.3, 7.13)
 //!
-//! Large buffers make large transfers cheap, and thousands of slow peers could have one each. So there are
-//! `LARGE_BUFFERS` of them in a process, used again and again; a copy that finds none left takes a small buffer, with
-//! which a copy needs about a fifth more of the processor's time.
+//! Large buffers make large transfers cheap, but thousands of slow peers must not have one each. So a process has at
+//! most `LARGE_BUFFERS` of them, and uses them again and again. A copy that finds none left takes a small buffer, and
+//! needs about a fifth more processor time.
 
 use std::io::{self, ErrorKind, Read};
 

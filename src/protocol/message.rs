@@ -37,12 +37,12 @@ pub enum Message {
     },
     /// Controller to client: all R copies are there. (spec 4.2)
     StoreComplete,
-    /// Client to Controller: who has this file? (spec 4.3)
+    /// Client to Controller: which Dstore has this file? (spec 4.3)
     Load {
         /// The wanted file.
         name: FileName,
     },
-    /// Client to Controller: that one failed me; who else has it? (spec 4.3)
+    /// Client to Controller: that Dstore failed me; which other one has the file? (spec 4.3)
     Reload {
         /// The wanted file.
         name: FileName,

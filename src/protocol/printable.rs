@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Write as _};
 
-/// Text without the characters that could rewrite a terminal's screen, or make a line read otherwise than it is: control
-/// characters, those that change the direction of writing, and separators of lines. Each is shown as Rust would
-/// write it: `\u{202e}`. A file name holds no backslash (spec 7.12), so that no two names look the same.
+/// Text without the characters that could rewrite a terminal's screen, or make a line read otherwise than it is. These
+/// are control characters, characters that change the direction of writing, and separators of lines. Each is shown as
+/// Rust would write it: `\u{202e}`. A file name holds no backslash (spec 7.12), so no two names look the same.
 pub struct Printable<'a>(pub &'a str);
 
 impl fmt::Display for Printable<'_> {

@@ -16,15 +16,15 @@ use crate::sync::Mutex;
 /// How long a thread waits for a connection before it ends, unless no other thread waits.
 const PARKED: Duration = Duration::from_secs(5);
 
-/// How long a connection may say nothing at all while others cannot be taken. Its thread looks as often as this whether
-/// that is so; otherwise it goes on waiting. On Linux a connection inherits this limit from the listener.
+/// How long a connection may say nothing at all while others cannot be taken. This often its thread looks whether that
+/// is so; if not, the thread goes on waiting. On Linux a connection inherits this limit from the listener.
 const SILENCE: Duration = PARKED;
 
 /// The same for a connection that is taken when others could not be.
 const SILENCE_IF_SHORT: Duration = Duration::from_secs(1);
 
-/// How many threads wait for connections at most, once as many have been needed at a time. Each has a descriptor meanwhile:
-/// Linux reserves that of the connection to come.
+/// At most this many threads wait for connections, however many have been needed at a time. Each uses up a descriptor
+/// meanwhile, as Linux reserves the one for the connection to come.
 const MOST_WAITING: usize = 16;
 
 /// How long accepting rests after an error: out of descriptors, trying again at once would only spin.
@@ -32,12 +32,12 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// Accepts connections and has each served by a thread of a [`ThreadGroup`].
 ///
-/// For protocols in which the one that connects speaks first. A connection is served from its first byte on. Before that it
-/// may be silent as long as it likes, unless descriptors or threads are short: then it is closed after 5 s at most.
+/// For protocols in which the connecting peer speaks first. A connection is served from its first byte on. Before that
+/// it may be silent as long as it likes, unless descriptors or threads are short: then it is closed after 5 s at most.
 ///
-/// The thread that accepts a connection serves it, and accepts again: no connection is handed from one to another, which
-/// would cost as much as all else that a small transfer needs from the processor. One thread always waits for the next
-/// connection: a thread that accepts one, and was the last that waited, starts another first.
+/// The thread that accepts a connection serves it, and then accepts again. No connection is handed from one thread to
+/// another: that would cost as much processor time as all the rest of a small transfer. One thread always waits for the
+/// next connection: when the last waiting thread accepts one, it first starts another thread.
 pub struct Server(Arc<Acceptors>);
 
 struct Acceptors {
@@ -51,8 +51,8 @@ struct Acceptors {
 }
 
 impl Server {
-    /// Starts accepting. `serve` runs once for each connection that has said something; it closes when that returns. The threads end with the
-    /// group, after [`stop`](Self::stop).
+    /// Starts accepting. `serve` runs once for each connection that has said something, and the connection closes when
+    /// it returns. The threads end with the group, after [`stop`](Self::stop).
     pub fn start(
         listener: TcpListener,
         threads: &Arc<ThreadGroup>,
@@ -104,8 +104,8 @@ impl Acceptors {
         self.threads.spawn(move || acceptors.run())
     }
 
-    /// Accepts and serves one connection after another; ends when stopping, when enough others wait, or when anything is
-    /// short and one other waits.
+    /// Accepts and serves one connection after another. Ends when the server stops, when enough other threads wait, or
+    /// when descriptors or threads are short and one other thread waits.
     fn run(self: &Arc<Self>) {
         loop {
             let accepted = self.listener.accept();
@@ -202,7 +202,7 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Connections that could not be taken. In the log: that it is so and that it is over, but not time after time where it
+/// Connections that could not be taken. The log says when this begins and when it is over, but not each time if it
 /// comes and goes.
 #[derive(Default)]
 struct Trouble {

@@ -12,7 +12,7 @@ use socket2::SockRef;
 
 use crate::sync::Mutex;
 
-/// Enough for any of our threads; with thousands of connections the default of 2 MiB would show.
+/// Enough stack for any of our threads. With thousands of connections the default of 2 MiB would cost too much memory.
 const STACK_BYTES: usize = 512 << 10;
 
 /// The threads and sockets of one server, so that all of them can be ended.
@@ -36,8 +36,8 @@ struct Threads {
 }
 
 impl Threads {
-    /// Lets go of those that have ended: the system keeps part of a thread's stack until then. All are looked at once
-    /// half of them may have ended, so that each costs as much as it does for any number.
+    /// Lets go of threads that have ended: the system keeps part of a thread's stack until then. All handles are looked
+    /// at only once half of them may have ended, so that the cost for each thread does not grow with their number.
     fn forget_ended(&mut self) {
         if self.ended * 2 >= self.handles.len() {
             self.handles.retain(|thread| !thread.is_finished());
@@ -79,7 +79,7 @@ impl ThreadGroup {
     pub fn track(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Tracked {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         self.sockets.lock().insert(key, Arc::clone(socket));
-        // Looked at after the insertion, so that either `stop` finds the socket or this finds that it was missed.
+        // Checked after the insertion: either `stop` finds the socket, or this finds that `stop` has missed it.
         if self.is_stopped.load(Ordering::SeqCst) {
             shut_down(socket);
         }

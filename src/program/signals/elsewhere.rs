@@ -5,7 +5,7 @@ use crate::program::Failure;
 
 /// Nothing will come.
 pub fn on_first(_tidy: impl FnOnce(Signal) + Send + 'static) -> Result<(), Failure> {
-    // A receiver whose sender is dropped would look like a request to end.
+    // If the sender were dropped, the receiver would take it for a request to end.
     std::mem::forget(_tidy);
     Ok(())
 }

@@ -11,7 +11,7 @@ use socket2::SockRef;
 pub(super) struct Incoming {
     stream: Arc<TcpStream>,
     pub(super) wait: Wait,
-    /// What the kernel was last told, to tell it only what is new.
+    /// The limit that the kernel was last told, so that it is told only changes.
     kernel_timeout: Option<Duration>,
     /// The last read got less than it had room for: it took all that there was.
     pub(super) was_short: bool,
@@ -48,7 +48,7 @@ impl Read for Incoming {
             if has_waited {
                 self.tell_kernel(left)?;
             } else if !self.is_known_to_kernel(left) {
-                // A little less than is left: it will do for the next wait of as long.
+                // A little less than is left, so that the next wait of the same length needs no new limit.
                 self.tell_kernel(left.map(|left| left - left / 8))?;
             }
             match (&*self.stream).read(buffer) {
@@ -69,8 +69,8 @@ impl Incoming {
         Self { stream, wait: Wait::Forever, kernel_timeout: None, was_short: false }
     }
 
-    /// Whether the kernel will end a wait in time. Earlier does no harm: most waits are short, and one that is not begins
-    /// again. So hardly any read needs a second call to say how long it may take.
+    /// Whether the kernel will end a wait in time. Ending it earlier does no harm: most waits are short, and a longer
+    /// one begins again. So hardly any read needs a second call to set its limit.
     fn is_known_to_kernel(&self, left: Option<Duration>) -> bool {
         left.is_none_or(|left| self.kernel_timeout.is_some_and(|timeout| timeout <= left))
     }
@@ -88,7 +88,7 @@ impl Incoming {
 #[cfg(target_os = "linux")]
 pub(super) fn connect(stream: &TcpStream, address: SocketAddr, timeout: Duration) -> io::Result<()> {
     use rustix::io::Errno;
-    // The limit for writes is one for connecting, too: one call in place of five.
+    // The limit for writes also bounds connecting: one call in place of five.
     stream.set_write_timeout(Some(timeout))?;
     loop {
         let connected = SockRef::from(stream).connect(&address.into());

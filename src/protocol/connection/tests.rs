@@ -24,7 +24,7 @@ fn pair() -> (Connection, TcpStream) {
     (connection, peer)
 }
 
-/// A connection whose peer has said this and closed.
+/// A connection with a peer that has said this and closed.
 fn said(bytes: &[u8]) -> Connection {
     let (connection, mut peer) = pair();
     peer.write_all(bytes).unwrap();
@@ -438,7 +438,7 @@ fn receive_within_gives_up_in_time_and_keeps_what_had_come() {
 
 #[test]
 fn receive_within_bounds_the_whole_line_and_not_each_piece_of_it() {
-    // spec 2.7: a peer that dribbles does not hold anybody up
+    // spec 2.7: a peer that dribbles does not hold the reader up
     let (mut connection, mut peer) = pair();
     let (stop, stopped) = channel::<()>();
     thread::scope(|scope| {
@@ -536,9 +536,9 @@ fn content_that_nobody_takes_fails_once_it_stalls() {
 
 #[test]
 fn connecting_where_nobody_listens_fails_and_never_leads_to_oneself() {
-    // Of the ports that the kernel may give our own end, one is the very port that is asked for: in so many attempts
-    // it is chosen, unless somebody takes it first. Then another is tried. Linux gives listeners odd ports and those
-    // who connect even ones, as long as there are any: so an even one it has to be.
+    // One of the ports that the kernel may give our own end is the very port that we connect to. In so many attempts
+    // the kernel chooses it, unless another process takes the port first: then another port is tried. Linux gives odd
+    // ports to listeners and even ones to connecting sockets, as long as there are any. So the port has to be even.
     const ATTEMPTS: usize = 30_000;
     let mut refused = 0;
     while refused < ATTEMPTS {
