@@ -37,7 +37,7 @@ const LARGE_CLIENTS: Size<&[usize]> = Size { full: &[1, 4], tiny: &[1, 2] };
 const LARGE_BYTES: Size<usize> = Size { full: 64 << 20, tiny: 300_000 };
 const LARGE_ROUNDS: Size<usize> = Size { full: 7, tiny: 1 };
 
-/// Who is measured against whom.
+/// The ways that are measured, each with its floor.
 const WAYS: [Way; 4] = [
     // A floor that waits for each ACK, as the coursework has it.
     Way { name: "ours", floor: "kept floor" },
@@ -45,7 +45,7 @@ const WAYS: [Way; 4] = [
     Way { name: "ours", floor: "ahead floor" },
     // The official client's steps with nothing on top, so that only the servers differ.
     Way { name: "official", floor: "official floor" },
-    // Ours without KEEP_ALIVE, as with Dstores of somebody else's.
+    // Ours without KEEP_ALIVE, as with Dstores of another implementation.
     Way { name: "ours, not kept", floor: "official floor" },
 ];
 const FLOORS: [&str; 3] = ["kept floor", "ahead floor", "official floor"];
@@ -67,7 +67,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Many operations on small files: what counts is how often who waits for whom.
+/// Many operations on small files: what counts is how often a thread waits for another.
 fn small_files(run: &Run) -> io::Result<()> {
     let parent = place_in_memory();
     let count = run.size(SMALL_FILES);

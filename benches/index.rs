@@ -42,7 +42,7 @@ const MANY_DSTORES: usize = 100;
 const PAST: usize = 2;
 const REBALANCES: Size<usize> = Size { full: 3, tiny: 1 };
 
-/// Files in the index whose memory is measured, by a child process that is called with this option.
+/// Files in the index when its memory is measured, by a child process that is called with this option.
 const FILES_IN_MEMORY: Size<usize> = Size { full: 1_000_000, tiny: 1_000 };
 const MEMORY_OPTION: &str = "--memory-of";
 
@@ -71,7 +71,7 @@ fn main() {
     }
 }
 
-/// An index whose Dstores listen on ports 1, 2 and so on, in order of joining.
+/// An index with Dstores that listen on ports 1, 2 and so on, in order of joining.
 struct Cluster {
     index: Index,
     dstores: Vec<DstoreId>,
@@ -97,7 +97,7 @@ impl Cluster {
         self.dstores[usize::from(address.socket().port()) - 1]
     }
 
-    /// From the request to the last acknowledgement; returns who has it.
+    /// From the request to the last acknowledgement. Returns the holders.
     fn store(&mut self, name: &FileName) -> Vec<Address> {
         let chosen = self.index.begin_store(name, 1_000).expect("the name is new");
         let acks = chosen.iter().filter(|address| self.index.acknowledge_store(name, self.at(address))).count();
@@ -235,7 +235,7 @@ fn choices(run: &Run) {
     table.print();
 }
 
-/// For how long a client's LIST keeps everybody else from the index, and how long it then takes to be worded.
+/// For how long a client's LIST keeps all other threads from the index, and how long its answer takes to be formatted.
 fn lists(run: &Run) {
     let heads = ["files", "list(), under the lock, ms", "ns a file", "/ BTreeMap keys", "wording ms", "dropping ms"];
     let mut table = Table::new("LIST", &heads);
@@ -397,7 +397,7 @@ fn rebalances(run: &Run) {
     table.print();
 }
 
-/// An index, and who really has which file.
+/// An index, and which Dstore really has which file.
 struct World {
     cluster: Cluster,
     /// In order of name.
@@ -405,8 +405,7 @@ struct World {
 }
 
 impl World {
-    /// Each file comes after up to `most_past` others that go again, so that who shares files with whom follows no
-    /// pattern.
+    /// Before each file, up to `most_past` others come and go, so that it follows no pattern which Dstores share files.
     fn new(dstores: usize, names: Vec<FileName>, most_past: usize) -> Self {
         let mut cluster = Cluster::new(dstores);
         let mut rng = Rng(SEED + 1);
@@ -477,8 +476,8 @@ impl World {
         sends
     }
 
-    /// How many sends no plan can do without, where no file has more than R copies: one for each copy that is missing,
-    /// one for each that a Dstore has too many and that must go elsewhere; one for each that a Dstore wants.
+    /// The fewest sends that any plan needs, where no file has more than R copies: one for each copy that is missing,
+    /// one for each that a Dstore has too many and that must go elsewhere, and one for each that a Dstore wants.
     fn fewest_sends(&self) -> usize {
         let loads = self.loads();
         let copies = self.files.len() * REPLICAS;

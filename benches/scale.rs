@@ -51,7 +51,7 @@ const FILLERS: Size<usize> = Size { full: 16, tiny: 2 };
 
 const TIMEOUTS: Extent<&[u64]> = Extent { asked_for: &[1, 5], brief: &[1], tiny: &[1] };
 const MOVED_FILES: Size<usize> = Size { full: 100_000, tiny: 100 };
-/// Joins and deaths with nobody else at work, each beside the floor.
+/// Joins and deaths with no client at work, each beside the floor.
 const QUIET_ROUNDS: Extent<usize> = Extent { asked_for: 3, brief: 1, tiny: 1 };
 /// From one rebalance to the next: what ends the wait after a death.
 const PERIOD: Size<Duration> = Size { full: Duration::from_secs(5), tiny: Duration::from_secs(2) };
@@ -161,7 +161,7 @@ fn require_inodes(folder: &Path, files: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// The same work with and without connections on which nobody says anything.
+/// The same work with and without connections on which nothing is said.
 fn idle(run: &Run) -> io::Result<()> {
     let count = if run.is_full() { fraction(run, run.size(IDLE_CONNECTIONS)) } else { run.size(IDLE_CONNECTIONS) };
     allow_descriptors(count + OTHER_DESCRIPTORS)?;
@@ -314,7 +314,7 @@ fn giant(run: &Run) -> io::Result<()> {
         if run.is_full() { fraction(run, run.size(GIANT_FILES)).next_multiple_of(2) } else { run.size(GIANT_FILES) };
     let setup =
         Setup { timeout: GIANT_TIMEOUT, period: run.size(PERIOD), is_followed: true, ..Setup::new(&parent, 1, 1) };
-    // Both at a time would not fit on the disk, whose speed varies: so once before and once after.
+    // Both at a time would not fit on the disk. Its speed varies, so the floor runs once before and once after.
     let floor = Floor { parent: &parent, copies: count / 2, bytes: run.size(GIANT_BYTES) };
     let before = floor.play(1, true)?;
     let mut trial = Trial::without_floor(run, &setup, count, run.size(GIANT_BYTES))?;
@@ -335,7 +335,7 @@ enum Change {
     Death,
 }
 
-/// A cluster whose Dstores come and go, and how it bears that.
+/// A cluster with Dstores that come and go, and how it bears that.
 struct Trial<'a> {
     setup: Setup<'a>,
     bytes: usize,

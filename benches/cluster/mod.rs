@@ -42,18 +42,18 @@ pub struct Setup<'a> {
 }
 
 impl<'a> Setup<'a> {
-    /// With a long timeout, and no rebalance but for those who join.
+    /// With a long timeout, and no rebalance except after a join.
     pub fn new(parent: &'a Path, replicas: usize, dstores: usize) -> Self {
         Self { parent, replicas, dstores, timeout: TIMEOUT, period: Duration::ZERO, is_followed: false }
     }
 }
 
-/// What a program is to log when nobody reads it.
+/// What a program is to log when its log is not read.
 const QUIET: &str = "warn";
 
 /// A Controller and its Dstores, each a process. Dropped, even by a panic, it leaves nothing behind.
 pub struct Cluster {
-    // Dropped in this order: the folder once nobody uses it any more.
+    // Dropped in this order: the folder once no process uses it any more.
     pub dstores: Vec<Process>,
     pub controller: Process,
     /// Where each of `dstores` keeps its files.
@@ -177,7 +177,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// What it logs, unless that is little, is for somebody to read.
+    /// Its log comes through a pipe for the caller to read, unless it is `QUIET`.
     fn start(program: impl AsRef<OsStr>, arguments: &[impl AsRef<OsStr>], log: &str) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.args(arguments).env("RUST_LOG", log).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -239,8 +239,8 @@ pub fn count_files(folder: &Path) -> usize {
     fs::read_dir(folder).map_or(0, Iterator::count)
 }
 
-/// Has every client do its share of `count` operations, all clients at the same time, and takes down the time for each
-/// operation, with many at once, how long the operations themselves took, and what they cost whom.
+/// Has every client do its share of `count` operations, all clients at the same time. Takes down the time for each
+/// operation with many at once, the time of the whole divided by their number, and what they cost each program.
 pub fn time_together<C: Send>(
     clock: &mut Clock,
     name: &str,

@@ -32,7 +32,7 @@ enum Said {
     Reported {
         dstore: String,
     },
-    /// Not everybody has reported within the timeout.
+    /// Not all Dstores have reported within the timeout.
     Late,
 }
 
@@ -41,7 +41,7 @@ enum Said {
 pub struct Rebalance {
     /// Those in which there was something to do.
     pub rounds: usize,
-    /// Those of them in which somebody did not report in time.
+    /// Those of them in which a Dstore did not report in time.
     pub late_rounds: usize,
     /// From the first LIST to the last report.
     pub took: Duration,
@@ -103,7 +103,7 @@ impl Said {
         if line.contains("has reported in time") {
             return Some(Self::Late);
         }
-        // [when who] [local->remote] message
+        // [time program] [local->remote] message
         let (_, rest) = line.split_once("] [")?;
         let (ends, message) = rest.split_once("] ")?;
         let dstore = || ends.trim_start_matches(|c: char| c.is_ascii_digit())[2..].to_owned();

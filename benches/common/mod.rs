@@ -28,8 +28,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// From the arguments: `--bench` asks for full sizes, a word for the parts whose name holds it:
-    /// `cargo bench --bench index rebalance`. A number after the word makes a part smaller that is large when asked for.
+    /// From the arguments. `--bench` asks for full sizes. A word asks for the parts with that word in their name:
+    /// `cargo bench --bench index rebalance`. A number after the word is the fraction of its full size that a part has.
     pub fn new() -> Self {
         let (options, words): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|arg| arg.starts_with('-'));
         let is_full = options.iter().any(|option| option == "--bench");

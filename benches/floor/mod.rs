@@ -1,9 +1,9 @@
 //! The floor: what a STORE, a LOAD and a copy between Dstores cost when nothing is decided.
 //!
-//! Programs and a client that say the protocol's messages, byte for byte, over as many connections, and keep the same
+//! Programs and a client that say the protocol's messages, byte for byte, over as many connections. They keep the same
 //! files, each written under another name first. They have no index, take fields from fixed places instead of parsing,
-//! and tell nobody what is wrong. What they reach is what this machine gives to any implementation of the protocol with
-//! a thread per connection.
+//! and report no error. What they reach is what this machine gives to any implementation of the protocol with a thread
+//! per connection.
 //!
 //! The client is a minimal one of the real protocol, so it works with real programs, too: then only the servers differ.
 
@@ -57,8 +57,8 @@ pub fn dstore_arguments(controller: u16, folder: &str) -> Vec<String> {
     vec![OPTION.into(), "dstore".into(), controller.to_string(), folder.into()]
 }
 
-/// The arguments that make this program send every file of `folder` to one of the Dstores at `ports`, which take turns,
-/// so many files at the same time; if it `removes`, it then removes them. It ends when that is done.
+/// The arguments that make this program send every file of `folder` to one of the Dstores at `ports`, which take turns.
+/// It sends so many files at the same time, removes them afterwards if it `removes`, and then ends.
 pub fn sender_arguments(folder: &str, senders: usize, removes: bool, ports: &[u16]) -> Vec<String> {
     let numbers = [senders, usize::from(removes)].into_iter().chain(ports.iter().map(|port| usize::from(*port)));
     [OPTION, "sender", folder].map(str::to_owned).into_iter().chain(numbers.map(|number| number.to_string())).collect()

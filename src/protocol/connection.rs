@@ -108,7 +108,8 @@ impl LineLimit {
     }
 }
 
-/// How many words a line of up to `bytes` may have. Each word becomes a value, which is larger than a short word itself.
+/// How many words a line of up to `bytes` may have. Each word becomes a value, which is larger than a short word
+/// itself.
 fn most_words(bytes: usize) -> usize {
     (bytes / BYTES_TO_A_WORD).max(LEAST_WORDS)
 }
@@ -128,7 +129,8 @@ impl Allowance {
     }
 }
 
-/// The part of an [`Allowance`] that one line uses. It is given back when dropped: keep it as long as the line's message.
+/// The part of an [`Allowance`] that one line uses. It is given back when dropped: keep it as long as the line's
+/// message.
 #[derive(Debug)]
 pub struct AllowanceShare {
     allowance: Allowance,

@@ -17,7 +17,7 @@ const SECOND_TOP: f64 = FIRST_TOP + PANEL + 64.0;
 const LEGEND: f64 = 84.0;
 const HEIGHT: f64 = SECOND_TOP + PANEL + 52.0;
 
-/// A colour for each kind that can be told apart in print and by those who see colours differently (Okabe and Ito).
+/// A colour for each kind. They can be told apart in print, and by people who see colours differently (Okabe and Ito).
 const COLOURS: [&str; Kind::ALL.len()] = ["#0072b2", "#009e73", "#d55e00", "#cc79a7"];
 
 /// Draws it, as SVG.

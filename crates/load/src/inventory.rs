@@ -93,7 +93,7 @@ impl Inventory {
     /// There may be a file or not, whether it was taken out for the operation that failed or not.
     pub fn note_doubtful(&mut self, file: File) {
         self.stored.retain(|&number| number != file.number);
-        // Oldest last, to be looked at first: the newest may be a name that nobody can remove.
+        // Oldest last, to be looked at first: the newest may be a name that cannot be removed.
         self.doubtful.insert(0, file.number);
     }
 

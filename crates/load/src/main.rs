@@ -35,7 +35,7 @@ use worker::Task;
 
 /// A load generator for distributed file stores: has clients store, load, remove and list files, and says how many
 /// operations a second there were, how many megabytes, and how long they took. It says nothing to Controller and
-/// Dstores but the coursework protocol, so that anybody's can be measured.
+/// Dstores but the coursework protocol, so that it can measure any implementation.
 #[derive(FromArgs)]
 #[argh(
     note = "Each client has names of its own, and does one operation after another. Half of the names have files

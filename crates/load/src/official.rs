@@ -1,5 +1,4 @@
-//! A client that goes about its work as the official one does (spec 6), but for giving up a connection whose reply
-//! is late.
+//! A client that works as the official one does (spec 6), except that it gives up a connection when a reply is late.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -20,7 +19,7 @@ const MOST_OFFERS: usize = 10;
 pub struct Official {
     controller: SocketAddr,
     timeout: Duration,
-    /// `None` after a failure: unlike the official client's, our figures must not be off by one reply. (spec 6.1)
+    /// `None` after a failure. The official client would then be off by one reply; our figures must not be. (spec 6.1)
     connection: Option<Connection>,
 }
 
@@ -209,7 +208,7 @@ mod tests {
         (listener, address)
     }
 
-    /// Where nobody listens, and nobody else can, as long as what is returned first lives.
+    /// An address at which no program listens, and none can as long as the returned socket lives.
     fn dead() -> (Socket, SocketAddr) {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();

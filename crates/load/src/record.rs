@@ -16,7 +16,7 @@ const MOST_INTERVALS: u128 = 120;
 /// Latencies are told apart from about this on.
 const RESOLUTION_NS: u64 = 128;
 
-/// When is measured: operations that end in this time count.
+/// The time that is measured: operations that end in it count.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     /// When the warm-up is over.
@@ -143,7 +143,7 @@ pub struct Totals {
     pub whole: ByKind,
     /// Each interval, to two digits.
     pub intervals: Vec<ByKind>,
-    /// How often what went wrong.
+    /// What went wrong, and how often.
     pub errors: BTreeMap<(Kind, &'static str), Errors>,
 }
 
@@ -159,7 +159,7 @@ pub struct Errors {
 pub struct Record {
     window: Window,
     totals: Mutex<Totals>,
-    /// Operations so far, warm-up included: for those who watch.
+    /// Operations so far, warm-up included: for the line that shows progress.
     operations: AtomicU64,
 }
 

@@ -39,9 +39,9 @@ pub struct Plan {
     pub pids: Vec<u32>,
 }
 
-/// Does it. `setup` is what the report says that it is about.
+/// Carries out `plan`. `setup` is what the report says about it.
 pub fn run(plan: &Plan, controller: SocketAddr, setup: Vec<(&'static str, String)>) -> Result<Report, Failure> {
-    // Who asks for processes that are not there learns it before the work, not after.
+    // If a process to watch does not exist, the user learns it before the work, not after.
     plan.pids.iter().try_for_each(|&pid| watch(pid).map(drop))?;
     let mut workers = (0..plan.clients)
         .map(|id| {

@@ -13,10 +13,10 @@ use crate::record::{Record, Recorder};
 use crate::sizes::Sizes;
 use crate::style::{Operations, trouble};
 
-/// After an error, so that one that comes at once is not repeated as fast as it can be.
+/// The pause after an error, so that an error which comes at once is not repeated at full speed.
 const REST: Duration = Duration::from_millis(10);
 
-/// So many failures in a row end the attempt to store or remove all files.
+/// This many failures in a row end the attempt to store or remove all files.
 const MOST_FAILURES: u32 = 3;
 
 /// What went wrong where the Controller and the Dstores promised otherwise: counted like errors.
@@ -31,13 +31,13 @@ pub mod wrong {
 
 /// What all clients are told to do.
 pub struct Task {
-    /// What to do how often.
+    /// Which operations to do, and how often each.
     pub mix: Mix,
     /// How large the files are.
     pub sizes: Sizes,
-    /// Whether answers are held against what was stored.
+    /// Whether answers are compared with what was stored.
     pub verifies: bool,
-    /// What all chance follows from.
+    /// The seed of every random choice.
     pub seed: u64,
 }
 

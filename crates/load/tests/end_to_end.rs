@@ -105,7 +105,7 @@ fn with_keep_the_files_stay() {
 
 #[test]
 fn where_nothing_works_it_says_so_and_fails() {
-    // R = 2, and nobody has joined. (spec 3.3)
+    // R = 2, and no Dstore has joined. (spec 3.3)
     let controller = controller::start(controller::Config::new(2)).unwrap();
     let port = controller.address().unwrap().port().to_string();
     let output = load(&["--controller", &port, "--mix", "store:100", "--duration", "0.2", "--warm-up", "0"]);
@@ -115,7 +115,7 @@ fn where_nothing_works_it_says_so_and_fails() {
     let err = String::from_utf8(output.stderr).unwrap();
     assert!(err.starts_with("load: nothing has worked: store: not enough Dstores"), "{err}");
 
-    // Nobody listens here, and nobody else can.
+    // No program listens here, and none can.
     let taken = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     taken.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     let port = taken.local_addr().unwrap().as_socket().unwrap().port().to_string();

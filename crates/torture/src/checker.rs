@@ -3,24 +3,26 @@
 //!
 //! Each name is a register of its own: absent, *store in progress*, *store complete* with some content, *remove in
 //! progress*. A STORE and a REMOVE are not instants but two steps each, begin and end, and between them others can see
-//! that the name is taken (spec 3.2). One whose outcome is not known may have taken none of its steps, or the first, or
-//! both; when the Controller must have ended it (spec 2.7, 7.28), no further step is possible. Only the removal of a
-//! file that is *remove in progress* may come at any later time (spec 4.4). Everything else that a client is told says
-//! something of the state at one instant between request and answer.
+//! that the name is taken (spec 3.2). An operation of unknown outcome may have taken none of its steps, or the first,
+//! or both. Once the Controller must have ended it (spec 2.7, 7.28), no further step is possible. Only the removal of a
+//! file that is *remove in progress* may come at any later time (spec 4.4). Every other answer says something about the
+//! state at one instant between request and answer.
 //!
-//! **The algorithm** is Lowe's just-in-time linearisation ("Testing for linearizability", 2017): all possible situations
-//! are carried along through time. Where an operation ends, every order of the steps still possible is tried, and the
-//! situations in which it cannot have got its answer are dropped; if none is left, nothing explains the history. A
-//! situation that leaves the same state with less seen and more used up than another is dropped, too, which keeps them
-//! few however many outcomes are unknown. It works as the history comes, so that a run may take a day.
+//! **The algorithm** is Lowe's just-in-time linearisation ("Testing for linearizability", 2017). It carries all
+//! possible situations along through time. Where an operation ends, it tries every order of the steps that are still
+//! possible, and drops the situations in which the operation cannot have got its answer. If none is left, nothing
+//! explains the history. It also drops a situation that leaves the same state as another, with less seen and more used
+//! up. This keeps them few, however many outcomes are unknown. It works while the history comes, so that a run may take
+//! a day.
 //!
 //! **Why no published checker:** `stateright`'s tester allows a thread one open operation, searches by plain recursion, and
 //! wants the whole history at once; `todc-utils` panics on an operation without an answer; `porcupine` is written in Go; and
 //! all take an operation for one step of a deterministic object, where ours has two and may stop between them.
 //!
-//! **Where it is weak:** a LIST is checked name by name, not as one instant for all of them. A LOAD answered with content
-//! whose store began during the LOAD, on a Dstore that the file before it was offered from, is let through if the sizes
-//! are the same (the protocol cannot tell them apart); ERROR_LOAD is let through wherever the file was complete.
+//! **Where it is weak:** a LIST is checked name by name, not as one instant for all of them. ERROR_LOAD is let through
+//! wherever the file was complete. A LOAD may be offered one file on a Dstore and find there the content of the next
+//! file of that name, if that store began during the LOAD. This is let through if the sizes are the same, as the
+//! protocol cannot tell the two apart.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -37,7 +39,7 @@ const SHOWN: usize = 60;
 /// Checks a history that comes in pieces.
 pub struct Checker {
     registers: Vec<Register>,
-    /// How long after its client has given up the Controller may still take steps of an operation.
+    /// How long the Controller may still take steps of an operation after the client has given it up.
     settle: Duration,
     /// Operations looked at, one for each name they concern.
     pub checked: u64,
@@ -46,7 +48,7 @@ pub struct Checker {
 /// A history that nothing explains.
 #[derive(Clone, Debug)]
 pub struct CounterExample {
-    /// Whose history it is.
+    /// The name that the history is about.
     pub name: Name,
     /// What was possible when the window began.
     pub before: Vec<String>,

@@ -25,7 +25,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Settings {
     /// R.
     pub replicas: usize,
-    /// Everybody's timeout.
+    /// The timeout of every program.
     pub timeout: Duration,
     /// From one rebalance to the next.
     pub period: Duration,
@@ -161,7 +161,7 @@ impl Cluster {
         if dstore.is_frozen {
             dstore.thaw()?;
         }
-        // It may take its time; but it has to go by itself.
+        // It may take its time, but it has to end by itself.
         thread::Builder::new().name("farewell".into()).spawn(move || {
             let deadline = Instant::now() + PATIENCE;
             while Instant::now() < deadline {
@@ -189,7 +189,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// A process that has ended although nobody ended it.
+    /// A process that has ended although the torture did not end it.
     pub fn casualty(&mut self) -> Option<String> {
         if let Ok(Some(status)) = self.controller.try_wait() {
             return Some(format!("the Controller has ended by itself: {status}"));
@@ -268,7 +268,7 @@ fn read_folder(folder: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        // What is gone by now was not there to stay.
+        // Files that are gone by now are left out.
         if let Ok(bytes) = fs::read(entry.path()) {
             files.insert(entry.file_name().to_string_lossy().into_owned(), bytes);
         }

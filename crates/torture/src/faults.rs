@@ -1,8 +1,8 @@
 //! What is done to the cluster, and when: drawn from the seed.
 //!
-//! A storm destroys the copies of at most R-1 Dstores (its *victims*: killed, cut off, or with bytes of their files changed),
-//! so that every acknowledged file keeps a holder; before the next storm the cluster has healed. Freezing loses nothing and
-//! may hit anybody.
+//! A storm destroys the copies of at most R-1 Dstores, so that every acknowledged file keeps a holder. These Dstores
+//! are its *victims*: killed, cut off, or with bytes of their files changed. Before the next storm the cluster has
+//! healed. Freezing loses nothing and may hit any Dstore.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
@@ -25,7 +25,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_m
 /// Faults by kind.
 pub type Tally = BTreeMap<&'static str, u64>;
 
-/// Who does it.
+/// What does all this.
 pub struct Faults {
     rng: Rng,
     replicas: usize,
@@ -55,7 +55,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Counts those who have joined.
+    /// Counts the Dstores that have joined.
     pub fn notice_joins(&mut self, cluster: &Cluster, recorder: &Recorder) {
         let members = cluster.status().members;
         let before = self.joining.len();
@@ -72,7 +72,7 @@ impl Faults {
         self.membership[from..].iter().take_while(|(time, _)| *time <= end).any(|(_, least)| *least < self.replicas)
     }
 
-    /// Forgets who was there when; what is asked from now on is about later.
+    /// Forgets which Dstores were members when: later questions are about later times.
     pub fn forget_membership(&mut self) {
         self.membership.drain(..self.membership.len() - 1);
     }
@@ -132,7 +132,7 @@ impl Faults {
                     self.count("Dstores joined");
                 }
                 66..90 if self.flips_bits => {
-                    // Whoever is a victim already can bear more.
+                    // A Dstore that is a victim already can bear more.
                     let victim = cluster.dstores.iter().position(|dstore| victims.contains(&dstore.number));
                     let Some(at) = victim.or(may_lose.then_some(at)) else { continue };
                     victims.insert(cluster.dstores[at].number);
@@ -189,7 +189,7 @@ impl Faults {
             }
             Ok(true)
         };
-        // A file that is gone by now, or was replaced, is none the worse.
+        // If the file is gone by now, or was replaced, no harm is done.
         if change().unwrap_or(false) {
             self.count("copies damaged in the folder");
         }

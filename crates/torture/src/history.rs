@@ -35,7 +35,7 @@ impl fmt::Display for Content {
     }
 }
 
-/// `size` bytes that nobody else makes with another `rng`.
+/// `size` bytes, different from those that any other `rng` makes.
 pub fn fresh_bytes(rng: &mut Rng, size: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(size + 8);
     while bytes.len() < size {
@@ -48,7 +48,7 @@ pub fn fresh_bytes(rng: &mut Rng, size: usize) -> Vec<u8> {
 /// One request and what came of it.
 #[derive(Clone, Debug)]
 pub struct Operation {
-    /// Who asked.
+    /// The client that asked, by its number.
     pub client: usize,
     /// When it was asked, since the start of the run.
     pub begin: Duration,
@@ -176,8 +176,8 @@ pub struct Phantom {
 }
 
 impl Phantom {
-    /// Whether the file changed, or may have changed, meanwhile: then nobody knows what was true when. What is not known
-    /// to have ended may go on for `settle`.
+    /// Whether the file changed, or may have changed, meanwhile: then it is not known what was true when. An operation
+    /// that is not known to have ended may go on for `settle`.
     pub fn is_explained_by(&self, operation: &Operation, settle: Duration) -> bool {
         let is_change = match operation.request {
             Request::Store(name, _) => name == self.name && operation.outcome != Outcome::AlreadyExists,

@@ -67,7 +67,7 @@ struct Arguments {
     /// on how many Dstores each file is kept (default 3)
     #[argh(option, from_str_fn(positive), default = "3")]
     replicas: usize,
-    /// everybody's timeout in milliseconds (default 500)
+    /// timeout of every program in milliseconds (default 500)
     #[argh(option, from_str_fn(milliseconds), default = "Duration::from_millis(500)")]
     timeout_ms: Duration,
     /// milliseconds from one rebalance to the next (default 300)

@@ -1,4 +1,4 @@
-//! Bugs put into Stevedore on purpose: the torture has to find each of them.
+//! Bugs put into Stevedore on purpose. The torture has to find each of them.
 //!
 //! `cargo run --release -p torture -- mutants` copies the workspace, breaks the copy in one way after another, builds it, and
 //! tortures it with a few seeds until something is found wrong.
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use stevedore::program::{Failure, output::say};
 
-/// So many seeds are tried with each mutant before it counts as one that survives.
+/// This many seeds are tried with each mutant before it counts as one that survives.
 const SEEDS: u64 = 8;
 
 /// One bug.
@@ -198,7 +198,7 @@ pub fn hunt(chosen: &[String], seconds: u64, work: &Path) -> Result<(), Failure>
     }
 }
 
-/// Where this package's workspace is: Cargo tells whom it runs.
+/// Where this package's workspace is. Cargo tells the program that it runs.
 fn workspace() -> Result<PathBuf, Failure> {
     let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let root = package.and_then(|package| Some(package.parent()?.parent()?.to_owned()));

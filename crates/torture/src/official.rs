@@ -1,9 +1,10 @@
-//! A client that behaves as the official one does: a new connection for each transfer, Dstores one after another, those
-//! that fail skipped without a word. (spec 6.4 to 6.6)
+//! A client that behaves as the official one does: it makes a new connection for each transfer, goes to the Dstores one
+//! after another, and skips those that fail without a word. (spec 6.4 to 6.6)
 //!
-//! In two ways it is more careful, or it would see wrong bytes where nobody but the protocol is to blame: a Controller
-//! connection on which an answer may still come is given up (spec 6.1), and a load wants to see the end of the stream,
-//! without which the first bytes of a longer file, stored under the name since it was offered, could pass for the file.
+//! In two ways it is more careful. Otherwise it would see wrong bytes for which the protocol alone is to blame. It
+//! gives up a Controller connection on which an answer may still come (spec 6.1). And its loads wait for the end of the
+//! stream: without that, the first bytes of a longer file, stored under the name since the offer, could pass for the
+//! file.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
@@ -28,7 +29,7 @@ pub struct Official {
 /// What it does with an offer to store or to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// What it should.
+    /// It does what it should.
     Honest,
     /// It contacts no Dstore. (spec 6.6)
     Trap,
@@ -44,8 +45,8 @@ impl Official {
 
     /// STORE. (spec 4.2, 6.4)
     ///
-    /// What a client sends after the Controller has given up its store can take the place of what another has stored in
-    /// the meantime: an acknowledgement carries no more than a name. So a prompt client stops in time.
+    /// A client may send content after the Controller has given up its store. That content can replace what another
+    /// client has stored in the meantime, as an acknowledgement carries only a name. So a prompt client stops in time.
     pub fn store(&mut self, name: &FileName, content: &[u8], manner: Manner) -> Outcome {
         let size = content.len() as u64;
         let dstores = match self.ask(&Message::Store { name: name.clone(), size }) {

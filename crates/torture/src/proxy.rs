@@ -1,8 +1,8 @@
 //! A network that fails: passes connections on, and cuts some of them in the middle of a message or of content.
 //!
-//! A reset of one end is passed on as a reset, and an orderly end as an orderly end, as the protocol tells them apart
-//! (spec 7.18). Where a cut may fall into a line it is a reset: at an orderly end an unfinished line counts as one
-//! (spec 2.1), so that half of `LOAD_FROM 4001 1234` would be a lie told by the network, not by Stevedore.
+//! It passes a reset on as a reset, and an orderly end as an orderly end, as the protocol tells them apart (spec 7.18).
+//! A cut that may fall into a line is a reset. At an orderly end an unfinished line counts as a line (spec 2.1): half
+//! of `LOAD_FROM 4001 1234` would then be a lie told by the network, not by Stevedore.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ use socket2::SockRef;
 /// How often a proxy looks whether it is to stop.
 const TICK: Duration = Duration::from_millis(20);
 
-/// How long a link that is to be cut in the middle of a message is waited for to carry one.
+/// How long to wait for a message on a link that is to be cut in the middle of one.
 const CUT_PATIENCE: Duration = Duration::from_millis(300);
 
 /// How bad the network is; shared by all proxies, and changed while they run.
@@ -58,7 +58,7 @@ impl Weather {
     }
 }
 
-/// Who listens behind a proxy.
+/// The kind of program behind a proxy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The Controller, for clients.
@@ -87,7 +87,8 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Passes connections on to `target`. While the port there is 0 nobody listens yet, and they are closed.
+    /// Passes connections on to the port in `target`. While that is 0 no program listens yet, and connections are
+    /// closed.
     pub fn start(target: Arc<AtomicUsize>, kind: Kind, weather: &Arc<Weather>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
@@ -151,7 +152,7 @@ impl Link {
         Ok(Self { port, cut })
     }
 
-    /// Cuts it in the middle of the next message, whoever sends it.
+    /// Cuts it in the middle of the next message, in either direction.
     pub fn cut(&self) {
         self.cut.store(true, Ordering::Relaxed);
     }

@@ -43,7 +43,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The timeout of clients whom the Controller must have answered by then: a request waits for the changes in progress,
+    /// A timeout within which the Controller must have answered a client. A request waits for the changes in progress,
     /// for the round of a rebalance (spec 7.28) and for acknowledgements.
     fn patient(&self) -> Duration {
         6 * self.settings.timeout + Duration::from_secs(2)
@@ -223,7 +223,7 @@ impl<'a> Run<'a> {
         let stopped = Instant::now();
         let healed = self.heal();
         report.longest_healing = report.longest_healing.max(stopped.elapsed());
-        // Whatever was wrong before then explains it better.
+        // If something went wrong before, it explains more than a failed healing.
         let operations = self.stage.recorder.take();
         self.account(&operations, report)?;
         self.check(&operations)?;
@@ -238,7 +238,7 @@ impl<'a> Run<'a> {
         self.account(&operations, report)?;
         self.check(&operations)?;
         self.faults.forget_membership();
-        // With the dead their damaged copies go.
+        // The damaged copies of dead Dstores go with their folders.
         self.cluster.bury()?;
         self.stage.watcher.excuse_nobody();
         self.stage.watcher.forget_all_but(&files);

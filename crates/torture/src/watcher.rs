@@ -1,7 +1,8 @@
-//! Looks into all folders all the time: whatever lies there under a file's name is some client's whole content. (spec 7.11)
+//! Looks into all folders all the time: what lies there under a file's name must be the whole content that some client
+//! stored. (spec 7.11)
 //!
-//! A rename is one step, and a file that has its name is never written to again: so what is read here, between any two
-//! instants, is what a crash would have left behind.
+//! A rename is one step, and a file that has its name is never written to again. So what the watcher reads at any
+//! instant is what a crash at that instant would leave behind.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -22,7 +23,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What the watcher knows and finds.
 #[derive(Default)]
 pub struct Watcher {
-    /// Held for one look into all folders: what is forgotten or no longer excused might just have been read.
+    /// Held for one look into all folders. Otherwise a file might be forgotten, or lose its excuse, just after it was
+    /// read.
     looking: Mutex<()>,
     /// What clients have stored, or tried to.
     stored: Mutex<HashMap<Name, HashSet<Content>>>,
@@ -68,7 +70,7 @@ impl Watcher {
         self.folders.lock().remove(&port);
     }
 
-    /// Those that have no copy of the file just now; nothing is said of those whose copies were damaged on purpose.
+    /// The Dstores that have no copy of the file just now, except those with copies that were damaged on purpose.
     pub fn without_copy(&self, file: &str) -> HashSet<u16> {
         let excused = self.excused.lock();
         let folders = self.folders.lock();
@@ -95,7 +97,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// What comes and goes meanwhile is nobody's fault.
+    /// Files that come and go meanwhile are no error.
     fn look(&self, root: &Path) -> Option<String> {
         let _looking = self.looking.lock();
         let folders = fs::read_dir(root).ok()?.filter_map(|entry| Some(entry.ok()?.path()));

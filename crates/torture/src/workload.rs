@@ -15,8 +15,8 @@ use crate::history::{Content, Name, Operation, Outcome, Phantom, Recorder, Reque
 use crate::official::{Manner, Official};
 use crate::watcher::Watcher;
 
-/// Sizes that clients store: few, so that the files of one name are often as long as each other, and around the sizes of
-/// buffers. Now and then there is a larger one.
+/// Sizes that clients store. They are few, so that the files of one name often have the same length, and lie around the
+/// sizes of buffers. Now and then a file is larger.
 const SIZES: [usize; 10] = [0, 1, 7, 100, 4_096, 4_096, 20_000, 65_536, 65_537, 300_000];
 const LARGE: usize = 3 << 20;
 
@@ -34,11 +34,11 @@ pub fn name_of(file: &str) -> Option<Name> {
 pub struct Stage {
     /// Where they write down what happens.
     pub recorder: Recorder,
-    /// Who is told what is about to be stored.
+    /// The watcher, which is told what is about to be stored.
     pub watcher: Arc<Watcher>,
     /// How many names there are.
     pub names: usize,
-    /// Held for reading during each operation: who holds it for writing has the cluster for himself.
+    /// Held for reading during each operation: the thread that holds it for writing has the cluster for itself.
     pub turn: RwLock<()>,
     /// Ends the clients.
     pub is_over: AtomicBool,
@@ -162,7 +162,7 @@ fn operate(stage: &Stage, seat: Seat, kind: &mut Kind, rng: &mut Rng) {
     stage.recorder.record(Operation { client: seat.client, begin, end, request, outcome });
 }
 
-/// A LIST as a set of names; one that nobody has stored is wrong.
+/// A LIST as a set of names. A name that no client has stored is wrong.
 pub fn listed(names: &[FileName], count: usize) -> Outcome {
     let mut is_listed = vec![false; count];
     for file in names {
@@ -189,7 +189,8 @@ fn refused(error: Error) -> Outcome {
     }
 }
 
-/// What a LOAD or LIST may not end in: whoever waits long enough on a sound connection gets an answer. (spec 4.6, 7.28)
+/// What a LOAD or LIST may not end in: a client that waits long enough on a sound connection gets an answer. (spec 4.6,
+/// 7.28)
 fn judge(seat: Seat, request: &Request, outcome: Outcome) -> Outcome {
     match (outcome, request) {
         (Outcome::Unknown { reason }, Request::Load(_) | Request::List) if seat.is_patient && seat.is_direct => {
