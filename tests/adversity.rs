@@ -134,7 +134,7 @@ fn no_dstore_is_told_to_remove_what_it_is_about_to_be_sent() {
     }
     assert_eq!(index.list().unwrap(), [name("a"), name("b"), name("x")]);
     index.leave(third);
-    // Now x needs another holder, and the one that there is has the orphan.
+    // Now x needs another holder, and the only Dstore left has the orphan.
     let lists = BTreeMap::from([(first, vec![name("a"), name("b"), name("x")]), (second, vec![name("a"), name("x")])]);
     let inventory = index.reconcile(&Lists::new(lists));
     let orders = inventory.orders(&inventory.plan(2));
@@ -171,7 +171,7 @@ fn a_dstore_answers_list_in_time_although_it_had_copies_to_send_to_a_peer_that_h
     // spec 4.6.1, 7.16: else it is silent in the next rebalances, for as long as it tries file after file
     const TIMEOUT: Duration = Duration::from_millis(500);
     const FILES: usize = 40;
-    let hanging = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(); // the kernel accepts, and nobody answers
+    let hanging = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(); // the kernel accepts, and no program answers
     let to = vec![Address::local(hanging.local_addr().unwrap().port()).unwrap()];
     let folder = TempFolder::new();
     let (_dstore, mut controller) = dstore_and_controller(TIMEOUT, &folder);
@@ -259,7 +259,7 @@ fn assert_is_refused(cluster: &Cluster, message: &Message) {
 
 #[test]
 fn a_stranger_cannot_replace_what_is_stored() {
-    // spec 7.30, 8.4: STORE and REBALANCE_STORE carry nothing but a name and a size, and anyone can say them
+    // spec 7.30, 8.4: STORE and REBALANCE_STORE carry only a name and a size, and any process can say them
     let cluster = cluster_with_f();
     for size in [7, 5, 0] {
         assert_is_refused(&cluster, &Message::Store { name: name("f"), size });

@@ -212,7 +212,7 @@ fn a_source_that_fails_and_one_that_is_missing_are_errors_of_this_side() {
 
 #[test]
 fn a_controller_that_cannot_be_reached_is_named() {
-    // Bound and not listening: nobody else can listen there meanwhile.
+    // Bound and not listening: no other program can listen there meanwhile.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&loopback(0).into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
@@ -232,7 +232,7 @@ fn a_controller_that_cannot_be_reached_is_named() {
 fn a_controller_that_never_answers_is_given_up_after_the_timeout() {
     // spec 2.7
     const TIMEOUT: Duration = Duration::from_millis(100);
-    let (_listener, port) = listen(); // the kernel accepts, and nobody answers
+    let (_listener, port) = listen(); // the kernel accepts, and no program answers
     let mut client = Client::connect(loopback(port), TIMEOUT).unwrap();
     let begun = Instant::now();
     let given_up = |error| matches!(error, Error::NoReply { timeout: TIMEOUT, .. });
@@ -311,7 +311,7 @@ fn a_reply_that_comes_after_its_timeout_is_not_taken_for_the_next_ones() {
         });
         let mut client = Client::connect(loopback(port), Duration::from_millis(500)).unwrap();
         assert!(matches!(client.remove("f"), Err(Error::NoReply { .. })));
-        // However long the other side takes to accept: the kernel connects, and the answer is waited for.
+        // The other side may take long to accept: the kernel connects, and the client waits for the answer.
         let answer = (0..100).find_map(|_| client.list().ok());
         assert_eq!(answer, Some(vec![name("in-time")]));
     });
@@ -649,7 +649,7 @@ fn what_was_sent_ahead_on_a_connection_that_had_been_closed_is_sent_again() {
 
 #[test]
 fn several_dstores_that_do_not_understand_keep_alive_do_not_cost_a_store_its_timeout() {
-    // spec 4.2, 8.2: everybody's timeout is the same, and the client finds out about R Dstores in the first store
+    // spec 4.2, 8.2: all timeouts are the same, and the client finds out about R Dstores in the first store
     const TIMEOUT: Duration = Duration::from_secs(2);
     let table = [
         ("hangs", Habit { on_keep_alive: OnKeepAlive::Hang, ..Habit::default() }),
@@ -674,7 +674,7 @@ fn several_dstores_that_do_not_understand_keep_alive_do_not_cost_a_store_its_tim
 
 #[test]
 fn a_dstore_that_never_closes_costs_a_load_no_timeout_or_at_most_one() {
-    // spec 2.5, 6.5, 8.2: all of the content is there; whatever else is waited for is the client's own wish
+    // spec 2.5, 6.5, 8.2: all of the content is there; any further wait is the client's own wish
     const TIMEOUT: Duration = Duration::from_secs(2);
     let controller = controller::start(controller::Config { timeout: PATIENCE, ..controller::Config::new(1) }).unwrap();
     let _dstore = ForeignDstore::join(&controller, Habit { after_transfer: AfterTransfer::Sleep, ..Habit::default() });
@@ -717,11 +717,11 @@ fn content_goes_to_all_dstores_at_the_same_time() {
                     request = receive(&mut connection);
                 }
                 assert_eq!(request, Message::Store { name: name("f"), size: SIZE });
-                together.wait(); // nobody says ACK before all have been asked
+                together.wait(); // no Dstore says ACK before all have been asked
                 connection.send(&Message::Ack).unwrap();
                 let mut content = connection.content(SIZE, PATIENCE);
                 content.read_exact(&mut [0]).unwrap();
-                together.wait(); // nobody takes the rest before all have got some
+                together.wait(); // no Dstore takes the rest before all have got some
                 copy(SIZE - 1, &mut content, &mut |_| Ok(())).unwrap();
             });
         }
@@ -843,7 +843,7 @@ fn client_of(controller: &controller::Handle) -> Client {
     Client::connect(loopback(controller.address().unwrap().port()), PATIENCE).unwrap()
 }
 
-/// A Dstore that somebody else wrote: keeps files in memory, and has habits.
+/// A Dstore of another implementation: keeps files in memory, and has habits.
 struct ForeignDstore {
     shared: Arc<Shared>,
 }
@@ -854,7 +854,7 @@ struct Shared {
     controller: Outgoing,
     connections: AtomicUsize,
     loads: AtomicUsize,
-    /// Stores whose content had come before the ACK was sent.
+    /// Stores with content that had come before the ACK was sent.
     ahead: AtomicUsize,
     /// Connections that the client has ended: in order, and otherwise.
     ended: [AtomicUsize; 2],

@@ -277,7 +277,7 @@ fn take_copies(listener: &TcpListener, is_over: &AtomicBool) {
     }
 }
 
-/// Ends the thread that accepts connections there, once it has served all that came before.
+/// Ends the thread that accepts connections there, once it has served all earlier ones.
 fn stop_accepting(listener: &TcpListener, is_over: &AtomicBool) {
     is_over.store(true, Ordering::SeqCst);
     drop(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
@@ -329,7 +329,7 @@ fn kill_at(step: &str, number: usize, sync: bool) -> bool {
         None => Err(ErrorKind::UnexpectedEof.into()),
     };
     let was_killed = outcome.is_err();
-    // One that was not killed ends by itself now, as its Controller has gone.
+    // A Dstore that was not killed ends by itself now, as its Controller has gone.
     let has_ended = comes_true(PATIENCE, || process.child.try_wait().unwrap().is_some());
     assert!(has_ended, "{context}: {outcome:?}, and it lives");
     check_folder(&files, &allowed, &context);
@@ -431,7 +431,7 @@ fn a_copy_that_the_disk_does_not_give_back_is_neither_sent_nor_listed_nor_remove
 #[derive(Default)]
 struct Known {
     allowed: Allowed,
-    /// Stored, and nobody has asked for them to go.
+    /// Stored, and not asked to be removed.
     settled: Vec<String>,
 }
 
@@ -478,7 +478,7 @@ fn one_life(rng: &mut Rng, listener: &TcpListener, folder: &TempFolder, sync: bo
     if rng.below(10) == 0 {
         thread::sleep(rng.duration(Duration::ZERO, Duration::from_millis(15)));
         process.kill();
-        // Of its connection, should it have come to that, nobody is to hear when the next one joins.
+        // If it has connected, that connection must not be taken for the next Dstore's.
         listener.set_nonblocking(true).unwrap();
         while listener.accept().is_ok() {}
         return Known { allowed: before, settled: Vec::new() };
@@ -583,7 +583,7 @@ fn remove_files(
 /// Passes on what the Dstore tells its Controller, to the end: what it has said counts, even if it is heard later.
 fn hear(controller: &mut Connection, acks: &[Sender<()>], report: &Sender<Message>) {
     while let Ok(message) = receive(controller) {
-        // Who has asked may have seen the end before the answer.
+        // The thread that asked may have seen the end before the answer.
         let _ = match message {
             Message::StoreAck { name } => {
                 let thread: usize = name.split('-').next().unwrap().parse().unwrap();

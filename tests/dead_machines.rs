@@ -22,7 +22,7 @@ struct Network(Program);
 impl Network {
     /// `None` where this is not permitted.
     fn new() -> Option<Self> {
-        // Ours to command even where we are not root; nobody else's packets are in it.
+        // We can command it even where we are not root, and it carries no other packets.
         let inside = format!("ip link set lo up && {CUT} && tc qdisc del dev lo root && echo ready && cat");
         let mut command = Command::new("sh");
         command.args(["-c", &format!("exec unshare --map-root-user --net sh -c '{inside}'")]).stdin(Stdio::piped());
@@ -45,7 +45,7 @@ impl Network {
         program
     }
 
-    /// From now on nothing arrives anywhere, and nobody is told.
+    /// From now on no packet arrives, and no end is told.
     fn cut(&self) {
         let cut = self.enter("sh").args(["-c", CUT]).output().unwrap();
         assert!(cut.status.success(), "{cut:?}");
@@ -54,7 +54,7 @@ impl Network {
 
 #[test]
 fn a_dstore_whose_machine_vanished_has_left_and_so_has_a_controller() {
-    // With a rebalance every second something is always sent and never acknowledged; without, nobody says anything.
+    // With a rebalance every second something is always sent and never acknowledged. Without, nothing is sent.
     for rebalance_period in ["0", "1"] {
         let Some(network) = Network::new() else {
             println!("SKIPPED: no network namespace that can be cut, or no permission to make one");

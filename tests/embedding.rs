@@ -97,7 +97,7 @@ fn idle_connections() {
     peers.into_iter().for_each(Peer::expect_end);
 }
 
-/// A client waits for a STORE, another for a REMOVE, that nobody will acknowledge.
+/// One client waits for a STORE, and another for a REMOVE, that no Dstore will acknowledge.
 fn operations_in_progress() {
     let (controller, cport) = start_controller(1);
     let mut silent = Peer::connect(cport);
@@ -166,7 +166,7 @@ fn a_copy_in_progress() {
     [controller, receiver].into_iter().for_each(Peer::expect_end);
 }
 
-/// A Dstore whose Controller is the test itself, with a file that it has been told to send to `port`.
+/// A Dstore with a file that the test, as its Controller, has told it to send to `port`.
 fn dstore_that_sends(folder: &TempFolder, size: u64, port: u16) -> (dstore::Handle, Peer) {
     let controller = TcpListener::bind("127.0.0.1:0").unwrap();
     let dstore = start_dstore(controller.local_addr().unwrap().port(), folder);
@@ -268,7 +268,7 @@ fn a_dropped_handle_leaves_no_thread_and_no_descriptor() {
         let begun = Instant::now();
         case();
         assert!(begun.elapsed() < TIMEOUT / 2, "{name}: waited for a timeout");
-        // The kernel takes its time to strike a thread that has been joined off its list.
+        // The kernel may list a thread for a while after it has been joined.
         while census() != before && begun.elapsed() < PROMPT {
             thread::yield_now();
         }

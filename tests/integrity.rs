@@ -1,4 +1,4 @@
-//! Copies that are not what was stored: nobody gets one, none is spread, and the next rebalance heals them.
+//! Copies that are not what was stored: no client gets one, none is spread, and the next rebalance heals them.
 //! (spec 4.3, 4.6, 7.17)
 
 use std::fs;
@@ -27,7 +27,7 @@ fn can_verify() -> bool {
 
 type Damage = (&'static str, fn(&Path));
 
-/// What can befall the file at a path, to leave another than was stored.
+/// What can happen to the file at a path, so that it is not what was stored.
 const DAMAGES: [Damage; 4] = [
     ("a flipped bit", |path| change(path, |content| *content.last_mut().unwrap() ^= 1)),
     ("a missing end", |path| change(path, |content| content.truncate(content.len() - 1))),
@@ -142,7 +142,7 @@ fn who_asks_for_a_bad_copy_gets_less_than_its_size_and_then_the_end_of_the_strea
             let _ = (&**client.outgoing().socket()).read_to_end(&mut came);
             assert!(came.len() < size, "{} of {size} bytes", came.len());
             eventually("it is gone", || folder.names().is_empty());
-            // From now on it is as one that is missing.
+            // From now on the file counts as missing.
             controller.send(&Message::List { names: vec![] }).unwrap();
             assert_eq!(receive(&mut controller), Message::List { names: vec![] });
             controller.send(&Message::Remove { name: name("f") }).unwrap();
@@ -153,7 +153,7 @@ fn who_asks_for_a_bad_copy_gets_less_than_its_size_and_then_the_end_of_the_strea
 
 #[test]
 fn a_bad_copy_is_not_sent_to_another_dstore_and_that_is_not_reported_as_done() {
-    // spec 7.17, 7.18: a receiver of the coursework's takes what comes before an orderly end for the file
+    // spec 7.17, 7.18: a coursework receiver takes what comes before an orderly end for the file
     if !can_verify() {
         return;
     }
@@ -221,14 +221,14 @@ fn bad_copies_are_never_spread_and_are_healed_by_the_next_rebalances() {
         });
         copies.count()
     };
-    // Half of what there is has to move, and nobody knows yet what is bad.
+    // Half of the copies have to move, and no program knows yet which are bad.
     for _ in 0..2 {
         cluster.join(Duration::from_secs(2));
         for file in 0..FILES {
             right_copies(&cluster, file);
         }
     }
-    // Whatever has not been noticed by moving is by loading.
+    // A bad copy that no move has shown is shown by a load.
     for _ in 0..3 {
         for file in 0..FILES {
             assert!(client.load_bytes(&file.to_string()).unwrap() == content(file));
@@ -291,7 +291,7 @@ fn a_scrub_that_has_all_the_time_in_the_world_ends_with_its_dstore() {
 
 #[test]
 fn what_a_synced_dstore_does_is_the_same_to_everybody_else() {
-    // spec 4.2, 4.4, 4.6: many at once, who share syncs
+    // spec 4.2, 4.4, 4.6: many requests at once share syncs
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let folder = TempFolder::new();
     let port = listener.local_addr().unwrap().port();

@@ -15,7 +15,7 @@ use stevedore::protocol::{Connection, Message};
 mod common;
 use common::{PATIENCE, TempFolder, eventually};
 
-/// A server whose stderr is read only when the test says so.
+/// A server with a stderr that is read only when the test says so.
 struct Unread {
     child: Child,
     port: u16,
@@ -73,7 +73,7 @@ fn read_all(mut output: impl Read + Send + 'static) -> (Arc<Mutex<String>>, thre
     (text, reading)
 }
 
-/// Says `line` so many times, a hundred ahead of the answers, and returns once each has been answered.
+/// Sends `line` so many times, up to a hundred ahead of the answers. Returns once each has been answered.
 fn ask(client: &mut Connection, line: &str, times: usize) {
     let line = format!("{line}\n");
     for batch in (0..times).step_by(100).map(|done| (times - done).min(100)) {

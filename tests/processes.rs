@@ -18,7 +18,7 @@ const DSTORE: &str = env!("CARGO_BIN_EXE_dstore");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client");
 const CLUSTER: &str = env!("CARGO_BIN_EXE_cluster");
 
-/// A client that says what it is told to and nothing else, as the official one's tests do.
+/// A client that sends what it is told to and nothing else, as the official client's tests do.
 struct RawClient {
     stream: BufReader<TcpStream>,
 }
@@ -327,7 +327,7 @@ fn a_dstore_refuses_a_folder_that_holds_folders_unless_forced() {
 
 #[test]
 fn files_that_no_dstore_has_written_are_moved_out_of_its_folder() {
-    // spec 7.15: the folder is somebody's, and given by a link to it
+    // spec 7.15: the folder is a person's, and given by a link to it
     let system = System::start(1, 0, 1000, 0);
     let photos = system.folder.path().join("photos");
     fs::create_dir(&photos).unwrap();

@@ -30,7 +30,7 @@ fn connect(port: u16) -> Connection {
 
 #[test]
 fn a_server_that_is_told_to_end_has_succeeded_whatever_is_under_way() {
-    // spec 4.2, 4.6: somebody waits for acknowledgements, somebody for the rebalance that waits for these
+    // spec 4.2, 4.6: one client waits for acknowledgements, another for the rebalance that waits for these
     for (signal, _) in SIGNALS {
         let folder = TempFolder::new();
         let mut controller = Program::start(CONTROLLER, &["0", "1", "60000", "1"], folder.path());
@@ -142,7 +142,7 @@ fn a_cluster_that_is_told_to_end_takes_its_temporary_folder_along() {
 
 #[test]
 fn a_second_signal_ends_at_once_what_takes_its_time_to_end_and_so_does_the_bound() {
-    // A Dstore's start waits for a Controller that takes no connection, and hears of no request to end meanwhile.
+    // A Dstore that starts waits for a Controller that takes no connection, and hears no request to end meanwhile.
     let (_full, port) = full_listener();
     let arguments = ["0", &port.to_string(), "3600000", "files"];
     for (signals, expected) in [(["INT", "TERM"], 15), (["INT", "0"], 2)] {

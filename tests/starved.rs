@@ -73,7 +73,7 @@ fn a_dstore_out_of_descriptors_is_done_without_and_takes_transfers_again_later()
     }
     drop(connections);
     system.dstores[starved].wait_for_log("can take new connections again");
-    // The rest of those connections still queue there, and are taken many at a time. Who comes after them has room.
+    // The rest of those connections still queue there, and are taken many at a time. A connection after them has room.
     let mut attempts = 0;
     eventually("the Dstore takes transfers", || {
         attempts += 1;
@@ -113,7 +113,8 @@ fn a_program_has_as_many_descriptors_as_its_user_may_give_it() {
     drop(connections);
 }
 
-/// What a shell does before it becomes a Dstore whose folder, named by `number`, is a disk of one MiB that only it sees.
+/// What a shell does before it becomes a Dstore: it makes the folder, named by `number`, a disk of 1 MiB that only it
+/// sees.
 fn small_disk(number: usize) -> String {
     let inside = format!(r#"mkdir -p {number} && mount -t tmpfs -o size=1m none {number} && exec "$0" "$@""#);
     format!(r#"exec unshare --map-root-user --mount sh -c '{inside}' "$0" "$@";"#)
@@ -156,12 +157,12 @@ fn a_file_that_does_not_fit_the_disk_is_not_stored_and_leaves_the_room_to_others
     client.store_bytes("small", &small).unwrap();
     for name in ["large", "larger", "largest"] {
         let refused = client.store_bytes(name, &large);
-        // All of it may be under way before the Dstore closes: then the Controller's silence tells.
+        // All content may be under way before the Dstore closes. Then the Controller's silence shows the failure.
         assert!(matches!(refused, Err(Error::Dstore { .. } | Error::NoReply { .. })), "{refused:?}");
         eventually("nothing of it stays", || names(&folder) == ["small"]);
         assert_eq!(client.load_bytes("small").unwrap(), small);
     }
-    // The Controller gives the name free when no acknowledgement has come in time.
+    // The Controller frees the name when no acknowledgement has come in time.
     eventually("the large one is forgotten", || {
         !matches!(client.store_bytes("large", &small), Err(Error::AlreadyExists(_)))
     });

@@ -15,7 +15,7 @@ use stevedore::dstore;
 
 /// A Controller and its Dstores in this process; all of it ends when dropped.
 pub struct Cluster {
-    // Dropped in this order: Dstores that leave an ended Controller would only complain.
+    // Dropped in this order: Dstores would only log that their Controller has ended.
     dstores: Vec<Dstore>,
     pub controller: controller::Handle,
 }
@@ -56,7 +56,7 @@ impl Cluster {
         self.dstores.len() - 1
     }
 
-    /// Ends a Dstore, to the others as if its process had died, and waits until the Controller has noticed.
+    /// Ends a Dstore as if its process had died, and waits until the Controller has noticed.
     pub fn kill(&mut self, number: usize) {
         let handle = self.dstores[number].handle.take().expect("it lives");
         let address = handle.address().clone();
@@ -95,7 +95,7 @@ impl Cluster {
     }
 }
 
-/// Where nobody accepts connections, and where they are not refused either. Lasts as long as what is returned first.
+/// A port where connections are neither accepted nor refused, as long as the first returned value lives.
 pub fn full_listener() -> (Full, u16) {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();

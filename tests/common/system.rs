@@ -83,7 +83,7 @@ fn program(start: &str, program: &str, arguments: &[String], folder: &TempFolder
     program
 }
 
-/// A connection for whatever one wants to say on it.
+/// A bare connection, for any bytes that a test wants to send.
 pub fn connect(port: u16) -> Connection {
     Connection::connect(loopback(port), PATIENCE).unwrap()
 }

@@ -20,10 +20,10 @@
 //! | `dstore` | a Dstore with a folder of its own, whose JOIN has been heard. `timeout=400` likewise; `leftovers=a,b`: files in the folder before it starts; `join=shown`: the transcript hears the JOIN |
 //!
 //! A *step* is what one party does. Parties have any names. In a `cluster`, d1, d2 and so on have ports to be found at;
-//! in a `dstore`, p1, p2 and so on listen for others to connect to them, like the `controller`, and `dstore` is the real
-//! one. Whoever says something without a connection connects to the real process (p1 and the controller take the next
-//! connection made to them instead), at first and again after an end. A word of a line that is such a name stands for
-//! its port, both ways. A list, `d1,d2 <- LIST`, is one step for each.
+//! in a `dstore`, p1, p2 and so on listen for others to connect to them, like the `controller`, and `dstore` is the
+//! real one. A party that says something without a connection first connects to the real process, also after an end.
+//! (p1 and the controller take the next connection made to them instead.) A word of a line that is such a name stands
+//! for its port, both ways. A list, `d1,d2 <- LIST`, is one step for each.
 //!
 //! | step | meaning |
 //! |---|---|
@@ -41,13 +41,13 @@
 //! | `folder: a b`, `folder: (empty)` | the Dstore's folder comes to hold just these |
 //! | `dstore ends` | the Dstore has noticed that the Controller is gone |
 //!
-//! In a line, `{x*255}` is `x` 255 times. A word `{a}` in a `<-` line is whatever Dstore comes there: the same from then
-//! on, and another one than any other such name, so that a transcript need not say which where the spec does not. In
-//! `{a} <- LIST`, it is whichever party hears that.
+//! In a line, `{x*255}` is `x` 255 times. A word `{a}` in a `<-` line stands for the Dstore that comes there. It stands
+//! for the same Dstore from then on, and no other such name does. So a transcript need not say which Dstore it is where
+//! the spec does not. In `{a} <- LIST`, it stands for the party that hears the LIST.
 //!
-//! When the last step is done everybody must have heard everything: an unheard line, an end that is not written down, or
-//! a connection more than was used fails the case, as does a step. With `UPDATE=1` in the environment the `<-` lines
-//! (and `folder:`) are recorded anew, for the diff to be reviewed: `UPDATE=1 cargo test --test transcripts`.
+//! After the last step every party must have heard everything. A case fails by a step, an unheard line, an end that is
+//! not written down, or a connection that was not used. With `UPDATE=1` in the environment the `<-` lines (and
+//! `folder:`) are recorded anew, for the diff to be reviewed: `UPDATE=1 cargo test --test transcripts`.
 
 mod peer;
 mod script;
@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn what_is_not_heard_fails() {
-        // What is left over must come soon after the last step to be seen: on a busy machine perhaps not the first time.
+        // A left-over line is seen only if it comes soon after the last step: on a busy machine perhaps not the first
+        // time.
         let failure = |header, lines: &[&str]| {
             let mut failures = Vec::new();
             let fails = comes_true(kit::PATIENCE, || {

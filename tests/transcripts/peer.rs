@@ -68,7 +68,7 @@ impl Peer {
         Some(&self.unread[..length])
     }
 
-    /// The next `count` bytes, or fewer if no more come for `patience`. Many take a busy machine their time.
+    /// The next `count` bytes, or fewer if no more come for `patience`. A busy machine may need long for many.
     pub fn next_bytes(&mut self, count: usize, patience: Duration) -> Came {
         while self.unread.len() < count && self.fill(Instant::now() + patience) {}
         if self.unread.len() < count {

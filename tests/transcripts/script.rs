@@ -24,7 +24,7 @@ pub struct Case {
 pub enum Setting {
     Cluster {
         replicas: usize,
-        /// Those who have joined when the transcript begins, in this order.
+        /// The Dstores that have joined when the transcript begins, in this order.
         dstores: Vec<Name>,
         timeout: Duration,
         period: Option<Duration>,
@@ -213,7 +213,7 @@ fn parse_heard(text: &str) -> Result<Heard, String> {
 /// `raw "..."`, `content "..."` and `content 1000 "..."`; `None` if the text is a plain line.
 fn parse_bytes(text: &str) -> Result<Option<Vec<u8>>, String> {
     let Some(rest) = text.strip_prefix("raw ").or_else(|| text.strip_prefix("content ")) else {
-        // What begins like this and is nothing of the kind would be a silly message, but a likely mistake.
+        // A line that begins like this and is not content is hardly a message, but a likely mistake.
         return if text.starts_with('(') { Err(format!("what is {text}?")) } else { Ok(None) };
     };
     let (times, quoted) = match rest.split_once(' ') {

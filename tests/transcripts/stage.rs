@@ -1,4 +1,4 @@
-//! Plays one case: starts what is real, plays all others, and notes where what came is not what was written.
+//! Plays one case: starts the real process, plays all other parties, and notes each difference from the transcript.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,10 +21,10 @@ const QUIET: Duration = Duration::from_millis(80);
 /// How long nothing must come after the last line.
 const LAST_QUIET: Duration = Duration::from_millis(40);
 
-/// How often a condition is looked at that nobody announces.
+/// How often to look at a condition that no event announces.
 const POLL: Duration = Duration::from_millis(2);
 
-/// The ports that the Dstores of a `cluster` announce: d1 is 20001. Nobody connects to them: the clients are played.
+/// The ports that the Dstores of a `cluster` announce: d1 is 20001. No client connects to them: clients are played.
 const FIRST_PORT: u16 = 20_000;
 
 /// How a case went.
@@ -107,7 +107,7 @@ impl From<String> for Problem {
 }
 
 struct Stage {
-    // Dropped in this order: those who are played leave first, and the folder goes last.
+    // Dropped in this order: played parties leave first, and the folder goes last.
     cast: BTreeMap<Name, Peer>,
     /// Where the parties listen that others connect to, if the real one is a Dstore.
     listeners: BTreeMap<Name, TcpListener>,
@@ -390,7 +390,7 @@ impl Stage {
         if is_quiet { Ok(()) } else { Err(Problem::Mismatch(came)) }
     }
 
-    /// Waits until any party that no other variable stands for has this line as its next.
+    /// Waits until this line is the next one of a party that no other variable stands for.
     fn find_speaker(&mut self, name: &str, line: &str) -> Result<(), String> {
         let variable = script::variable(name).ok_or_else(|| format!("{name} is not connected"))?;
         let deadline = Instant::now() + self.patience;
@@ -509,7 +509,7 @@ impl Stage {
                 }
                 let listener = self.listeners.get(name);
                 listener.map(TcpListener::local_addr).transpose().map_err(|error| error.to_string()).map(|address| {
-                    // Nobody is told where the Controller is.
+                    // No party is told where the Controller is.
                     address.map(|address| address.port())
                 })
             }
@@ -577,7 +577,7 @@ impl Stage {
         Ok(Some(found))
     }
 
-    /// Whose port a word is.
+    /// The party that has this word as its port.
     fn party(&self, word: &str) -> Option<Name> {
         let port: u16 = word.parse().ok()?;
         match &self.system {
@@ -657,10 +657,10 @@ fn describe_heard(what: &Heard) -> String {
     }
 }
 
-/// A listener that can be asked whether somebody has come.
+/// A listener that can be asked whether a connection has come.
 ///
-/// Its port is none of those that systems give out by themselves: whoever still believes that some process of another
-/// test listens at such a port would come to us instead, and a connection more than was used is a failure.
+/// Its port is none of those that systems give out by themselves. A program may still believe that a process of another
+/// test listens at such a port. It would connect to us instead, and each connection that is not used is a failure.
 fn listen() -> io::Result<TcpListener> {
     const PORTS: std::ops::Range<u32> = 10_000..30_000;
     static TRIED: AtomicU32 = AtomicU32::new(0);

@@ -548,7 +548,7 @@ fn connecting_where_nobody_listens_fails_and_never_leads_to_oneself() {
             match Connection::connect(free, PATIENCE) {
                 Ok(connection) => {
                     assert_ne!(connection.outgoing().local_port(), free.port(), "connected to itself");
-                    break; // somebody listens there now
+                    break; // another process listens there now
                 }
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => refused += 1,
                 Err(error) => panic!("{error}"),
