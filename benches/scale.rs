@@ -568,8 +568,8 @@ struct Floor<'a> {
 }
 
 impl Floor<'_> {
-    /// Returns the seconds that it took, and how many copies were moved: by a join if they are removed, from all to one
-    /// that is new; else by a death, from all to all.
+    /// Returns the seconds that it took, and how many copies were moved. If copies are removed, it plays a join: from
+    /// all Dstores to a new one. If not, it plays a death: from all to all.
     fn play(&self, senders: usize, removes: bool) -> io::Result<(f64, usize)> {
         let receivers = if removes { 1 } else { senders };
         let cluster = Cluster::floor(self.parent, 1, receivers, self.bytes, 100)?;
@@ -656,7 +656,7 @@ fn memory(run: &Run) -> io::Result<()> {
     Ok(())
 }
 
-/// A client like many: half of them keep their connections, and now and then one goes and another comes. Returns how
+/// One of many clients: half of them keep their connections, and now and then one goes and another comes. Returns how
 /// many operations it has done.
 fn mix(cluster: &Cluster, pool: &Pool, number: usize, stop: &AtomicBool) -> usize {
     let connect = || {

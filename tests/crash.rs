@@ -148,7 +148,7 @@ fn a_dstore_that_ends_while_it_takes_in_a_copy_does_not_say_that_it_has_it() {
 
 // --- Killed at each step.
 
-/// Files that change, and words that are said, by these.
+/// The system calls that change files or send messages.
 const STEPS: [&str; 7] = [
     "openat",
     "write",
@@ -163,7 +163,7 @@ fn strace(arguments: &[&str]) -> Vec<String> {
     ["strace", "-f", "-qq"].iter().chain(arguments).map(|word| (*word).to_owned()).collect()
 }
 
-/// Whether `strace` is there and allowed to trace; says so if not.
+/// Whether `strace` is there and allowed to trace. Prints a line if not.
 fn can_trace() -> bool {
     let outcome = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
     let failure = match &outcome {
@@ -580,7 +580,8 @@ fn remove_files(
     }
 }
 
-/// Passes on what the Dstore tells its Controller, to the end: what it has said counts, even if it is heard later.
+/// Passes on what the Dstore tells its Controller, to the end. Every message that was sent counts, however late it is
+/// read.
 fn hear(controller: &mut Connection, acks: &[Sender<()>], report: &Sender<Message>) {
     while let Ok(message) = receive(controller) {
         // The thread that asked may have seen the end before the answer.

@@ -18,7 +18,7 @@ fn name(text: &str) -> FileName {
     text.parse().unwrap()
 }
 
-/// Whether files here can carry checksums; says so if not.
+/// Whether files here can carry checksums. Prints a line if not.
 fn can_verify() -> bool {
     let folder = TempFolder::new();
     let verdict = dstore::checksum::probe(&fs::File::open(folder.path()).unwrap());

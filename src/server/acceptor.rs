@@ -142,8 +142,8 @@ impl Acceptors {
         }
     }
 
-    /// Sees to it that another thread waits for the next connection; what is returned serves this one. It is told whether
-    /// connections have been refused lately.
+    /// Makes sure that another thread waits for the next connection. Returns a closure that serves this one, and takes
+    /// whether connections could not be taken lately.
     fn take(self: &Arc<Self>, stream: TcpStream) -> io::Result<impl FnOnce(bool)> {
         // Linux has a new socket inherit what is set for its listener.
         #[cfg(not(target_os = "linux"))]
@@ -162,8 +162,8 @@ impl Acceptors {
         })
     }
 
-    /// Returns once something has come, or the end of the stream. Fails with `WouldBlock` if the peer is silent while
-    /// others have no room.
+    /// Returns once a byte, or the end of the stream, has come. Fails with `WouldBlock` if the peer is silent while
+    /// other connections cannot be taken.
     fn wait_for_first_byte(&self, stream: &TcpStream, is_short: bool) -> io::Result<()> {
         if is_short {
             stream.set_read_timeout(Some(SILENCE_IF_SHORT))?;
@@ -178,7 +178,7 @@ impl Acceptors {
         stream.set_read_timeout(None)
     }
 
-    /// Counts this thread out, if at least so many others wait.
+    /// Counts this thread as not waiting any more, if at least so many others wait.
     fn is_left_to_others(&self, others: usize) -> bool {
         let count_out = |waiting| (waiting > others).then(|| waiting - 1);
         self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, count_out).is_ok()
@@ -212,7 +212,7 @@ struct Trouble {
 }
 
 impl Trouble {
-    /// It is not told again before this.
+    /// The log does not repeat it sooner than this.
     const QUIET: Duration = Duration::from_secs(10);
 
     fn has_come(&mut self, error: &io::Error) {
@@ -224,7 +224,7 @@ impl Trouble {
         }
     }
 
-    /// A connection could be taken. Returns whether another could not be lately.
+    /// Notes that a connection was taken. Returns whether another could not be taken lately.
     fn is_over(&mut self) -> bool {
         if self.is_on {
             log::warn!("can take new connections again");

@@ -91,7 +91,7 @@ impl ThreadGroup {
         self.is_stopped.store(true, Ordering::SeqCst);
         let threads = self.threads.lock().take();
         for thread in threads.unwrap_or_default().handles {
-            // Again and again: a socket that was just about to connect does not feel the first time.
+            // Repeated: a socket that was just about to connect does not notice the first shutdown.
             while !thread.is_finished() {
                 self.sockets.lock().values().for_each(|socket| shut_down(socket));
                 thread::sleep(Duration::from_millis(1));

@@ -45,8 +45,8 @@
 //! for the same Dstore from then on, and no other such name does. So a transcript need not say which Dstore it is where
 //! the spec does not. In `{a} <- LIST`, it stands for the party that hears the LIST.
 //!
-//! After the last step every party must have heard everything. A case fails by a step, an unheard line, an end that is
-//! not written down, or a connection that was not used. With `UPDATE=1` in the environment the `<-` lines (and
+//! After the last step every party must have heard everything. A case fails at a failed step, an unheard line, an end
+//! that is not written down, or a connection that was not used. With `UPDATE=1` in the environment the `<-` lines (and
 //! `folder:`) are recorded anew, for the diff to be reviewed: `UPDATE=1 cargo test --test transcripts`.
 
 mod peer;

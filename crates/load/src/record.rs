@@ -13,7 +13,7 @@ use crate::mix::Kind;
 /// The most intervals that a run is cut into.
 const MOST_INTERVALS: u128 = 120;
 
-/// Latencies are told apart from about this on.
+/// Latencies below about this are not told apart.
 const RESOLUTION_NS: u64 = 128;
 
 /// The time that is measured: operations that end in it count.

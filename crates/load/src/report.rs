@@ -63,8 +63,8 @@ impl Report {
     }
 
     /// How many clients were in the middle of an operation on average, by Little's law: throughput times mean latency.
-    /// What is missing to all of them is the time that they spent on themselves. Operations that began before the
-    /// window count whole, so that a few long ones may make it more.
+    /// The other clients were at work of their own, between two operations. Operations that began before the window
+    /// count whole, so that a few long ones may make the figure larger.
     pub fn busy_clients(&self) -> f64 {
         self.kinds().map(|(_, measures)| measures.busy.as_secs_f64()).sum::<f64>() / self.seconds()
     }

@@ -91,7 +91,7 @@ fn measure(
     Ok((record, processes?))
 }
 
-/// Has all workers work at the same time, and this thread do something else meanwhile. Returns what each returns.
+/// Runs `work` for all workers at the same time, and `meanwhile` on this thread. Returns what each worker returns.
 fn each<T: Send, R: Send>(workers: &mut [T], work: impl Fn(&mut T) -> R + Sync, meanwhile: impl FnOnce()) -> Vec<R> {
     let work = &work;
     thread::scope(|scope| {
@@ -106,7 +106,7 @@ fn watch(pid: u32) -> Result<Process, Failure> {
     Ok(Process { pid, before, after: None })
 }
 
-/// A line on stderr if that is a terminal.
+/// A progress line on stderr, if that is a terminal.
 fn progress() -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {msg}").expect("a valid template");
     let progress = ProgressBar::new_spinner().with_style(style);
@@ -116,7 +116,7 @@ fn progress() -> ProgressBar {
     progress
 }
 
-/// Tells how it goes until a time has come.
+/// Shows the progress until `until`.
 fn show_until(until: Instant, record: &Record, phase: &str, progress: &ProgressBar) {
     const PERIOD: Duration = Duration::from_millis(500);
     let mut seen = record.operations();

@@ -172,7 +172,7 @@ enum State {
     Absent,
     Storing(Slot),
     Stored(Content),
-    /// By an operation known to complete, or by one that is not: then the end may come at any time.
+    /// By a remove that is known to complete. `None`: by one that is not, so that the end may come at any time.
     Removing(Option<Slot>),
 }
 
@@ -188,13 +188,13 @@ struct Past {
 }
 
 impl Past {
-    /// Whatever can still happen after `other` can happen after this.
+    /// Everything that can still happen after `other` can happen after this.
     fn allows_all_of(self, other: Self) -> bool {
         self.begun & !other.begun == 0 && other.done & !self.done == 0 && other.misled & !self.misled == 0
     }
 }
 
-/// Situations, without those that allow nothing that another does not.
+/// Situations, without those that allow only what another one allows, too.
 #[derive(Default)]
 struct Situations {
     by_state: HashMap<State, Vec<Past>>,
