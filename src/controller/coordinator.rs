@@ -156,7 +156,6 @@ impl<'a> Coordinator<'a> {
         }
         self.round += 1;
         let Some((lists, shares)) = self.collect_lists() else { return Progress::Stopped };
-        let lists = Lists::new(lists);
         let inventory = self.controller.state.lock().index.reconcile(&lists);
         let progress = self.improve(&inventory);
         self.spent = Some((lists, inventory, shares));
@@ -199,7 +198,7 @@ impl<'a> Coordinator<'a> {
     /// Asks every Dstore for its files; those that do not answer in time take no part. (spec 4.6.1)
     ///
     /// Also what the lists take beyond what was expected of them, to be kept as long as they are.
-    fn collect_lists(&self) -> Option<(BTreeMap<DstoreId, Vec<FileName>>, Vec<AllowanceShare>)> {
+    fn collect_lists(&self) -> Option<(Lists, Vec<AllowanceShare>)> {
         let links = self.controller.links.all();
         let members = self.controller.state.lock().index.members();
         let files: BTreeMap<_, _> = members.into_iter().map(|member| (member.dstore, member.files)).collect();
@@ -217,7 +216,7 @@ impl<'a> Coordinator<'a> {
             }
             Answer::Reported => false,
         })?;
-        Some((lists, shares))
+        Some((Lists::new(lists), shares))
     }
 
     /// Gives every Dstore that takes part its order, if only an empty one (spec 7.8); returns those that report to have
