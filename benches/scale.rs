@@ -148,7 +148,8 @@ fn files(run: &Run) -> io::Result<()> {
     Ok(())
 }
 
-/// A file system in memory has room for so many files, however small they are, and a checksum takes some of it as well.
+/// Fails unless `folder` has room for `files` more files. A file system in memory bounds the number of files, however
+/// small they are, and a checksum takes some of that room as well.
 fn require_inodes(folder: &Path, files: usize) -> io::Result<()> {
     let needed = files + files / 4;
     let file_system = statvfs(folder)?;
@@ -243,7 +244,7 @@ fn throughput(run: &Run, clusters: &[(&str, &Cluster)]) -> Figures {
     })
 }
 
-/// Beside the first of them.
+/// Prints the throughput of each cluster, beside that of the first.
 fn print_throughput(title: &str, clusters: &[(&str, &Cluster)], figures: &Figures) {
     let (first, _) = clusters[0];
     let of_first = format!("of {first}");

@@ -49,7 +49,7 @@ fn dstore_and_controller(timeout: Duration, folder: &TempFolder) -> (dstore::Han
 
 #[test]
 fn a_dstore_that_does_not_report_once_is_not_misunderstood_for_ever() {
-    // spec 7.17, 7.21: its next report may be taken for the missing one; but not each one for the one before it
+    // spec 7.17, 7.21: its next report may be taken for the missing one, but not every later report for the one before
     const TIMEOUT: Duration = Duration::from_millis(1500);
     let (_controller, mut dstore) = controller_and_dstore(TIMEOUT);
     let (mut orders, mut waits) = (0, Vec::new());
@@ -70,13 +70,13 @@ fn a_dstore_that_does_not_report_once_is_not_misunderstood_for_ever() {
             other => panic!("{other:?}"),
         }
     }
-    // A report that is understood ends the rebalance; after one that is not the timeout is waited for.
+    // A report that is understood ends the rebalance. After one that is not, the Controller waits for the timeout.
     assert!(waits[2..].iter().any(|wait| *wait < TIMEOUT * 2 / 3), "from report to next rebalance: {waits:?}");
 }
 
 #[test]
 fn a_dstore_that_answers_list_with_nonsense_once_takes_part_again() {
-    // spec 2.6, 7.21: what is malformed is ignored, and the answers that follow are those to the LISTs that follow
+    // spec 2.6, 7.21: a malformed answer is ignored, and later answers count for later LISTs
     let (_controller, mut dstore) = controller_and_dstore(Duration::from_millis(500));
     assert_eq!(receive(&mut dstore), Message::List { names: vec![] });
     dstore.send_content(b"LIST two  spaces\n").unwrap();
@@ -118,7 +118,7 @@ fn a_dstore_whose_folder_was_unreadable_once_takes_part_again_or_leaves() {
 
 #[test]
 fn no_dstore_is_told_to_remove_what_it_is_about_to_be_sent() {
-    // spec 4.6.3, 4.6.4: whether the copy that arrives or the debris goes would be a matter of luck
+    // spec 4.6.3, 4.6.4: chance would decide whether the new copy or the debris is removed
     let mut index = Index::new(2);
     let [first, second, third] = [1, 2, 3].map(|port| index.join(Address::local(port).unwrap()));
     // A store of x fails after its copy on the first has arrived: an orphan there.
@@ -134,7 +134,7 @@ fn no_dstore_is_told_to_remove_what_it_is_about_to_be_sent() {
     }
     assert_eq!(index.list().unwrap(), [name("a"), name("b"), name("x")]);
     index.leave(third);
-    // Now x needs another holder, and the only Dstore left has the orphan.
+    // Now x needs another holder, and the only other Dstore has the orphan.
     let lists = BTreeMap::from([(first, vec![name("a"), name("b"), name("x")]), (second, vec![name("a"), name("x")])]);
     let inventory = index.reconcile(&Lists::new(lists));
     let orders = inventory.orders(&inventory.plan(2));
@@ -168,7 +168,7 @@ fn a_dstore_stops_at_once_while_it_connects_to_a_peer_that_takes_no_connection()
 
 #[test]
 fn a_dstore_answers_list_in_time_although_it_had_copies_to_send_to_a_peer_that_hangs() {
-    // spec 4.6.1, 7.16: else it is silent in the next rebalances, for as long as it tries file after file
+    // spec 4.6.1, 7.16: otherwise it is silent in the next rebalances, for as long as it tries file after file
     const TIMEOUT: Duration = Duration::from_millis(500);
     const FILES: usize = 40;
     let hanging = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(); // the kernel accepts, and no program answers
@@ -189,8 +189,7 @@ fn a_dstore_answers_list_in_time_although_it_had_copies_to_send_to_a_peer_that_h
 
 #[test]
 fn a_dstore_that_joins_between_two_rounds_of_a_rebalance_is_served_to_the_end() {
-    // spec 4.6, 7.10, 7.19: with it there is more to do than before, and nothing but its joining that would start a
-    // rebalance to do it
+    // spec 4.6, 7.10, 7.19: the new Dstore brings more work, and only its JOIN can start a rebalance for that work
     let config = controller::Config { timeout: Duration::from_secs(2), ..controller::Config::new(1) };
     let controller = controller::start(config).unwrap();
     let port = controller.address().unwrap().port();

@@ -149,7 +149,7 @@ fn rounds(entries: &[Entry], since: Instant) -> Vec<Round> {
             (Said::Ordered { dstore, is_empty }, Some(round)) => {
                 round.orders.insert(dstore.clone(), (*at, *is_empty));
             }
-            // From a Dstore that has no order yet it belongs to a round that was over before it came.
+            // A Dstore that has no order yet reports on an earlier round, which was over before the report came.
             (Said::Reported { dstore }, Some(round)) if !round.orders.contains_key(dstore) => {}
             (Said::Reported { dstore }, Some(round)) => {
                 round.reports.insert(dstore.clone(), *at);

@@ -18,7 +18,7 @@ struct Controller {
     clients: Vec<Client>,
 }
 
-/// One at a time has one operation in progress.
+/// A client, with at most one operation in progress.
 #[derive(Default)]
 struct Client {
     stream: OnceLock<TcpStream>,
