@@ -2,12 +2,13 @@
 
 use std::sync::Barrier;
 use std::thread;
+use std::time::Duration;
 
 use super::super::checks;
 use crate::stage::failure::{Failure, Verdict, claim, given};
 use crate::stage::system_scene::SystemScene;
 use crate::stage::wire::begins;
-use crate::stage::{LARGE, Setup, Stage, content};
+use crate::stage::{LARGE, NO_TIMEOUT, Setup, Stage, content};
 
 checks! { System "concurrency":
     [Concurrent MANY_CLIENTS "4.2"] ten_clients_store "Ten clients store five files each at the same time: all complete, with the right bytes"
@@ -126,15 +127,15 @@ fn stored_and_removed_again_and_again(stage: &mut Stage) -> Verdict {
 }
 
 fn large_files_at_once(stage: &mut Stage) -> Verdict {
-    at_once(stage, 99_000)
+    at_once(stage, 99_000, NO_TIMEOUT)
 }
 
 fn larger_files_at_once(stage: &mut Stage) -> Verdict {
-    at_once(stage, 2_000_000)
+    at_once(stage, 2_000_000, LARGE)
 }
 
-fn at_once(stage: &mut Stage, size: usize) -> Verdict {
-    let scene = stage.system(Setup::new(2, 3).timeout(LARGE))?;
+fn at_once(stage: &mut Stage, size: usize, timeout: Duration) -> Verdict {
+    let scene = stage.system(Setup::new(2, 3).timeout(timeout))?;
     let file = |number: usize| content(number as u64 + 1, size);
     let _clients = together(&scene, 10, |number, client| {
         client.store(&name(number, 0), &file(number))?;

@@ -1,12 +1,13 @@
 //! Rebalancing, for real: the files in the folders after failures and joins. (spec 4.6)
 
 use std::thread;
+use std::time::Duration;
 
 use super::super::checks;
 use crate::stage::client::Client;
 use crate::stage::failure::{Failure, Verdict, claim, given};
 use crate::stage::system_scene::SystemScene;
-use crate::stage::{LARGE, LONG, SOON, Setup, Stage, content};
+use crate::stage::{LARGE, LONG, NO_TIMEOUT, SOON, Setup, Stage, content};
 
 checks! { System "spread":
     [Spread REBALANCED "4.6.3"] a_join_spreads_the_files "After a join, files are spread over all Dstores: R copies of each, floor(RF/N) to ceil(RF/N) on each, the bytes unharmed"
@@ -135,15 +136,15 @@ fn clients_work_during_rebalances(stage: &mut Stage) -> Verdict {
 }
 
 fn files_of_99_kb_move(stage: &mut Stage) -> Verdict {
-    moves(stage, 99_000)
+    moves(stage, 99_000, NO_TIMEOUT)
 }
 
 fn large_files_move(stage: &mut Stage) -> Verdict {
-    moves(stage, 5_000_000)
+    moves(stage, 5_000_000, LARGE)
 }
 
-fn moves(stage: &mut Stage, size: usize) -> Verdict {
-    let mut scene = stage.system(Setup::new(1, 1).timeout(LARGE).period(SOON))?;
+fn moves(stage: &mut Stage, size: usize, timeout: Duration) -> Verdict {
+    let mut scene = stage.system(Setup::new(1, 1).timeout(timeout).period(SOON))?;
     let (client, files) = store(&scene, 4, size)?;
     drop(client);
     stage.join(&mut scene)?;
