@@ -83,6 +83,8 @@ struct Life {
     /// Messages received.
     signs: u64,
     has_ended: bool,
+    /// Threads that wait for a sign, without which there is no need to wake any.
+    waiting: usize,
 }
 
 /// Whether a member still answers. (spec 7.7)
@@ -186,8 +188,11 @@ impl DstoreLink {
 
     /// The Dstore has said something.
     pub(super) fn note_sign_of_life(&self) {
-        self.life.lock().signs += 1;
-        self.lives_on.notify_all();
+        let mut life = self.life.lock();
+        life.signs += 1;
+        if life.waiting > 0 {
+            self.lives_on.notify_all();
+        }
     }
 
     /// How many messages it has said.
@@ -217,12 +222,13 @@ impl DstoreLink {
         };
         let deadline = Instant::now().checked_add(patience); // one that cannot be reached is none
         let mut life = self.life.lock();
-        loop {
+        life.waiting += 1;
+        let liveness = loop {
             if life.has_ended {
-                return Liveness::Ended;
+                break Liveness::Ended;
             }
             if life.signs > before {
-                return Liveness::Answers;
+                break Liveness::Answers;
             }
             let is_over = match deadline {
                 None => {
@@ -232,8 +238,10 @@ impl DstoreLink {
                 Some(deadline) => self.lives_on.wait_until(&mut life, deadline).timed_out(),
             };
             if is_over && !life.has_ended && life.signs == before {
-                return Liveness::Silent { signs: before };
+                break Liveness::Silent { signs: before };
             }
-        }
+        };
+        life.waiting -= 1;
+        liveness
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use shuttle::rand::{Rng, thread_rng};
 
-use super::{Condvar, Mutex, thread};
+use crate::sync::{Condvar, Mutex, thread};
 
 /// Sends into a channel. The last one that is dropped closes it.
 pub(crate) struct Sender<T>(Arc<Channel<T>>);

@@ -1,13 +1,10 @@
-//! A mutex and a condition variable.
+//! A mutex and a condition variable whose waiters sleep at once, with the interface of parking_lot's.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use shuttle::rand::{Rng, thread_rng};
-use shuttle::sync;
-
-use super::thread;
+use super::base::sync;
 
 /// A lock. A thread that panics while it has it leaves it to the next as it is.
 #[derive(Default)]
@@ -75,10 +72,22 @@ impl Condvar {
         guard.inner = Some(self.0.wait(inner).unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Waits to be notified, until the deadline at most.
+    #[cfg(not(all(test, shuttle)))]
+    pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Instant) -> WaitTimeoutResult {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let inner = guard.inner.take().expect("locked");
+        let (inner, wait) = self.0.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner);
+        guard.inner = Some(inner);
+        WaitTimeoutResult(wait.timed_out())
+    }
+
     /// shuttle has no clock: lets others go on for a while; then the deadline may have passed, or the thread was woken,
     /// perhaps for nothing.
+    #[cfg(all(test, shuttle))]
     pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _deadline: Instant) -> WaitTimeoutResult {
-        MutexGuard::unlocked(guard, thread::yield_now);
+        use shuttle::rand::{Rng, thread_rng};
+        MutexGuard::unlocked(guard, super::thread::yield_now);
         WaitTimeoutResult(thread_rng().gen_ratio(1, 4))
     }
 
