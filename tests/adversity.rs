@@ -48,7 +48,7 @@ fn dstore_and_controller(timeout: Duration, folder: &TempFolder) -> (dstore::Han
 }
 
 #[test]
-fn a_dstore_that_does_not_report_once_is_not_misunderstood_for_ever() {
+fn one_missing_report_does_not_shift_all_later_reports() {
     // spec 7.17, 7.21: its next report may be taken for the missing one, but not every later report for the one before
     const TIMEOUT: Duration = Duration::from_millis(1500);
     let (_controller, mut dstore) = controller_and_dstore(TIMEOUT);
@@ -75,7 +75,7 @@ fn a_dstore_that_does_not_report_once_is_not_misunderstood_for_ever() {
 }
 
 #[test]
-fn a_dstore_that_answers_list_with_nonsense_once_takes_part_again() {
+fn a_dstore_takes_part_again_after_one_malformed_list() {
     // spec 2.6, 7.21: a malformed answer is ignored, and later answers count for later LISTs
     let (_controller, mut dstore) = controller_and_dstore(Duration::from_millis(500));
     assert_eq!(receive(&mut dstore), Message::List { names: vec![] });
@@ -91,7 +91,7 @@ fn a_dstore_that_answers_list_with_nonsense_once_takes_part_again() {
 }
 
 #[test]
-fn a_dstore_whose_folder_was_unreadable_once_takes_part_again_or_leaves() {
+fn after_an_unreadable_folder_a_dstore_takes_part_or_leaves() {
     // spec 4.6.1: out of descriptors, a network file system that hesitates
     let config = controller::Config {
         timeout: Duration::from_millis(300),
@@ -148,7 +148,7 @@ fn no_dstore_is_told_to_remove_what_it_is_about_to_be_sent() {
 }
 
 #[test]
-fn a_dstore_stops_at_once_while_it_connects_to_a_peer_that_takes_no_connection() {
+fn a_dstore_stops_at_once_while_it_connects_to_a_full_listener() {
     // spec 4.6.5; design: whatever a thread waits for, dropping its owner ends it
     let (_full, port) = full_listener();
     let full = Address::local(port).unwrap();
@@ -167,7 +167,7 @@ fn a_dstore_stops_at_once_while_it_connects_to_a_peer_that_takes_no_connection()
 }
 
 #[test]
-fn a_dstore_answers_list_in_time_although_it_had_copies_to_send_to_a_peer_that_hangs() {
+fn a_dstore_answers_list_in_time_despite_a_receiver_that_hangs() {
     // spec 4.6.1, 7.16: otherwise it is silent in the next rebalances, for as long as it tries file after file
     const TIMEOUT: Duration = Duration::from_millis(500);
     const FILES: usize = 40;
@@ -188,7 +188,7 @@ fn a_dstore_answers_list_in_time_although_it_had_copies_to_send_to_a_peer_that_h
 }
 
 #[test]
-fn a_dstore_that_joins_between_two_rounds_of_a_rebalance_is_served_to_the_end() {
+fn the_work_of_a_dstore_that_joins_between_rounds_is_finished() {
     // spec 4.6, 7.10, 7.19: the new Dstore brings more work, and only its JOIN can start a rebalance for that work
     let config = controller::Config { timeout: Duration::from_secs(2), ..controller::Config::new(1) };
     let controller = controller::start(config).unwrap();

@@ -52,7 +52,7 @@ fn receive(connection: &mut Connection) -> Message {
 // What is stored is what is loaded.
 
 #[test]
-fn what_is_stored_is_what_is_loaded_whatever_its_size_and_lies_on_r_dstores() {
+fn content_of_any_size_lies_on_r_dstores_and_loads_unchanged() {
     // spec 1.2, 4.2, 4.3, 6.4, 7.13: around the sizes of our buffers
     let cluster = Cluster::start(2, 3);
     let mut client = cluster.client();
@@ -109,8 +109,9 @@ impl<R: Read> Read for Dribble<R> {
     }
 }
 
+/// It refuses them without asking the Controller.
 #[test]
-fn every_name_that_the_protocol_allows_works_and_every_other_is_refused_without_asking() {
+fn the_client_takes_every_valid_name_and_refuses_all_others() {
     // spec 2.2, 7.12
     let cluster = Cluster::start(1, 1);
     let mut client = cluster.client();
@@ -136,7 +137,7 @@ fn every_name_that_the_protocol_allows_works_and_every_other_is_refused_without_
 // Errors have types.
 
 #[test]
-fn what_does_not_exist_and_what_already_exists_are_errors_of_their_own() {
+fn missing_and_existing_files_have_errors_of_their_own() {
     // spec 3.2
     let cluster = Cluster::start(1, 1);
     let mut client = cluster.client();
@@ -152,7 +153,7 @@ fn what_does_not_exist_and_what_already_exists_are_errors_of_their_own() {
 }
 
 #[test]
-fn with_too_few_dstores_everything_is_refused_and_nothing_any_more_once_there_are_enough() {
+fn every_request_is_refused_until_there_are_enough_dstores() {
     // spec 1.5, 3.3
     let mut cluster = Cluster::start(2, 1);
     let mut client = cluster.client();
@@ -170,7 +171,7 @@ fn with_too_few_dstores_everything_is_refused_and_nothing_any_more_once_there_ar
 }
 
 #[test]
-fn a_source_that_ends_early_stores_nothing_and_leaves_the_client_usable() {
+fn a_source_ending_early_stores_nothing_and_the_client_goes_on() {
     // spec 2.3, 7.11
     let cluster = Cluster::start(2, 2);
     // The Controller waits for acknowledgements for longer than this client would wait for it.
@@ -189,7 +190,7 @@ fn a_source_that_ends_early_stores_nothing_and_leaves_the_client_usable() {
 }
 
 #[test]
-fn a_source_that_fails_and_one_that_is_missing_are_errors_of_this_side() {
+fn a_source_that_fails_or_is_missing_is_a_local_error() {
     struct Broken;
     impl Read for Broken {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -229,7 +230,7 @@ fn a_controller_that_cannot_be_reached_is_named() {
 }
 
 #[test]
-fn a_controller_that_never_answers_is_given_up_after_the_timeout() {
+fn a_silent_controller_is_given_up_after_the_timeout() {
     // spec 2.7
     const TIMEOUT: Duration = Duration::from_millis(100);
     let (_listener, port) = listen(); // the kernel accepts, and no program answers
@@ -270,7 +271,7 @@ fn a_store_is_stopped_once_the_controller_has_given_it_up() {
 }
 
 #[test]
-fn an_answer_that_makes_no_sense_is_an_error_and_the_next_request_begins_anew() {
+fn a_senseless_answer_is_an_error_and_the_client_connects_anew() {
     let (listener, port) = listen();
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -296,7 +297,7 @@ fn an_answer_that_makes_no_sense_is_an_error_and_the_next_request_begins_anew() 
 }
 
 #[test]
-fn a_reply_that_comes_after_its_timeout_is_not_taken_for_the_next_ones() {
+fn a_late_reply_is_not_taken_for_that_to_the_next_request() {
     // spec 6.1: what the official client gets wrong
     let (listener, port) = listen();
     thread::scope(|scope| {
@@ -318,7 +319,7 @@ fn a_reply_that_comes_after_its_timeout_is_not_taken_for_the_next_ones() {
 }
 
 #[test]
-fn a_store_that_is_never_acknowledged_is_an_error_and_the_file_is_not_there() {
+fn a_store_never_acknowledged_is_an_error_and_leaves_no_file() {
     // spec 4.2: nothing is sent to the client, and the entry is removed
     let config = controller::Config { timeout: Duration::from_millis(200), ..controller::Config::new(1) };
     let controller = controller::start(config).unwrap();
@@ -334,7 +335,7 @@ fn a_store_that_is_never_acknowledged_is_an_error_and_the_file_is_not_there() {
 // Loads fall over to the next holder.
 
 #[test]
-fn a_load_falls_over_to_the_next_holder_and_starts_again_with_its_first_byte() {
+fn a_load_that_is_cut_off_starts_again_at_the_next_holder() {
     // spec 4.3
     let content = bytes(7, 400_000);
     for cut_at in [0, 1, 8192, 65536, 200_000, 399_999] {
@@ -357,7 +358,7 @@ fn a_load_falls_over_to_the_next_holder_and_starts_again_with_its_first_byte() {
 }
 
 #[test]
-fn a_load_into_a_writer_fails_once_something_is_written_and_not_before() {
+fn a_load_into_a_writer_fails_only_once_something_is_written() {
     let content = bytes(7, 200_000);
     for (cut_at, failures) in [(0, 0), (1, 1), (100_000, 1)] {
         let controller = controller::start(controller::Config::new(2)).unwrap();
@@ -383,7 +384,7 @@ fn a_load_into_a_writer_fails_once_something_is_written_and_not_before() {
 }
 
 #[test]
-fn a_load_that_fails_leaves_what_was_there_and_nothing_half_written() {
+fn a_failed_load_leaves_the_old_file_and_nothing_half_written() {
     let controller = controller::start(controller::Config::new(2)).unwrap();
     let cutters =
         [60_000, 150_000].map(|at| ForeignDstore::join(&controller, Habit { cuts_at: Some(at), ..Habit::default() }));
@@ -409,7 +410,7 @@ fn a_load_that_fails_leaves_what_was_there_and_nothing_half_written() {
 }
 
 #[test]
-fn a_target_that_cannot_be_written_fails_the_load_and_no_other_holder_is_tried() {
+fn a_load_into_an_unwritable_target_tries_no_other_holder() {
     struct Full;
     impl Write for Full {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -516,7 +517,7 @@ fn many_clients_work_side_by_side_through_joins_and_departures() {
 // Connections to Dstores.
 
 #[test]
-fn connections_to_our_dstores_are_used_again_and_not_where_that_is_unwanted() {
+fn connections_to_dstores_are_reused_unless_that_is_unwanted() {
     // spec 2.5, 8.2
     capture_the_log();
     let cluster = Cluster::start(2, 2);
@@ -546,7 +547,7 @@ fn connections_to_our_dstores_are_used_again_and_not_where_that_is_unwanted() {
 }
 
 #[test]
-fn with_anybodys_dstores_store_and_load_work_and_the_client_remembers_what_they_do() {
+fn the_client_works_with_any_dstore_and_remembers_its_habits() {
     // spec 8.2: how many connections two stores and two loads take, in turn
     let table = [
         ("knows KEEP_ALIVE", Habit { on_keep_alive: OnKeepAlive::Know, ..Habit::default() }, 1),
@@ -577,7 +578,7 @@ fn with_anybodys_dstores_store_and_load_work_and_the_client_remembers_what_they_
 }
 
 #[test]
-fn content_is_sent_ahead_of_the_ack_where_the_dstore_says_that_it_may_be_and_nowhere_else() {
+fn content_is_sent_ahead_of_ack_only_where_the_dstore_allows_it() {
     // spec 8.3: stores of which content came ahead, and connections that four stores take
     let keeps = Habit { on_keep_alive: OnKeepAlive::Know, ..Habit::default() };
     let table = [
@@ -633,7 +634,7 @@ fn a_client_that_has_sent_ahead_closes_its_connections_in_order() {
 }
 
 #[test]
-fn what_was_sent_ahead_on_a_connection_that_had_been_closed_is_sent_again() {
+fn content_sent_ahead_on_a_closed_connection_is_sent_again() {
     // spec 8.2, 8.3: the client finds out when the Controller says nothing
     let (_controller, dstore, mut client) = sending_ahead();
     dstore.change(|habit| *habit = Habit { on_keep_alive: OnKeepAlive::Ignore, ..*habit });
@@ -648,7 +649,7 @@ fn what_was_sent_ahead_on_a_connection_that_had_been_closed_is_sent_again() {
 }
 
 #[test]
-fn several_dstores_that_do_not_understand_keep_alive_do_not_cost_a_store_its_timeout() {
+fn a_store_succeeds_with_r_dstores_that_do_not_know_keep_alive() {
     // spec 4.2, 8.2: all timeouts are the same, and the client finds out about R Dstores in the first store
     const TIMEOUT: Duration = Duration::from_secs(2);
     let table = [
@@ -673,7 +674,7 @@ fn several_dstores_that_do_not_understand_keep_alive_do_not_cost_a_store_its_tim
 }
 
 #[test]
-fn a_dstore_that_never_closes_costs_a_load_no_timeout_or_at_most_one() {
+fn a_dstore_that_never_closes_costs_loads_at_most_one_timeout() {
     // spec 2.5, 6.5, 8.2: all of the content is there; any further wait is the client's own wish
     const TIMEOUT: Duration = Duration::from_secs(2);
     let controller = controller::start(controller::Config { timeout: PATIENCE, ..controller::Config::new(1) }).unwrap();
@@ -689,7 +690,7 @@ fn a_dstore_that_never_closes_costs_a_load_no_timeout_or_at_most_one() {
 }
 
 #[test]
-fn a_dstore_that_hangs_on_keep_alive_does_not_cost_the_others_their_content() {
+fn one_hanging_dstore_does_not_keep_content_from_the_others() {
     // spec 2.7, 8.2: the others wait for their content meanwhile, and not for longer than the timeout
     const TIMEOUT: Duration = Duration::from_secs(2);
     let cluster = Cluster::start_with(controller::Config { timeout: TIMEOUT, ..controller::Config::new(2) }, 1);
@@ -737,7 +738,7 @@ fn content_goes_to_all_dstores_at_the_same_time() {
 }
 
 #[test]
-fn a_file_that_a_crashed_client_left_half_written_does_not_stop_the_next_one() {
+fn partial_files_of_crashed_clients_do_not_stop_a_load() {
     // In a container every client has the same process number, and numbers its files from 0.
     let cluster = Cluster::start(1, 1);
     let mut client = cluster.client();
@@ -751,8 +752,9 @@ fn a_file_that_a_crashed_client_left_half_written_does_not_stop_the_next_one() {
     assert_eq!(fs::read(folder.path().join("f")).unwrap(), b"hello");
 }
 
+/// What is too much is not taken for the beginning of the next file.
 #[test]
-fn a_file_that_is_longer_than_the_controller_says_is_an_error_and_not_the_next_files_beginning() {
+fn a_file_longer_than_announced_is_an_error_and_spoils_no_other() {
     // spec 2.3, 8.2: a client told the Controller one size and the Dstore another, or the file was replaced in between
     for size in [125, 200_000] {
         let cluster = Cluster::start(1, 1);
@@ -774,7 +776,7 @@ fn a_file_that_is_longer_than_the_controller_says_is_an_error_and_not_the_next_f
 // The log.
 
 #[test]
-fn every_message_is_logged_in_the_form_of_the_2021_edition_and_content_never() {
+fn every_message_is_logged_in_the_2021_form_and_no_content_is() {
     // spec 5.2, 5.4
     capture_the_log();
     let cluster = Cluster::start(1, 1);

@@ -117,7 +117,7 @@ fn check_folder(folder: &Path, allowed: &Allowed, context: &str) {
 }
 
 #[test]
-fn a_dstore_that_ends_while_it_takes_in_a_copy_does_not_say_that_it_has_it() {
+fn a_dstore_that_ends_amid_a_copy_does_not_claim_to_have_it() {
     // spec 7.18: killed or stopped, it must not look as if it had closed in order, or the last copy would be removed
     for stopped in [false, true] {
         let (folder, listener) = (TempFolder::new(), listener());
@@ -283,8 +283,9 @@ fn stop_accepting(listener: &TcpListener, is_over: &AtomicBool) {
     drop(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
 }
 
+/// Every other file is whole or absent, and acknowledged removes hold.
 #[test]
-fn killed_at_each_step_it_leaves_whole_files_and_what_it_has_acknowledged() {
+fn a_dstore_killed_at_each_step_leaves_acknowledged_files_whole() {
     // spec 4.2, 4.4, 4.6.5, 5.1, 7.11, 7.18
     const SHARES: usize = 4;
     if !can_trace() {
@@ -395,7 +396,7 @@ fn simplified(line: &str, root: &Path) -> String {
 }
 
 #[test]
-fn a_copy_that_the_disk_does_not_give_back_is_neither_sent_nor_listed_nor_removed() {
+fn an_unreadable_copy_is_neither_sent_nor_listed_nor_removed() {
     // spec 4.3, 4.6.1: it may be readable another day, and is healed from elsewhere until then
     if !can_trace() {
         return;
@@ -435,8 +436,9 @@ struct Known {
     settled: Vec<String>,
 }
 
+/// Every other file is whole or absent, and acknowledged removes hold.
 #[test]
-fn killed_at_any_moment_it_leaves_whole_files_and_what_it_has_acknowledged() {
+fn a_dstore_killed_at_any_time_leaves_acknowledged_files_whole() {
     // spec 4.2, 4.4, 4.6.5, 5.1, 7.11: amid stores, removes and rebalances
     const WORKERS: u64 = 2;
     let kills: u64 = if hunt::is_long() { 3_000 } else { 100 };

@@ -53,7 +53,7 @@ impl Network {
 }
 
 #[test]
-fn a_dstore_whose_machine_vanished_has_left_and_so_has_a_controller() {
+fn a_dstore_or_controller_whose_machine_vanished_has_left() {
     // With a rebalance every second something is always sent and never acknowledged. Without, nothing is sent.
     for rebalance_period in ["0", "1"] {
         let Some(network) = Network::new() else {

@@ -163,7 +163,7 @@ fn a_list_that_is_owed_costs_no_multiple_of_its_bytes() {
 }
 
 #[test]
-fn a_client_neither_hangs_nor_swells_whatever_a_controller_or_dstore_says() {
+fn a_client_neither_hangs_nor_swells_whatever_a_controller_says() {
     // spec 6.3: an error within the timeout, or right after the answer
     let many_ports = |count| format!("STORE_TO{}\n", " 1".repeat(count)).into_bytes();
     let endless = || vec![b'x'; 8 << 20];
@@ -203,7 +203,7 @@ fn a_client_neither_hangs_nor_swells_whatever_a_controller_or_dstore_says() {
 }
 
 #[test]
-fn a_client_neither_hangs_nor_swells_whatever_a_dstore_says_instead_of_ack_or_content() {
+fn a_client_neither_hangs_nor_swells_whatever_a_dstore_says() {
     // spec 2.3, 4.2, 4.3
     let endless = vec![b'x'; 8 << 20];
     let table: [(&str, &[u8]); 8] = [
@@ -250,8 +250,9 @@ fn a_client_neither_hangs_nor_swells_whatever_a_dstore_says_instead_of_ack_or_co
     }
 }
 
+/// A JOIN is wrong from a client half way through, with port 0, a second time, or without a Dstore behind it.
 #[test]
-fn who_says_join_at_the_wrong_time_or_from_nowhere_is_no_member_or_one_that_nobody_needs() {
+fn a_wrong_join_makes_no_member_or_one_that_does_no_harm() {
     // spec 2.4, 2.6, 4.1, 7.6, 7.7
     let mut system = System::ordinary();
     let port = system.controller.port;
@@ -344,7 +345,7 @@ fn neither_links_nor_fifos_in_a_dstores_folder_are_served() {
 }
 
 #[test]
-fn thousands_of_idle_half_open_and_dripping_connections_keep_nobody_else_waiting() {
+fn thousands_of_idle_or_dripping_connections_delay_no_request() {
     // spec 2.7; half of them say a byte now and then, a quarter have closed their own end after half a request
     let mut limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(u64::MAX).min(4096);
@@ -470,8 +471,9 @@ fn while_all_sorts_of_floods_go_on_others_are_served() {
     }
 }
 
+/// A dead one is a Controller whose machine has vanished.
 #[test]
-fn a_controller_that_reads_nothing_is_given_up_like_one_whose_machine_is_dead() {
+fn a_controller_that_reads_nothing_is_given_up_like_a_dead_one() {
     // spec 4.1: else every transfer of the Dstore would wait for its turn to tell it, for ever
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let folder = TempFolder::new();
@@ -566,7 +568,7 @@ fn file_names(names: impl IntoIterator<Item = String>) -> Vec<FileName> {
 }
 
 #[test]
-fn a_dstore_that_lies_in_its_lists_and_reports_costs_no_file_as_long_as_others_are_honest() {
+fn one_lying_dstore_among_honest_ones_costs_no_file() {
     // spec 4.6.2, 4.6.6, 7.16, 7.20: two copies of each file, and one liar
     type Lie = fn(Vec<FileName>) -> Vec<FileName>;
     let lies: [(&str, Lie); 6] = [

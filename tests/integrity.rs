@@ -69,7 +69,7 @@ fn a_client_gets_what_was_stored_although_a_holders_copy_is_bad() {
 }
 
 #[test]
-fn a_client_that_cannot_start_again_gets_an_error_and_never_a_wrong_file() {
+fn a_load_that_cannot_restart_gives_an_error_not_a_wrong_file() {
     // spec 4.3
     if !can_verify() {
         return;
@@ -122,7 +122,7 @@ fn store(dstore: &dstore::Handle, controller: &mut Connection, file: &str, conte
 }
 
 #[test]
-fn who_asks_for_a_bad_copy_gets_less_than_its_size_and_then_the_end_of_the_stream() {
+fn a_load_of_a_bad_copy_ends_before_its_announced_size() {
     // spec 2.3, 4.3, 6.5: any client sees that this is not the file, and asks elsewhere
     if !can_verify() {
         return;
@@ -152,7 +152,7 @@ fn who_asks_for_a_bad_copy_gets_less_than_its_size_and_then_the_end_of_the_strea
 }
 
 #[test]
-fn a_bad_copy_is_not_sent_to_another_dstore_and_that_is_not_reported_as_done() {
+fn a_dstore_sends_no_bad_copy_and_does_not_report_that_as_done() {
     // spec 7.17, 7.18: a coursework receiver takes what comes before an orderly end for the file
     if !can_verify() {
         return;
@@ -190,7 +190,7 @@ fn a_bad_copy_is_not_sent_to_another_dstore_and_that_is_not_reported_as_done() {
 }
 
 #[test]
-fn bad_copies_are_never_spread_and_are_healed_by_the_next_rebalances() {
+fn bad_copies_do_not_spread_and_the_next_rebalances_heal_them() {
     // spec 4.6.2, 4.6.3, 7.17: while Dstores join and leave
     const FILES: u64 = 20;
     if !can_verify() {
@@ -280,7 +280,7 @@ fn a_scrub_finds_bad_copies_that_nobody_asks_for() {
 }
 
 #[test]
-fn a_scrub_that_has_all_the_time_in_the_world_ends_with_its_dstore() {
+fn a_scrub_with_unlimited_time_ends_with_its_dstore() {
     // design: whatever a thread waits for, dropping its owner ends it
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let folder = TempFolder::new();

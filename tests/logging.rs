@@ -99,7 +99,7 @@ fn an_ordinary_reader_misses_no_line_not_even_the_last() {
 }
 
 #[test]
-fn a_log_that_is_not_read_stops_no_server_and_counts_what_it_lost() {
+fn an_unread_log_stops_no_server_and_counts_its_lost_lines() {
     const REQUESTS: usize = 12_000;
     let mut controller = Unread::controller();
     let mut client = controller.connect();

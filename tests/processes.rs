@@ -342,7 +342,7 @@ fn files_that_no_dstore_has_written_are_moved_out_of_its_folder() {
 }
 
 #[test]
-fn a_folder_of_our_own_earlier_run_is_emptied_and_nothing_left_beside_it() {
+fn a_dstore_empties_its_old_folder_and_leaves_nothing_beside_it() {
     // spec 5.1, 5.3: a relative folder, made beforehand; the Dstore before was killed, perhaps half way through a store
     let mut system = System::start(1, 0, 1000, 0);
     let files = system.folder.path().join("files");

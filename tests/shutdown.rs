@@ -29,7 +29,7 @@ fn connect(port: u16) -> Connection {
 }
 
 #[test]
-fn a_server_that_is_told_to_end_has_succeeded_whatever_is_under_way() {
+fn a_server_told_to_end_exits_with_0_whatever_is_under_way() {
     // spec 4.2, 4.6: one client waits for acknowledgements, another for the rebalance that waits for these
     for (signal, _) in SIGNALS {
         let folder = TempFolder::new();
@@ -50,7 +50,7 @@ fn a_server_that_is_told_to_end_has_succeeded_whatever_is_under_way() {
 }
 
 #[test]
-fn a_dstore_that_is_told_to_end_leaves_no_part_of_a_file_and_acknowledges_none() {
+fn a_dstore_told_to_end_keeps_and_acknowledges_no_partial_file() {
     // spec 7.11
     for (signal, _) in SIGNALS {
         let folder = TempFolder::new();
@@ -81,8 +81,9 @@ fn a_dstore_that_is_told_to_end_leaves_no_part_of_a_file_and_acknowledges_none()
     }
 }
 
+/// Its exit status tells which signal it was.
 #[test]
-fn a_client_that_is_interrupted_leaves_no_part_of_a_download_and_says_by_what_it_ended() {
+fn a_signal_ends_a_client_and_leaves_no_partial_download() {
     // spec 4.3: a Dstore that stops half way, with the client patient
     for (signal, number) in SIGNALS {
         let folder = TempFolder::new();
@@ -113,7 +114,7 @@ fn hear(mut peer: &TcpStream) {
 }
 
 #[test]
-fn a_cluster_that_is_told_to_end_takes_its_temporary_folder_along() {
+fn a_cluster_told_to_end_removes_its_temporary_folder() {
     for (signal, _) in SIGNALS {
         for demo in [false, true] {
             let folder = TempFolder::new();
@@ -141,7 +142,7 @@ fn a_cluster_that_is_told_to_end_takes_its_temporary_folder_along() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once_what_takes_its_time_to_end_and_so_does_the_bound() {
+fn a_slow_end_is_cut_short_by_a_second_signal_or_the_bound() {
     // A Dstore that starts waits for a Controller that takes no connection, and hears no request to end meanwhile.
     let (_full, port) = full_listener();
     let arguments = ["0", &port.to_string(), "3600000", "files"];

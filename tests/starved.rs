@@ -42,7 +42,7 @@ fn too_many_connections(port: u16) -> Vec<TcpStream> {
 const FEW_DESCRIPTORS: &str = "ulimit -n 40;";
 
 #[test]
-fn a_controller_out_of_descriptors_serves_whom_it_has_and_takes_others_again_later() {
+fn a_controller_out_of_descriptors_keeps_its_peers_and_recovers() {
     let mut system = System::start(FEW_DESCRIPTORS, 1, 10_000, 0);
     system.join("");
     let mut earlier = system.client();
@@ -59,7 +59,7 @@ fn a_controller_out_of_descriptors_serves_whom_it_has_and_takes_others_again_lat
 }
 
 #[test]
-fn a_dstore_out_of_descriptors_is_done_without_and_takes_transfers_again_later() {
+fn a_dstore_out_of_descriptors_is_bypassed_until_it_recovers() {
     // spec 4.3
     let mut system = System::start("", 2, 10_000, 0);
     system.join("");
@@ -84,7 +84,7 @@ fn a_dstore_out_of_descriptors_is_done_without_and_takes_transfers_again_later()
 }
 
 #[test]
-fn silent_connections_make_room_when_descriptors_are_short_and_only_then() {
+fn silent_connections_make_room_only_if_descriptors_are_short() {
     // spec 2.7: a peer that is merely idle is not timed out
     let mut system = System::start(FEW_DESCRIPTORS, 1, 10_000, 0);
     system.join("");
@@ -144,7 +144,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_file_that_does_not_fit_the_disk_is_not_stored_and_leaves_the_room_to_others() {
+fn a_file_too_large_for_the_disk_leaves_its_room_to_others() {
     // spec 7.11
     if !can_mount() {
         return;
@@ -201,7 +201,7 @@ fn a_rebalance_onto_a_full_disk_loses_nothing() {
 }
 
 #[test]
-fn a_folder_that_is_read_only_for_a_while_is_read_from_and_loses_later_what_was_to_go() {
+fn a_read_only_folder_serves_loads_and_its_removes_happen_later() {
     // spec 4.4: a remove that is not acknowledged is seen to by a later rebalance
     if !can_mount() {
         return;
@@ -224,7 +224,7 @@ fn a_folder_that_is_read_only_for_a_while_is_read_from_and_loses_later_what_was_
 }
 
 #[test]
-fn a_rebalance_onto_a_read_only_folder_gives_files_their_copies_elsewhere() {
+fn copies_refused_by_a_read_only_folder_are_made_elsewhere() {
     // spec 4.6.3, 7.17: it answers LIST like the others, and would get the copies that are missing
     if !can_mount() {
         return;
@@ -259,7 +259,7 @@ fn a_rebalance_onto_a_read_only_folder_gives_files_their_copies_elsewhere() {
 }
 
 #[test]
-fn foreign_files_that_cannot_be_moved_keep_a_dstore_from_starting() {
+fn a_dstore_does_not_start_over_foreign_files_it_cannot_move() {
     // spec 7.15: the folder is a disk of its own, so that there is no room beside it
     if !can_mount() {
         return;
@@ -299,7 +299,7 @@ fn remount(dstore: &Program, folder: &Path, how: &str) {
 }
 
 #[test]
-fn a_dstore_whose_folder_is_deleted_is_done_without_and_filled_again_once_it_has_one() {
+fn a_dstore_is_filled_again_after_its_folder_was_deleted() {
     // spec 4.3, 4.6
     let mut system = System::start("", 2, 1000, 1);
     for _ in 0..3 {

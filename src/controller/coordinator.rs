@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_that_does_all_there_is_to_do_tells_nothing_about_larger_ones() {
+    fn a_round_that_leaves_no_work_does_not_change_the_budget() {
         // spec 7.19: the end of a rebalance is quick, and so is every small one
         assert_eq!(after(None, Some(1)), BUDGET);
     }
@@ -338,8 +338,9 @@ mod tests {
         assert_eq!(after(Some(BUDGET), Some(251)), BUDGET);
     }
 
+    /// A round is slow if it takes more than half of the timeout, or all of it.
     #[test]
-    fn a_round_that_takes_too_much_of_the_timeout_or_all_of_it_halves_the_budget_but_not_below_the_first() {
+    fn a_slow_round_halves_the_budget_but_not_below_the_first() {
         let half = Budget { copies: 2_000, bytes: 40_000_000, removes: 8_000 };
         assert_eq!(after(Some(BUDGET), Some(501)), half);
         assert_eq!(after(Some(BUDGET), None), half);

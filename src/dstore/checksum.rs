@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checksum_reads_back_as_it_was_written_and_nothing_else_is_one() {
+    fn a_checksum_parses_as_it_was_written_and_no_other_text_does() {
         let written = sum("name", "content").to_string();
         assert_eq!(written.parse(), Ok(sum("name", "content")));
         for text in [

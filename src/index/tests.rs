@@ -205,7 +205,7 @@ fn only_different_dstores_that_were_asked_complete_a_store() {
 }
 
 #[test]
-fn a_copy_that_a_late_store_has_overwritten_no_longer_counts_and_is_replaced() {
+fn a_copy_overwritten_by_a_late_store_is_doubted_and_replaced() {
     // spec 7.5, 7.6: a client hangs until its store has been given up, and sends its content after another's
     let (mut index, ids) = index(2, 3);
     index.begin_store(&name("f"), 1).unwrap(); // on 1 and 2
@@ -485,7 +485,7 @@ fn nothing_to_do_is_an_empty_plan() {
 }
 
 #[test]
-fn a_file_whose_order_is_carried_out_between_two_lists_is_not_lost() {
+fn a_file_that_moves_between_two_lists_is_not_lost() {
     // spec 4.6.2, 4.6.6: the receiver lists before the copy arrives, the sender after it has removed its own
     let (mut index, ids) = index(1, 2);
     let sender = store(&mut index, "f")[0];
@@ -622,7 +622,7 @@ impl Folders {
 }
 
 #[test]
-fn a_dstore_that_takes_no_copies_does_not_keep_files_from_having_all_of_theirs() {
+fn files_get_all_copies_despite_a_dstore_that_takes_none() {
     // spec 4.6.3, 7.17: its disk is full, say, or read-only
     for (replicas, dstores) in [(1, 2), (2, 3), (2, 4), (3, 4), (3, 6)] {
         let (mut index, ids) = index(replicas, dstores);
@@ -649,8 +649,9 @@ fn a_dstore_that_takes_no_copies_does_not_keep_files_from_having_all_of_theirs()
     }
 }
 
+/// The suspect is the Dstore that lacks what it was sent.
 #[test]
-fn a_dstore_that_lacks_what_it_was_sent_is_a_suspect_only_once_everybody_was_heard() {
+fn a_missing_copy_makes_a_suspect_only_after_every_list_is_in() {
     // spec 7.16: the sender may still be at it
     let (mut index, ids) = index(1, 2);
     let sender = store(&mut index, "f")[0];
@@ -661,8 +662,9 @@ fn a_dstore_that_lacks_what_it_was_sent_is_a_suspect_only_once_everybody_was_hea
     assert_eq!(index.reconcile(&lists([(sender, &["f"][..]), (receiver, &[][..])])).suspects.len(), 1);
 }
 
+/// It may carry out the old order after the new file of that name has come.
 #[test]
-fn a_new_file_is_not_trusted_to_a_dstore_that_may_yet_carry_out_an_old_order_to_remove_one_of_that_name() {
+fn a_dstore_that_owes_a_remove_is_not_trusted_with_a_new_file() {
     // spec 4.6.6, 7.20: found by fuzzing; all R copies of a file that was said to be complete could go like this
     let (mut index, ids) = index(2, 3);
     // A store of f fails after a copy has arrived on the first: it is told to remove it, and does not report.
@@ -751,7 +753,7 @@ fn a_cluster_that_has_just_begun_has_no_newcomers() {
 }
 
 #[test]
-fn equal_histories_give_equal_plans_however_often_files_are_loaded() {
+fn equal_histories_give_equal_plans_whatever_was_loaded() {
     // A replay: the same calls, with loads between them in one of two indexes.
     let play = |loads: usize| {
         let (mut index, ids) = index(2, 5);

@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn copy_moves_exactly_the_promised_bytes_and_says_which_side_failed() {
+    fn copy_moves_the_promised_bytes_and_names_the_side_that_failed() {
         // spec 7.11, 7.13
         let mut sunk = Vec::new();
         let mut sink = |bytes: &[u8]| {

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_feasible_can_be_done_and_names_are_neither_lost_nor_doubled() {
+    fn feasible_operations_neither_lose_nor_double_a_name() {
         for seed in 0..200 {
             let mut rng = Rng(seed);
             let mut inventory = Inventory::new(1 + rng.below(4) as u32);

@@ -243,7 +243,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_window_is_cut_into_a_bounded_number_of_intervals_that_cover_it() {
+    fn a_bounded_number_of_intervals_covers_a_window() {
         for ms in [1, 99, 100, 250, 10_000, 12_001, 600_000, 86_400_000, 1_000_000_000] {
             let window = Window::new(Instant::now(), MS * ms);
             let intervals: Vec<_> = window.intervals().collect();

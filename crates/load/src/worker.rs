@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_store_that_is_right_every_operation_counts_and_nothing_is_left() {
+    fn every_operation_on_a_correct_store_counts_and_none_is_left() {
         let (totals, left) = run(None, true);
         assert!(totals.errors.is_empty());
         assert!(totals.whole.iter().all(|measures| measures.count() > 0));

@@ -30,7 +30,7 @@ fn is_running(argument: &str) -> bool {
 }
 
 #[test]
-fn a_program_that_is_not_there_fails_its_checks_and_nothing_else() {
+fn a_missing_program_fails_its_checks_and_nothing_else() {
     let (output, report) = mark("absent", "no-such-program {port} {cport} {timeout} {folder}", "dstore/list");
     assert_eq!(output.status.code(), Some(1));
     let checks = report["checks"].as_array().unwrap();

@@ -597,8 +597,9 @@ mod tests {
         }
     }
 
+    /// It ends with the answer that nothing explains.
     #[test]
-    fn a_counter_example_begins_where_the_state_was_last_certain_and_ends_with_what_nothing_explains() {
+    fn a_counter_example_begins_at_the_last_certain_state() {
         // spec 3.2
         let history = "store a 1-2 ok; remove 3-4 ok; store b 5-6 ok; store c 7-9 exists; load 8-9 missing";
         let example = check(history).unwrap_err();

@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_may_be_too_few_dstores_from_a_departure_until_a_join_is_seen() {
+    fn dstores_may_be_too_few_from_a_departure_until_a_join_is_seen() {
         // spec 3.3
         let mut faults = Faults::new(Rng::stream(1, 1), 3, 3, Duration::from_secs(1), false);
         let at = Duration::from_secs;

@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn an_orderly_end_is_passed_on_as_one_and_the_other_direction_stays_open() {
+    fn the_proxy_passes_on_an_orderly_end_of_one_direction_only() {
         // spec 7.18
         let (_proxy, _, mut client, mut server) = connection(0, 1);
         client.write_all(b"hello").unwrap();

@@ -60,7 +60,7 @@ fn next<T>(news: &Receiver<T>) -> T {
 }
 
 #[test]
-fn an_open_gate_lets_everybody_in_and_gives_passes_to_changes_only() {
+fn an_open_gate_admits_all_and_gives_passes_to_changes_only() {
     in_time(|| {
         let gate = Gate::default();
         let (decision, first) = gate.enter(Change, || "store").unwrap();
@@ -188,7 +188,7 @@ fn whoever_comes_while_the_line_is_served_stands_behind_it() {
 }
 
 #[test]
-fn the_next_rebalance_waits_for_those_in_line_before_it_and_not_for_those_after() {
+fn a_rebalance_waits_only_for_the_requests_in_line_before_it() {
     // spec 4.6: a busy line keeps no rebalance from beginning
     in_time(|| {
         let gate = Gate::default();
@@ -243,7 +243,7 @@ fn a_shut_gate_sends_everybody_away_now_and_in_future() {
 }
 
 #[test]
-fn a_rebalance_that_waits_is_sent_away_by_the_shutting_of_the_gate() {
+fn shutting_the_gate_sends_a_waiting_rebalance_away() {
     in_time(|| {
         let gate = Gate::default();
         let (_, pass) = gate.enter(Change, || ()).unwrap();
@@ -280,7 +280,7 @@ fn a_decision_that_panics_leaves_the_gate_in_order() {
 }
 
 #[test]
-fn under_load_nothing_changes_while_closed_and_everybody_gets_in() {
+fn under_load_a_closed_gate_stops_changes_and_loses_no_request() {
     // spec 4.6
     in_time(|| {
         const THREADS: usize = 16;

@@ -10,7 +10,7 @@ use crate::sync::one_shot::{Missing, one_shot};
 use crate::sync::thread;
 
 #[test]
-fn who_waits_for_a_value_gets_it_or_learns_that_there_will_be_none() {
+fn a_receiver_gets_the_value_or_learns_that_none_will_come() {
     exhaust(|| {
         let (first, told) = one_shot();
         let (second, dropped) = one_shot::<()>();
@@ -96,7 +96,7 @@ fn a_change_and_a_rebalance_never_overlap_in_any_schedule() {
 }
 
 #[test]
-fn with_rebalances_one_after_another_everybody_gets_through_the_gate() {
+fn between_rebalances_every_request_gets_through_the_gate() {
     // spec 4.6: none is refused or lost
     explore(|| {
         let watched = Arc::new(Watched::default());

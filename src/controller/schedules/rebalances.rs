@@ -112,7 +112,7 @@ fn when_all_have_joined_the_files_are_spread_as_they_should_be() {
 }
 
 #[test]
-fn a_rebalance_ends_although_dstores_leave_during_lists_and_reports() {
+fn a_rebalance_ends_if_dstores_leave_during_lists_and_reports() {
     // spec 7.9: a departure ends the wait for that Dstore; the timeout never comes here
     explore(|| {
         let mut stage = Stage::new(1, NEVER);

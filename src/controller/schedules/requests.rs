@@ -32,7 +32,7 @@ fn of_stores_of_one_name_at_once_exactly_one_wins() {
 }
 
 #[test]
-fn the_index_agrees_with_the_answer_when_acknowledgements_race_with_the_timeout() {
+fn the_index_agrees_with_the_answer_when_acks_race_the_timeout() {
     // spec 4.2, 4.4
     explore(|| {
         let mut stage = Stage::at_rest(2, ANY_TIME);

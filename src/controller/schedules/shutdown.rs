@@ -37,7 +37,7 @@ fn requests_in_progress_end_when_the_controller_stops() {
 }
 
 #[test]
-fn a_rebalance_in_progress_and_whoever_waits_for_it_end_when_the_controller_stops() {
+fn a_stopping_controller_ends_its_rebalance_and_waiting_clients() {
     explore(|| {
         let mut stage = Stage::new(1, NEVER);
         stage.dstore(1, Diligent);

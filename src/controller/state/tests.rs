@@ -43,7 +43,7 @@ fn a_store_completes_on_the_last_acknowledgement_and_not_before() {
 }
 
 #[test]
-fn a_remove_completes_on_the_last_acknowledgement_and_not_before() {
+fn a_remove_completes_on_its_last_acknowledgement_not_before() {
     // spec 4.4
     let (mut state, ids) = state_with_f();
     let (holders, outcome) = state.begin_remove(&name("f")).unwrap();
@@ -71,7 +71,7 @@ fn a_remove_with_nobody_to_tell_is_complete_at_once() {
 }
 
 #[test]
-fn a_refused_request_changes_nothing_for_the_operation_in_progress() {
+fn a_refused_request_leaves_the_operation_in_progress_unchanged() {
     // spec 3.2
     let (mut state, ids) = state(1, 1);
     let (_, outcome) = state.begin_store(&name("f"), 1).unwrap();
@@ -128,7 +128,7 @@ fn an_outcome_that_comes_in_the_last_instant_counts() {
 }
 
 #[test]
-fn an_operation_that_ended_is_not_expired_in_place_of_its_successor() {
+fn expiring_an_ended_operation_does_not_expire_its_successor() {
     // spec 7.3: the first store fails by a departure; before its client's thread wakes, another client stores the name
     let (mut state, ids) = state(1, 2);
     let (_, first) = state.begin_store(&name("f"), 1).unwrap();
@@ -164,7 +164,7 @@ fn each_store_has_one_outcome_and_the_index_agrees_with_it() {
 }
 
 #[test]
-fn a_departure_ends_what_waited_for_that_dstore_and_nothing_else() {
+fn a_departure_ends_only_what_waited_for_that_dstore() {
     // spec 4.4, 7.3
     let (mut state, ids) = state(2, 3);
     let (_, kept) = state.begin_store(&name("kept"), 1).unwrap(); // on 1 and 2

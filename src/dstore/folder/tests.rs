@@ -172,7 +172,7 @@ fn force_deletes_what_would_be_moved() {
 }
 
 #[test]
-fn a_folder_that_holds_folders_is_refused_untouched_unless_forced() {
+fn a_folder_with_subfolders_is_refused_untouched_unless_forced() {
     // spec 7.15
     let fixture = Fixture::new();
     fs::create_dir_all(fixture.path.join("photos/summer")).unwrap();
@@ -198,7 +198,7 @@ fn what_is_no_folder_cannot_be_opened_as_one() {
 }
 
 #[test]
-fn a_file_appears_under_its_name_once_it_is_whole_and_not_before() {
+fn a_file_appears_under_its_name_only_once_it_is_whole() {
     // spec 5.1, 7.11
     let fixture = Fixture::new();
     let folder = fixture.open();
@@ -213,7 +213,7 @@ fn a_file_appears_under_its_name_once_it_is_whole_and_not_before() {
 }
 
 #[test]
-fn an_arrival_that_is_given_up_leaves_nothing_and_what_was_there_before_stays() {
+fn an_abandoned_arrival_changes_nothing_in_the_folder() {
     // spec 7.11
     let fixture = Fixture::new();
     let folder = fixture.open();
@@ -243,7 +243,7 @@ fn nothing_is_remembered_of_files_that_have_come_and_gone() {
 }
 
 #[test]
-fn of_two_arrivals_of_one_name_the_newer_one_wins_whichever_ends_first() {
+fn the_newer_of_two_arrivals_wins_whichever_ends_first() {
     // spec 4.2, 7.5: the older one has been given up by the Controller
     let fixture = Fixture::new();
     let folder = fixture.open();
@@ -324,7 +324,7 @@ fn an_ordered_removal_spares_a_file_that_is_on_its_way_anew() {
 }
 
 #[test]
-fn the_list_shows_what_clients_stored_in_order_and_passes_over_the_rest() {
+fn the_list_shows_stored_files_in_order_and_nothing_else() {
     // spec 4.6.1, 7.12
     let fixture = Fixture::new();
     let folder = fixture.open();
@@ -410,7 +410,7 @@ fn set_length(path: &Path, change: impl Fn(u64) -> u64) {
 }
 
 #[test]
-fn a_copy_that_is_not_what_was_stored_is_never_read_to_its_end_and_is_missing_then() {
+fn a_damaged_copy_is_never_read_to_its_end_and_then_is_missing() {
     // spec 4.3: its size is what the Controller has said, at most, so that a client takes it for what it is
     for (damage, inflict) in DAMAGES {
         for size in [1, 10, 700_000] {
@@ -477,7 +477,7 @@ fn what_carries_no_checksum_is_read_as_it_is() {
 }
 
 #[test]
-fn a_file_that_was_replaced_or_removed_meanwhile_is_not_harmed_by_a_second_look() {
+fn examining_a_replaced_or_removed_file_harms_no_newer_one() {
     // spec 4.2, 4.4
     let fixture = Fixture::new();
     let Some(folder) = fixture.open_to_verify() else { return };
@@ -503,7 +503,7 @@ fn a_copy_that_was_misread_once_stays() {
 }
 
 #[test]
-fn a_copy_that_cannot_be_read_is_neither_offered_nor_removed_until_there_is_another() {
+fn an_unreadable_copy_is_withheld_but_kept_until_replaced() {
     let fixture = Fixture::new();
     let folder = fixture.open();
     let unreadable = Defect::Unreadable(io::Error::other("I/O error"));
@@ -525,7 +525,7 @@ fn a_copy_that_cannot_be_read_is_neither_offered_nor_removed_until_there_is_anot
 }
 
 #[test]
-fn many_who_read_bad_and_new_copies_at_once_read_only_what_was_stored() {
+fn concurrent_readers_of_bad_copies_get_only_stored_content() {
     // spec 4.2, 4.3: bad copies are found by several at once while the file is stored anew, again and again
     let fixture = Fixture::new();
     let Some(folder) = fixture.open_to_verify() else { return };

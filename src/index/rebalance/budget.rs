@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_takes_what_fits_and_never_removes_what_it_did_not_send() {
+    fn a_round_takes_what_fits_and_removes_no_file_still_to_be_sent() {
         // spec 7.17, 7.19
         let inventory = inventory("abc");
         let transfers = [(0, 1), (1, 1), (1, 2), (2, 2)].map(|(file, to)| Transfer { file, from: 0, to }).to_vec();

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_newcomer_has_been_there_for_less_than_half_of_the_oldest_ones_time() {
+    fn a_newcomer_is_less_than_half_as_old_as_the_oldest_dstore() {
         for (answered, most, expected) in
             [(0, 7, false), (3, 8, true), (4, 8, false), (499, 1_000, true), (500, 1_000, false), (1_000, 1_000, false)]
         {

@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_and_lopsided_layout_is_planned_as_well_as_a_small_one() {
+    fn a_large_lopsided_layout_is_planned_as_well_as_a_small_one() {
         let mut rng = Rng(1);
         let mut before = Holdings::new(50);
         for file in 0..20_000 {

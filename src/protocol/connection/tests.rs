@@ -53,7 +53,7 @@ fn kind<T: std::fmt::Debug>(outcome: io::Result<T>) -> ErrorKind {
 }
 
 #[test]
-fn a_line_ends_at_each_of_three_endings_and_at_the_end_of_the_stream() {
+fn a_line_ends_at_lf_cr_crlf_or_the_end_of_the_stream() {
     // spec 2.1
     let table: &[(&[u8], &[&str])] = &[
         (b"", &[]),
@@ -78,7 +78,7 @@ fn a_line_ends_at_each_of_three_endings_and_at_the_end_of_the_stream() {
 }
 
 #[test]
-fn a_message_is_received_whatever_ends_its_line_and_a_malformed_one_does_not_end_the_connection() {
+fn messages_with_any_ending_are_received_after_malformed_ones() {
     // spec 2.1, 2.6
     let mut connection = said(b"LIST\r\nnonsense\rACK\nREBALANCE_COMPLETE");
     assert_eq!(connection.receive().unwrap(), Some(Ok(Message::List { names: vec![] })));
@@ -113,7 +113,7 @@ fn a_first_line_that_a_browser_has_sent_ends_the_connection() {
 }
 
 #[test]
-fn a_line_feed_is_not_waited_for_after_a_carriage_return_and_swallowed_when_it_comes() {
+fn after_a_cr_an_lf_is_not_waited_for_but_swallowed_if_it_comes() {
     // spec 2.1
     let (mut connection, mut peer) = pair();
     peer.write_all(b"one\r").unwrap();
@@ -150,7 +150,7 @@ fn a_line_feed_that_ends_the_line_is_not_taken_for_content() {
 }
 
 #[test]
-fn no_content_leaves_the_ending_of_the_line_before_to_the_line_after() {
+fn empty_content_does_not_separate_a_cr_from_its_lf() {
     // spec 2.1, 2.3, 6.4: size 0
     let (mut connection, mut peer) = pair();
     peer.write_all(b"STORE f 0\r").unwrap();
@@ -186,7 +186,7 @@ fn content_in_the_same_packet_as_its_line_is_not_lost() {
 }
 
 #[test]
-fn content_cut_short_is_an_error_and_content_that_stalls_another() {
+fn content_cut_short_and_stalled_content_are_different_errors() {
     // spec 2.3, 2.7, 7.11
     let mut connection = said(b"STORE f 5\nhell");
     line(&mut connection).unwrap();
@@ -205,7 +205,7 @@ fn content_cut_short_is_an_error_and_content_that_stalls_another() {
 }
 
 #[test]
-fn whatever_the_packets_lines_and_content_are_read_as_java_reads_them() {
+fn lines_and_content_are_read_as_in_java_whatever_the_packets() {
     // spec 2.1, 2.3
     for seed in 1..=150 {
         let (bytes, steps) = arbitrary_stream(&mut Rng(seed));
@@ -392,7 +392,7 @@ impl Rng {
 }
 
 #[test]
-fn a_line_may_be_as_long_as_the_limit_and_no_longer_its_ending_not_counted() {
+fn a_line_may_reach_the_limit_not_counting_its_ending() {
     for ending in ["\n", "\r", "\r\n", ""] {
         for length in [9, 10, 11, 12, 30] {
             let (mut connection, mut peer) = pair();
@@ -437,7 +437,7 @@ fn receive_within_gives_up_in_time_and_keeps_what_had_come() {
 }
 
 #[test]
-fn receive_within_bounds_the_whole_line_and_not_each_piece_of_it() {
+fn receive_within_bounds_the_whole_line_not_each_piece_of_it() {
     // spec 2.7: a peer that dribbles does not hold the reader up
     let (mut connection, mut peer) = pair();
     let (stop, stopped) = channel::<()>();
@@ -473,7 +473,7 @@ fn the_wait_for_the_end_tells_an_orderly_end_from_anything_else() {
 }
 
 #[test]
-fn the_wait_for_the_end_takes_the_rest_of_the_last_lines_ending_for_no_data() {
+fn wait_for_end_ignores_the_rest_of_the_last_lines_ending() {
     // spec 2.1, 7.18: a receiver whose lines end at \r\n
     for later in [false, true] {
         let (mut connection, mut peer) = pair();
@@ -514,7 +514,7 @@ fn a_connection_can_be_ended_from_another_thread() {
 }
 
 #[test]
-fn several_messages_are_sent_in_order_each_ending_in_a_line_feed() {
+fn messages_are_sent_in_order_each_ending_in_a_line_feed() {
     // spec 2.1, 2.2
     let (connection, mut peer) = pair();
     connection.outgoing().send_all(&[Message::KeepAlive, Message::List { names: vec![] }]).unwrap();
@@ -535,7 +535,7 @@ fn content_that_nobody_takes_fails_once_it_stalls() {
 }
 
 #[test]
-fn connecting_where_nobody_listens_fails_and_never_leads_to_oneself() {
+fn a_connection_to_a_free_port_fails_and_never_reaches_itself() {
     // One of the ports that the kernel may give our own end is the very port that we connect to. In so many attempts
     // the kernel chooses it, unless another process takes the port first: then another port is tried. Linux gives odd
     // ports to listeners and even ones to connecting sockets, as long as there are any. So the port has to be even.

@@ -96,7 +96,7 @@ fn all_who_come_during_a_sync_share_the_next_one() {
 }
 
 #[test]
-fn a_sync_that_fails_fails_all_who_wait_for_it_and_all_who_come_later() {
+fn a_failed_sync_fails_all_waiting_and_all_later_commits() {
     // The kernel reports that it could not write once, and forgets.
     let commits = GroupCommit::default();
     let (begun, has_begun) = channel();
