@@ -2,7 +2,7 @@
 //!
 //! Large buffers make large transfers cheap, but thousands of slow peers must not have one each. So a process has at
 //! most `LARGE_BUFFERS` of them, and uses them again and again. A copy that finds none left takes a small buffer, and
-//! needs about a fifth more processor time.
+//! needs about a third more processor time.
 
 use std::io::{self, ErrorKind, Read};
 

@@ -1,5 +1,5 @@
 //! What the tests, benches and tools of this workspace share. Nothing that people run to keep files depends on it, and it
-//! knows nothing of Stevedore, so that a program of anybody's can be tested with it.
+//! knows nothing of Stevedore, so that any program can be tested with it.
 //!
 //! | module | is |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Marks anybody's Controller and Dstore against the spec. See `mark --help` and docs/marking.md.
+//! Marks any Controller and Dstore against the spec. See `mark --help` and docs/marking.md.
 
 mod batch;
 mod checks;
@@ -197,7 +197,7 @@ fn mark(
             .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display()))),
         None => Ok(()),
     };
-    // The JSON last: whoever waits for it finds the others, too.
+    // The JSON last: a program that waits for it finds the others, too.
     write(&arguments.junit, &|| report::junit::text(&plan, &run))?;
     write(&arguments.html, &|| report::html::text(&plan, &run, scheme, &marks))?;
     write(&arguments.json, &|| report::json::text(&plan, &run, scheme, &marks))?;
