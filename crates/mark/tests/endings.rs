@@ -130,7 +130,10 @@ fn batch_ends(name: &str, build: impl Fn(&World) -> String, asleep: usize, end: 
     let world = World::new(name);
     fs::create_dir_all(world.folder.join("class/ann")).unwrap();
     let (dstore, build) = (world.sleepers(), build(&world));
-    let mut batch = world.mark(&["batch", "class", "--dstore", &dstore, "--only", "dstore/start/joins-first"]);
+    // With patience enough that it is still marking when the end comes, on however busy a machine.
+    let only = ["--only", "dstore/start/joins-first", "--patience", "600"];
+    let mut batch = world.mark(&["batch", "class", "--dstore", &dstore]);
+    batch.args(only);
     batch.args(["--build", &build]).stdout(Stdio::null()).stderr(Stdio::null());
     let mut batch = batch.spawn().unwrap();
     wait_until("its programs run", || world.alive() == asleep);
