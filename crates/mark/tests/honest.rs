@@ -105,6 +105,14 @@ fn combination(habits: &[[String; 2]], seed: u64) -> [Vec<&str>; 2] {
 }
 
 #[test]
+fn the_faultless_fixture_gets_full_marks() {
+    let faulty = faulty();
+    let complaint =
+        accusations("faultless", &command(&faulty, "controller", &[]), &command(&faulty, "dstore", &[]), &[]);
+    assert!(complaint.is_none(), "false accusations:\n{}", complaint.unwrap_or_default());
+}
+
+#[test]
 fn habits_in_random_combinations_get_full_marks() {
     let faulty = faulty();
     let habits = habits(&faulty);
