@@ -229,8 +229,9 @@ fn bad_copies_do_not_spread_and_the_next_rebalances_heal_them() {
         }
     }
     // A bad copy that no move has shown is shown by a load.
-    for _ in 0..3 {
-        for file in 0..FILES {
+    // Holders take turns (spec 7.22): loads of one file, one after another, come to each of its holders.
+    for file in 0..FILES {
+        for _ in 0..3 {
             assert!(client.load_bytes(&file.to_string()).unwrap() == content(file));
         }
     }
