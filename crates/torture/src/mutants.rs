@@ -40,7 +40,7 @@ const MUTANTS: &[Mutant] = &[
         name: "no-temporary-name",
         breaks: "spec 7.11: content is written under the file's own name from the first byte",
         edits: &[
-            ("src/dstore/folder.rs", "self.path.join(format!(\".incoming {arrival}\"))", "self.path.join(name)"),
+            ("src/dstore/folder.rs", "self.path.join(format!(\"{INCOMING}{arrival}\"))", "self.path.join(name)"),
             ("src/dstore/folder.rs", ".create_new(true)", ".create(true).truncate(true)"),
         ],
         options: &[],
@@ -131,7 +131,7 @@ const MUTANTS: &[Mutant] = &[
         name: "tried-is-forgotten",
         breaks: "spec 4.3: a RELOAD may be offered a Dstore that has been tried",
         edits: &[(
-            "src/controller/client_session.rs",
+            "src/controller/session/client.rs",
             "Some((loading, tried)) if loading == name => tried,",
             "Some((loading, _)) if loading == name => Vec::new(),",
         )],

@@ -197,6 +197,14 @@ impl DstoreScene {
         }
     }
 
+    /// LOAD_DATA must come to yield exactly this. No message says when a copy from another Dstore is stored, and a file may get
+    /// its name some time after its content.
+    pub fn expect_content_soon(&self, name: &str, content: &[u8]) -> Verdict {
+        let is_there = || self.load(name, content.len()).is_ok_and(|came| came == content);
+        wait_until(self.patience, || is_there().then_some(()));
+        self.expect_content(name, content)
+    }
+
     /// LOAD_DATA of what is not there: the connection closes. (spec 4.3)
     pub fn expect_no_content(&self, name: &str) -> Verdict {
         let mut client = self.connect()?;

@@ -186,7 +186,7 @@ fn receives_a_copy(stage: &mut Stage) -> Verdict {
     sender.expect("ACK", stage.patience)?;
     sender.send_content_and_close(&bytes);
     scene.expect_kept(&bytes, true)?;
-    scene.expect_content("a", &bytes)
+    scene.expect_content_soon("a", &bytes)
 }
 
 fn a_received_copy_is_not_acknowledged(stage: &mut Stage) -> Verdict {
