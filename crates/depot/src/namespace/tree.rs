@@ -377,7 +377,7 @@ impl Namespace {
     }
 
     pub(super) fn directory_mut(&mut self, id: DirectoryId) -> &mut Directory {
-        self.directories.get_mut(&id).expect("whoever has a directory's number got it from a directory that is there")
+        self.directories.get_mut(&id).expect("a number is only ever taken from a directory that is there")
     }
 
     fn entries_of(&mut self, id: DirectoryId) -> &mut BTreeMap<Box<str>, Entry> {
