@@ -56,7 +56,7 @@ impl Controller {
     ///
     /// A stranger must not evict a member: where one has joined with the same address, it is asked first whether it still
     /// answers. If it does, the newcomer is refused; if not, the older one has left, with its copies. A Dstore that is
-    /// started again finds its old connection ended, and waits for nobody. (spec 7.7)
+    /// started again finds its old connection ended, and need not wait. (spec 7.7)
     pub(super) fn admit(
         &self,
         address: &Address,

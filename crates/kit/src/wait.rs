@@ -1,4 +1,4 @@
-//! Waiting for a condition that tells nobody when it comes true: looked at again and again, until a deadline.
+//! Waiting for a condition that sends no signal when it comes true: it is looked at again and again, until a deadline.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -13,7 +13,7 @@
 //! can start another program. When the second ends, the first cleans up. Orphans come to the nearer of the two, as both are
 //! subreapers (prctl(2)): a process may leave its session and its group, but not its ancestors.
 //!
-//! Only somebody who kills both at the same moment leaves something behind: a folder, and what a program has started. The
+//! Only a kill of both at the same moment leaves something behind: a folder, and what a program has started. The
 //! programs themselves die with the thread that launched them.
 
 use std::env;

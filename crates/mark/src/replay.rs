@@ -143,7 +143,7 @@ impl<'a> Replay<'a> {
                 let place = if event.from == "controller" { "{cport}" } else { "{port}" };
                 replay.programs.insert(event.from.clone(), None);
                 replay.ports.extend(number(values, place).map(|port| (event.from.clone(), port)));
-                // Of the Controller, whoever plays it.
+                // Of the Controller, played or real.
                 replay.ports.entry("controller".into()).or_insert(number(values, "{cport}").unwrap_or(0));
             }
         }
@@ -258,7 +258,7 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// What the programs have printed, for whoever looks for the reason.
+    /// What the programs have printed, where a reader may find the reason.
     fn end(self) {
         for (name, process) in self.programs {
             let Some(process) = process else { continue };

@@ -1,4 +1,4 @@
-//! Nobody is accused who does what the coursework asks: programs with every habit that students have get full marks, one habit
+//! A program that does what the coursework asks is not accused: programs with every habit that students have get full marks, one habit
 //! at a time and many together. (`faulty habits` lists them; crates/mark/fixtures/faulty/src/habit.rs)
 //!
 //! By default one combination is marked, drawn by `STEVEDORE_SEED` where CI sets it, and the Java programs with the checks of a

@@ -165,7 +165,7 @@ fn arrow(event: &Event, label: &[String], y: usize, frame: &Frame) -> String {
         label.iter().enumerate().map(line).collect()
     };
     if event.from == "mark" || event.to == "mark" {
-        // A line of nobody's: what `mark` looked at, or concludes.
+        // A line that no party said: what `mark` looked at, or concludes.
         return format!(
             "<g class=\"band{wrong}\">{title}<rect x=\"{LEFT}\" y=\"{}\" width=\"{}\" height=\"{}\" rx=\"4\"/>{}</g>\n",
             y - 13 - more,

@@ -1,6 +1,6 @@
 //! What a submission has never said in all the run, however patiently it was waited for.
 //!
-//! Whoever never answers STORE would cost every later check its whole patience. When [`ENOUGH`] checks have waited in vain for
+//! A program that never answers STORE would cost every later check its whole patience. When [`ENOUGH`] checks have waited in vain for
 //! the same thing, and it has never come, it is waited for only briefly, and the check says so. If it comes after all, everything is
 //! as before.
 

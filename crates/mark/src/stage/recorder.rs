@@ -25,10 +25,10 @@ const KEPT_CHARS: usize = 64 << 10;
 /// So much of all lines of a check is kept; of later ones, what is shown.
 const KEPT_BYTES: usize = 4 << 20;
 
-/// The note of somebody who ends both directions of a connection.
+/// The note of a party that ends both directions of a connection.
 pub const CLOSES: &str = "closes the connection";
 
-/// The note of somebody who says nothing more on a connection, but still listens.
+/// The note of a party that says nothing more on a connection, but still listens.
 pub const ENDS_SENDING: &str = "ends its sending half";
 
 /// The note of a process that is killed.
@@ -173,7 +173,7 @@ impl Recorder {
         Self { connection: Some(self.connections.fetch_add(1, Ordering::Relaxed)), ..self.clone() }
     }
 
-    /// Somebody connects to somebody.
+    /// A party connects to another.
     pub fn connects(&self, from: &str, to: &str) {
         self.push(from, to, What::Connects, false);
     }
@@ -189,7 +189,7 @@ impl Recorder {
         self.push(name, name, What::Starts(values), false);
     }
 
-    /// Somebody sends bytes that are no line, or not only one.
+    /// A party sends bytes that are no line, or not only one.
     pub fn bytes(&self, from: &str, to: &str, bytes: &[u8]) {
         self.push(from, to, What::Bytes(bytes[..bytes.len().min(KEPT_CHARS)].to_owned()), false);
     }
@@ -199,7 +199,7 @@ impl Recorder {
         self.push(from, to, What::Line(line.into()), false);
     }
 
-    /// Somebody sends content; pieces of the same transfer are added up.
+    /// A party sends content; pieces of the same transfer are added up.
     pub fn content(&self, from: &str, to: &str, bytes: u64) {
         let mut kept = self.kept.lock();
         if let Some(Event { from: last_from, to: last_to, what: What::Content(sum), connection, .. }) =
