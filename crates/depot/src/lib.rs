@@ -8,8 +8,10 @@
 //! - [`path`], [`checksum`]: what a file is called, and how its bytes are known to be the right ones
 //! - [`namespace`]: which files exist, with which objects: a pure state machine that the log drives
 //! - [`disk`], [`log`]: the sequence of changes, kept so that a crash at any instant loses nothing acknowledged
+//! - [`client`]: how programs use all of it
 
 pub mod checksum;
+pub mod client;
 pub mod disk;
 pub mod identity;
 pub mod log;

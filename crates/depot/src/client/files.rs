@@ -1,0 +1,317 @@
+//! What a store can do, as one interface.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::ops::Range;
+use std::time::Duration;
+
+use super::Error;
+use crate::identity::{DstoreId, Epoch, Key, Version};
+use crate::namespace::change::{Condition, Details, Duty, RemovalExtent, Replicas, Settings};
+use crate::namespace::listing::{Listed, Page, Stat};
+use crate::path::Path;
+
+/// The bytes of a put.
+pub enum Source<'a> {
+    /// They can be read once, in order: a pipe, a socket. A part of them is kept in memory until enough Dstores have it.
+    Once(&'a mut (dyn Read + Send)),
+    /// They can be read again, at any place. A change between two reads fails the put.
+    File(&'a File),
+}
+
+/// How a put is done.
+#[derive(Clone, Debug, Default)]
+pub struct PutOptions {
+    /// What must hold for what is at the path: checked before any byte is sent, and again, bindingly, at the end.
+    pub condition: Condition,
+    /// Whether directories that are missing on the way to the path are made.
+    pub parents: bool,
+    /// The modification time in milliseconds since 1970; `None` for the time at which the put ends.
+    pub modified_ms: Option<u64>,
+    /// What else the file carries; in it, the number of replicas if it is not the cluster's.
+    pub details: Details,
+}
+
+/// How a move is done.
+#[derive(Clone, Debug, Default)]
+pub struct MoveOptions {
+    /// What must hold for what is moved.
+    pub from_condition: Condition,
+    /// What must hold for what is at the target.
+    pub to_condition: Condition,
+    /// Whether what is at the target is replaced.
+    pub replace: bool,
+    /// Whether directories that are missing on the way to the target are made.
+    pub parents: bool,
+}
+
+/// How a copy is made.
+#[derive(Clone, Debug, Default)]
+pub struct CopyOptions {
+    /// As for a move.
+    pub placing: MoveOptions,
+    /// A file's details instead of the source's.
+    pub details: Option<Details>,
+}
+
+/// Which entries a page of a listing has.
+#[derive(Clone, Debug)]
+pub struct ListOptions {
+    /// Only entries whose path below the directory begins so; without `/`.
+    pub prefix: String,
+    /// Only entries behind this one: where the last page said that the next begins.
+    pub after: String,
+    /// Whether entries of directories below are listed, too.
+    pub is_recursive: bool,
+    /// At most so many entries, and never more than 1,000.
+    pub limit: usize,
+}
+
+impl Default for ListOptions {
+    fn default() -> Self {
+        Self { prefix: String::new(), after: String::new(), is_recursive: false, limit: 1_000 }
+    }
+}
+
+/// A part of what a search has found. A page may be empty although others follow: each looks at a bounded number of
+/// entries.
+#[derive(Clone, Debug, Default)]
+pub struct FindPage {
+    /// What matches, in the order of the paths' bytes.
+    pub entries: Vec<Listed>,
+    /// Where the next page begins; `None` after the last.
+    pub after: Option<String>,
+}
+
+/// One change, as `watch` tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeEvent {
+    /// Its place in the one order of all changes.
+    pub version: Version,
+    /// When it was proposed, in milliseconds since 1970.
+    pub now_ms: u64,
+    /// What it did: `put`, `move`, `copy`, `remove`, `make-directory`, and so on.
+    pub verb: String,
+    /// The paths that it is about: the file, or source and target.
+    pub paths: Vec<Path>,
+}
+
+/// A part of the changes from a cursor on.
+#[derive(Clone, Debug, Default)]
+pub struct WatchPage {
+    /// In order.
+    pub events: Vec<ChangeEvent>,
+    /// Where to go on.
+    pub next: Version,
+}
+
+/// A file that is being read: the version it had when it was opened, whatever happens to the path meanwhile.
+pub trait Content {
+    /// What the file has.
+    fn stat(&self) -> &Stat;
+
+    /// Its size in bytes.
+    fn size(&self) -> u64;
+
+    /// Hands the bytes of a range over, in order, each verified before. The range is cut to the size.
+    fn copy_to(&mut self, range: Range<u64>, sink: &mut dyn Write) -> Result<(), Error>;
+}
+
+/// A store, as its users see it. Each operation is atomic: others see all of it or nothing, also after a crash. (depot 3.4)
+///
+/// Methods block. A store may be used by many threads at a time.
+pub trait Files: Send + Sync {
+    /// Creates a file, or replaces its content.
+    fn put(&self, path: &Path, source: Source<'_>, options: &PutOptions) -> Result<Version, Error>;
+
+    /// Opens a file to read it, if `condition` holds for it.
+    fn get(&self, path: &Path, condition: Condition) -> Result<Box<dyn Content + Send + '_>, Error>;
+
+    /// What a path has.
+    fn stat(&self, path: &Path) -> Result<Stat, Error>;
+
+    /// A page of a directory's entries, or of all entries below it.
+    fn list(&self, path: &Path, options: &ListOptions) -> Result<Page, Error>;
+
+    /// A page of the entries below a directory whose name (its last component) matches a glob (`*`, `?`, `[a-z]`), or
+    /// contains the pattern where that has none of these.
+    fn find(&self, path: &Path, pattern: &str, after: &str) -> Result<FindPage, Error>;
+
+    /// Gives a file or directory another path.
+    fn rename(&self, from: &Path, to: &Path, options: &MoveOptions) -> Result<Version, Error>;
+
+    /// Has a second file of the same content, or a directory of them. No byte moves.
+    fn copy(&self, from: &Path, to: &Path, options: &CopyOptions) -> Result<Version, Error>;
+
+    /// Removes a file.
+    fn remove(&self, path: &Path, condition: Condition) -> Result<Version, Error>;
+
+    /// Makes a directory, or an implicit one explicit.
+    fn make_directory(
+        &self,
+        path: &Path,
+        parents: bool,
+        details: &Details,
+        modified_ms: Option<u64>,
+    ) -> Result<Version, Error>;
+
+    /// Removes a directory.
+    fn remove_directory(&self, path: &Path, condition: Condition, extent: RemovalExtent) -> Result<Version, Error>;
+
+    /// Sets attributes of a file or directory, or removes those without a value; others stay.
+    fn set_attributes(
+        &self,
+        path: &Path,
+        condition: Condition,
+        attributes: &BTreeMap<String, Option<String>>,
+        content_type: Option<&str>,
+        modified_ms: Option<u64>,
+    ) -> Result<Version, Error>;
+
+    /// Makes a file of the contents of others, one behind the other. No byte moves.
+    fn compose(
+        &self,
+        path: &Path,
+        sources: &[(Path, Version)],
+        remove_sources: bool,
+        options: &PutOptions,
+    ) -> Result<Version, Error>;
+
+    /// The changes behind a cursor, in order; waits for the first one at most so long, and is then empty. Without a cursor
+    /// it is empty at once, and says where to begin.
+    fn watch(&self, after: Option<Version>, wait: Duration) -> Result<WatchPage, Error>;
+
+    /// How the store is.
+    fn status(&self) -> Result<Status, Error>;
+
+    /// What is the same for the whole store.
+    fn settings(&self) -> Result<Settings, Error>;
+
+    /// Replaces the settings.
+    fn set(&self, settings: &Settings) -> Result<Version, Error>;
+
+    /// Where each object of a file is.
+    fn copies(&self, path: &Path) -> Result<Vec<ObjectCopies>, Error>;
+
+    /// Empties the store: every path goes, settings and Dstores stay. `name` is what the store is called, as a confirmation.
+    fn format(&self, name: &str) -> Result<Version, Error>;
+}
+
+/// How a store is.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// What people call it.
+    pub name: String,
+    /// Its identity.
+    pub cluster: String,
+    /// What an operator should know or do, worst first; empty if all is well.
+    pub problems: Vec<String>,
+    /// What this store does not survive, said plainly: it follows from its size and settings.
+    pub limits: Vec<String>,
+    /// The Controllers.
+    pub controllers: Vec<ControllerStatus>,
+    /// The Dstores, by number.
+    pub dstores: Vec<DstoreStatus>,
+    /// Settings of the store.
+    pub settings: Settings,
+    /// Files and directories.
+    pub entries: u64,
+    /// Objects that files name.
+    pub objects: u64,
+    /// Of these, how many have fewer certain or claimed copies than they should.
+    pub too_few_copies: u64,
+    /// Of these, how many have no copy at a Dstore that is present.
+    pub no_copy: u64,
+    /// The last change.
+    pub version: Version,
+    /// The sum of the hashes of all records, in hexadecimal: equal on all Controllers.
+    pub hash: String,
+}
+
+/// How a Controller is.
+#[derive(Clone, Debug)]
+pub struct ControllerStatus {
+    /// Where it listens.
+    pub address: String,
+    /// Whether it leads.
+    pub is_leader: bool,
+    /// The leadership.
+    pub epoch: Epoch,
+    /// When a change counts: `always`, `interval` or `never` synced.
+    pub sync: String,
+    /// The last entry of its log.
+    pub last_index: u64,
+    /// For how long it has run.
+    pub up: Duration,
+}
+
+/// Whether a Dstore is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DstoreState {
+    /// It has a connection to the leader, and is heard of.
+    Present,
+    /// It has none, or is silent.
+    Away,
+}
+
+/// How a Dstore is.
+#[derive(Clone, Debug)]
+pub struct DstoreStatus {
+    /// Its number.
+    pub id: DstoreId,
+    /// Where it listens; empty if it was never seen in this leadership.
+    pub address: String,
+    /// The machine it is on.
+    pub host: String,
+    /// The zone of that machine; empty for none.
+    pub zone: String,
+    /// Whether it is there.
+    pub state: DstoreState,
+    /// Whether it is to hold objects.
+    pub duty: Duty,
+    /// When a put counts: `always`, `interval` or `never` synced.
+    pub sync: String,
+    /// How many objects it has.
+    pub objects: u64,
+    /// Bytes of objects.
+    pub used_bytes: u64,
+    /// Bytes free on its disk.
+    pub free_bytes: u64,
+    /// The size of its disk in bytes.
+    pub total_bytes: u64,
+    /// Its host's use of processors, memory and disk, in percent.
+    pub load_percent: (u8, u8, u8),
+    /// Objects it has that are damaged.
+    pub damaged: u64,
+}
+
+/// Where an object of a file is.
+#[derive(Clone, Debug)]
+pub struct ObjectCopies {
+    /// Its name.
+    pub key: Key,
+    /// In bytes.
+    pub length: u64,
+    /// On how many Dstores it should be.
+    pub wanted: Replicas,
+    /// Where it is.
+    pub copies: Vec<PlaceOfCopy>,
+}
+
+/// One copy of an object.
+#[derive(Clone, Debug)]
+pub struct PlaceOfCopy {
+    /// The Dstore.
+    pub dstore: DstoreId,
+    /// Where that listens.
+    pub address: String,
+    /// Whether the Dstore is there.
+    pub is_present: bool,
+    /// Whether the Dstore has said itself that it has the copy. (depot 4.6)
+    pub is_certain: bool,
+    /// Whether the Dstore has found it damaged.
+    pub is_damaged: bool,
+    /// The file on that Dstore's disk, and the offset there; `None` if it is not reached.
+    pub location: Option<(String, u64)>,
+}

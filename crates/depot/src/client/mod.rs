@@ -1,0 +1,13 @@
+//! How programs use a store. (depot 3.4, 5.1, 5.5)
+//!
+//! [`Files`] is what a store can do, as one interface: every layer above it, and the program `stevedore`, is written
+//! against it.
+
+mod error;
+mod files;
+
+pub use error::Error;
+pub use files::{
+    ChangeEvent, Content, ControllerStatus, CopyOptions, DstoreState, DstoreStatus, Files, FindPage, ListOptions,
+    MoveOptions, ObjectCopies, PlaceOfCopy, PutOptions, Source, Status, WatchPage,
+};
