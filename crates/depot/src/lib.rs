@@ -6,6 +6,7 @@
 //! - [`identity`]: the names of things, and why none is ever used twice
 //! - [`words`]: how everything is written down: lines of words, on the wire, in the log and in snapshots
 //! - [`path`], [`checksum`]: what a file is called, and how its bytes are known to be the right ones
+//! - [`glob`]: what a search looks for
 //! - [`namespace`]: which files exist, with which objects: a pure state machine that the log drives
 //! - [`disk`], [`log`]: the sequence of changes, kept so that a crash at any instant loses nothing acknowledged
 //! - [`client`]: how programs use all of it
@@ -13,6 +14,7 @@
 pub mod checksum;
 pub mod client;
 pub mod disk;
+pub mod glob;
 pub mod identity;
 pub mod log;
 pub mod namespace;

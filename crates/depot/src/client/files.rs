@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Error;
 use crate::identity::{DstoreId, Epoch, Key, Version};
-use crate::namespace::change::{Condition, Details, Duty, RemovalExtent, Replicas, Settings};
+use crate::namespace::change::{Change, Command, Condition, Details, Duty, RemovalExtent, Replicas, Settings};
 use crate::namespace::listing::{Listed, Page, Stat};
 use crate::path::Path;
 
@@ -95,6 +95,27 @@ pub struct ChangeEvent {
     pub verb: String,
     /// The paths that it is about: the file, or source and target.
     pub paths: Vec<Path>,
+}
+
+impl ChangeEvent {
+    /// What watchers are told of a change that was applied and took effect; `None` for what is the store's own business.
+    pub fn of(version: Version, change: &Change) -> Option<Self> {
+        let (verb, paths): (_, Vec<&Path>) = match &change.command {
+            Command::Put { path, .. } => ("put", vec![path]),
+            Command::Compose { path, .. } => ("compose", vec![path]),
+            Command::Move { from, to, .. } => ("move", vec![from, to]),
+            Command::Copy { from, to, .. } => ("copy", vec![from, to]),
+            Command::Remove { path, .. } => ("remove", vec![path]),
+            Command::MakeDirectory { path, .. } => ("make-directory", vec![path]),
+            Command::RemoveDirectory { path, .. } => ("remove-directory", vec![path]),
+            Command::SetAttributes { path, .. } => ("set-attributes", vec![path]),
+            Command::Format { .. } => ("format", Vec::new()),
+            Command::Set { .. } => ("set", Vec::new()),
+            Command::Create { .. } | Command::Lead { .. } | Command::Dstore { .. } | Command::Reap => return None,
+        };
+        let paths = paths.into_iter().cloned().collect();
+        Some(Self { version, now_ms: change.now_ms, verb: verb.to_owned(), paths })
+    }
 }
 
 /// A part of the changes from a cursor on.

@@ -1,10 +1,11 @@
 //! How programs use a store. (depot 3.4, 5.1, 5.5)
 //!
 //! [`Files`] is what a store can do, as one interface: every layer above it, and the program `stevedore`, is written
-//! against it.
+//! against it. [`memory`] is a store without disks and sockets, for tests of such programs.
 
 mod error;
 mod files;
+pub mod memory;
 
 pub use error::Error;
 pub use files::{

@@ -7,7 +7,7 @@ use std::collections::btree_map;
 use std::ops::Bound;
 
 use super::Namespace;
-use super::change::{Details, Refusal};
+use super::change::{Condition, Details, Refusal};
 use super::objects::Object;
 use super::tree::{Directory, DirectoryId, Entry, File, Found};
 use crate::checksum::Checksum;
@@ -46,6 +46,19 @@ pub enum Kind {
         /// How many entries it has.
         entries: usize,
     },
+}
+
+impl Stat {
+    /// Refuses unless the condition holds for what has this stat.
+    pub fn check(&self, condition: Condition) -> Result<(), Refusal> {
+        let holds = match condition {
+            Condition::Any => true,
+            Condition::Absent => return Err(Refusal::AlreadyExists),
+            Condition::Version { version } => version == self.version,
+            Condition::Changed { version } => version == self.changed,
+        };
+        if holds { Ok(()) } else { Err(Refusal::ConditionFailed) }
+    }
 }
 
 /// An entry of a listing.
