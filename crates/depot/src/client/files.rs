@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::Error;
@@ -17,7 +18,26 @@ pub enum Source<'a> {
     /// They can be read once, in order: a pipe, a socket. A part of them is kept in memory until enough Dstores have it.
     Once(&'a mut (dyn Read + Send)),
     /// They can be read again, at any place. A change between two reads fails the put.
-    File(&'a File),
+    File(&'a dyn ReadAt),
+}
+
+/// What can be read at any place, as often as needed: a file, or what counts how much of a file was read.
+pub trait ReadAt: Send + Sync {
+    /// Its size in bytes now.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Reads bytes at `offset`, as [`Read::read`] does: some of those asked for, and none only at the end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+impl ReadAt for File {
+    fn size(&self) -> io::Result<u64> {
+        self.metadata().map(|metadata| metadata.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, offset)
+    }
 }
 
 /// How a put is done.

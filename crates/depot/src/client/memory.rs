@@ -4,10 +4,8 @@
 //! Dstore and no Controller: contents lie in a map, and nothing survives the process.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     ChangeEvent, Content, CopyOptions, Error, Files, FindPage, ListOptions, MoveOptions, ObjectCopies, PutOptions,
-    Source, Status, WatchPage,
+    ReadAt, Source, Status, WatchPage,
 };
 use crate::checksum::{Checksum, Hasher};
 use crate::disk::random;
@@ -328,7 +326,7 @@ impl Content for Opened {
 
 /// A file from its start, whatever has been read from it.
 struct FromStart<'a> {
-    file: &'a File,
+    file: &'a dyn ReadAt,
     offset: u64,
 }
 

@@ -10,5 +10,5 @@ pub mod memory;
 pub use error::Error;
 pub use files::{
     ChangeEvent, Content, ControllerStatus, CopyOptions, DstoreState, DstoreStatus, Files, FindPage, ListOptions,
-    MoveOptions, ObjectCopies, PlaceOfCopy, PutOptions, Source, Status, WatchPage,
+    MoveOptions, ObjectCopies, PlaceOfCopy, PutOptions, ReadAt, Source, Status, WatchPage,
 };
