@@ -5,7 +5,7 @@
 //! stands beside that of the [floor](floor), taken in the same rounds: programs that say the same messages, keep the same
 //! files, and do nothing else.
 //!
-//! Parts: `small`, `large`.
+//! Parts: `small`, `large`, `log`.
 
 mod cluster;
 mod common;
@@ -14,8 +14,8 @@ mod floor;
 use std::io;
 use std::path::Path;
 
-use cluster::{Cluster, time_together};
-use common::{Figures, Rng, Run, Size, Table, digits, measure};
+use cluster::{Cluster, Log, Setup, time_together};
+use common::{Clock, Figures, Rng, Run, Size, Table, digits, measure};
 use floor::Style;
 use kit::folder::place_in_memory;
 use stevedore::client::Client;
@@ -36,6 +36,11 @@ const SMALL_ROUNDS: Size<usize> = Size { full: 7, tiny: 1 };
 const LARGE_CLIENTS: Size<&[usize]> = Size { full: &[1, 4], tiny: &[1, 2] };
 const LARGE_BYTES: Size<usize> = Size { full: 64 << 20, tiny: 300_000 };
 const LARGE_ROUNDS: Size<usize> = Size { full: 7, tiny: 1 };
+
+/// Clients, files and rounds when the programs log each message, and when they do not.
+const LOG_CLIENTS: Size<usize> = Size { full: 8, tiny: 2 };
+const LOG_FILES: Size<usize> = Size { full: 4_096, tiny: 4 };
+const LOG_ROUNDS: Size<usize> = Size { full: 9, tiny: 1 };
 
 /// The ways that are measured, each with its floor.
 const WAYS: [Way; 4] = [
@@ -63,6 +68,9 @@ fn main() -> io::Result<()> {
     }
     if run.wants("large") {
         large_files(&run)?;
+    }
+    if run.wants("log") {
+        logging(&run)?;
     }
     Ok(())
 }
@@ -123,23 +131,13 @@ fn time_small_files(run: &Run, clients: usize, count: usize, parent: &Path) -> i
     let floor = Cluster::floor(parent, REPLICAS, DSTORES, SMALL_BYTES, list_bytes)?;
     let mut ways = contenders(&cluster, &floor, clients, &Files::new(count, SMALL_BYTES));
     Ok(measure(run.size(SMALL_ROUNDS), |clock| {
-        for Contender { way, cluster, clients, files } in &mut ways {
-            let name = |operation| format!("{way} {operation}");
-            time_together(clock, &name("store"), count, cluster, clients, |client, file| {
-                client.store(&files.names[file], files.content(file)).expect("stored");
-            });
-            assert_eq!(cluster.files_in_folders(), count * REPLICAS);
-            time_together(clock, &name("load"), count, cluster, clients, |client, file| {
-                client.load(&files.names[file]).expect("loaded");
-                assert!(client.content() == files.content(file), "what was stored is loaded");
-            });
-            time_together(clock, &name("list"), lists, cluster, clients, |client, _| {
+        for contender in &mut ways {
+            contender.store_and_load(clock);
+            let Contender { way, cluster, clients, .. } = contender;
+            time_together(clock, &format!("{way} list"), lists, cluster, clients, |client, _| {
                 client.list(list_bytes, count).expect("listed");
             });
-            time_together(clock, &name("remove"), count, cluster, clients, |client, file| {
-                client.remove(&files.names[file]).expect("removed");
-            });
-            assert_eq!(cluster.files_in_folders(), 0);
+            contender.remove(clock);
         }
     }))
 }
@@ -207,6 +205,51 @@ fn large_files(run: &Run) -> io::Result<()> {
     Ok(())
 }
 
+/// What it costs to log every message, as the programs do without `RUST_LOG`.
+fn logging(run: &Run) -> io::Result<()> {
+    let parent = place_in_memory();
+    let (clients, count) = (run.size(LOG_CLIENTS), run.size(LOG_FILES));
+    let quiet = Cluster::start(&parent, REPLICAS, DSTORES)?;
+    let setup = Setup { log: Log::Messages, ..Setup::new(&parent, REPLICAS, DSTORES) };
+    let logged = Cluster::start_with(&setup)?;
+    let ways = [("ours", &quiet), ("ours, logged", &logged), ("official", &quiet), ("official, logged", &logged)];
+    let files = Files::new(count, SMALL_BYTES);
+    let mut contenders: Vec<_> = (0..)
+        .zip(ways)
+        .map(|(at, (way, cluster))| Contender::new(way, cluster, clients, files.named(at * clients, clients)))
+        .collect();
+    let figures = measure(run.size(LOG_ROUNDS), |clock| {
+        for contender in &mut contenders {
+            contender.store_and_load(clock);
+            contender.remove(clock);
+        }
+    });
+    let title = format!(
+        "every message logged to a file, of the same with RUST_LOG=warn: {SMALL_BYTES} bytes a file, {clients} clients, \
+         {DSTORES} Dstores with folders and logs in {}, R = {REPLICAS}",
+        parent.display(),
+    );
+    let heads = ["operation", "way", "operations/s", "of the quiet", "CPU of Controller", "of Dstores"];
+    let mut table = Table::new(title, &heads);
+    for operation in ["store", "load", "remove"] {
+        for way in ["ours", "official"] {
+            let quiet = |what: &str| &figures[&format!("{way} {operation}{what}")];
+            let logged = |what: &str| &figures[&format!("{way}, logged {operation}{what}")];
+            let over = |what| logged(what).over(quiet(what));
+            table.row([
+                operation.to_owned(),
+                way.to_owned(),
+                logged("").rate(1.0).to_string(),
+                quiet("").over(logged("")).to_string(),
+                over(", Controller").to_string(),
+                over(", Dstores").to_string(),
+            ]);
+        }
+    }
+    table.print();
+    Ok(())
+}
+
 /// Our throughput by that of the floor, round by round.
 fn of_the_floor(figures: &Figures, way: &str, floor: &str, operation: &str) -> String {
     if floor.is_empty() {
@@ -230,21 +273,45 @@ fn contenders<'a>(cluster: &'a Cluster, floor: &'a Cluster, clients: usize, file
         .enumerate()
         .map(|(number, way)| {
             let cluster = if FLOORS.contains(&way) { floor } else { cluster };
-            let client = |_| match way {
-                "ours" => AnyClient::ours(cluster, true),
-                "ours, not kept" => AnyClient::ours(cluster, false),
-                "kept floor" => AnyClient::Floor(cluster.floor_client(Style::Kept)),
-                "ahead floor" => AnyClient::Floor(cluster.floor_client(Style::Ahead)),
-                _ => AnyClient::Floor(cluster.floor_client(Style::Official)),
-            };
-            Contender {
-                way,
-                cluster,
-                clients: (0..clients).map(client).collect(),
-                files: files.named(number * clients, clients),
-            }
+            Contender::new(way, cluster, clients, files.named(number * clients, clients))
         })
         .collect()
+}
+
+impl<'a> Contender<'a> {
+    fn new(way: &'static str, cluster: &'a Cluster, clients: usize, files: Files) -> Self {
+        let client = |_| match way {
+            "ours" | "ours, logged" => AnyClient::ours(cluster, true),
+            "ours, not kept" => AnyClient::ours(cluster, false),
+            "kept floor" => AnyClient::Floor(cluster.floor_client(Style::Kept)),
+            "ahead floor" => AnyClient::Floor(cluster.floor_client(Style::Ahead)),
+            _ => AnyClient::Floor(cluster.floor_client(Style::Official)),
+        };
+        Self { way, cluster, clients: (0..clients).map(client).collect(), files }
+    }
+
+    /// Stores all small files, and loads them.
+    fn store_and_load(&mut self, clock: &mut Clock) {
+        let Self { way, cluster, clients, files } = self;
+        let count = files.names.len();
+        time_together(clock, &format!("{way} store"), count, cluster, clients, |client, file| {
+            client.store(&files.names[file], files.content(file)).expect("stored");
+        });
+        assert_eq!(cluster.files_in_folders(), count * REPLICAS);
+        time_together(clock, &format!("{way} load"), count, cluster, clients, |client, file| {
+            client.load(&files.names[file]).expect("loaded");
+            assert!(client.content() == files.content(file), "what was stored is loaded");
+        });
+    }
+
+    /// Removes all files.
+    fn remove(&mut self, clock: &mut Clock) {
+        let Self { way, cluster, clients, files } = self;
+        time_together(clock, &format!("{way} remove"), files.names.len(), cluster, clients, |client, file| {
+            client.remove(&files.names[file]).expect("removed");
+        });
+        assert_eq!(cluster.files_in_folders(), 0);
+    }
 }
 
 /// Ours or the floor's.

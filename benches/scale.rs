@@ -21,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cluster::rebalances::Rebalance;
-use cluster::{Cluster, Setup, time_together};
+use cluster::{Cluster, Log, Setup, time_together};
 use common::{Figures, Names, Rng, Run, Size, Table, digits, measure};
 use kit::TempFolder;
 use kit::folder::place_in_memory;
@@ -131,13 +131,13 @@ fn files(run: &Run) -> io::Result<()> {
         let mut clusters = Vec::new();
         for count in counts {
             let cluster = Cluster::start(&parent, 2, 4)?;
-            let before = cluster.controller.memory();
+            let before = cluster::memory(&cluster.controller);
             let begun = Instant::now();
             fill(run, &cluster, count, 0);
             println!(
                 "{count} empty files stored: {}/s, the Controller has grown by {} MB",
                 digits(count as f64 / begun.elapsed().as_secs_f64()),
-                digits((cluster.controller.memory() - before) as f64 / 1e6),
+                digits((cluster::memory(&cluster.controller) - before) as f64 / 1e6),
             );
             clusters.push((format!("{count} files"), cluster));
         }
@@ -168,9 +168,9 @@ fn idle(run: &Run) -> io::Result<()> {
     allow_descriptors(count + OTHER_DESCRIPTORS)?;
     let parent = place_in_memory();
     let (alone, besieged) = (Cluster::start(&parent, 3, 4)?, Cluster::start(&parent, 3, 4)?);
-    let before = besieged.controller.memory();
+    let before = cluster::memory(&besieged.controller);
     let connections = (0..count).map(|_| ask_once(besieged.controller.port)).collect::<io::Result<Vec<_>>>()?;
-    let with = besieged.controller.memory();
+    let with = cluster::memory(&besieged.controller);
     let label = format!("{count} idle connections");
     let contenders = [("none idle", &alone), (label.as_str(), &besieged)];
     let figures = throughput(run, &contenders);
@@ -179,8 +179,8 @@ fn idle(run: &Run) -> io::Result<()> {
          beside them\n",
         digits(before as f64 / 1e6),
         digits(with as f64 / 1e6),
-        besieged.controller.threads(),
-        digits(besieged.controller.memory() as f64 / 1e6),
+        besieged.controller.status("Threads:").expect("Linux says"),
+        digits(cluster::memory(&besieged.controller) as f64 / 1e6),
     );
     let title = format!("{SMALL_BYTES} bytes a file, {} clients, 4 Dstores, R = 3", run.size(CLIENTS));
     print_throughput(&title, &contenders, &figures);
@@ -293,7 +293,7 @@ fn rebalances(run: &Run) -> io::Result<()> {
     let count = if run.is_full() { fraction(run, run.size(MOVED_FILES)) } else { run.size(MOVED_FILES) };
     for &timeout in extent(run, "rebalance", TIMEOUTS) {
         let timeout = Duration::from_secs(timeout);
-        let setup = Setup { timeout, period: run.size(PERIOD), is_followed: true, ..Setup::new(&parent, 2, 3) };
+        let setup = Setup { timeout, period: run.size(PERIOD), log: Log::Rebalances, ..Setup::new(&parent, 2, 3) };
         let mut trial = Trial::new(run, &setup, count, SMALL_BYTES)?;
         for _ in 0..extent(run, "rebalance", QUIET_ROUNDS) {
             trial.floor(3, true)?;
@@ -314,7 +314,7 @@ fn giant(run: &Run) -> io::Result<()> {
     let count =
         if run.is_full() { fraction(run, run.size(GIANT_FILES)).next_multiple_of(2) } else { run.size(GIANT_FILES) };
     let setup =
-        Setup { timeout: GIANT_TIMEOUT, period: run.size(PERIOD), is_followed: true, ..Setup::new(&parent, 1, 1) };
+        Setup { timeout: GIANT_TIMEOUT, period: run.size(PERIOD), log: Log::Rebalances, ..Setup::new(&parent, 1, 1) };
     // Both at a time would not fit on the disk. Its speed varies, so the floor runs once before and once after.
     let floor = Floor { parent: &parent, copies: count / 2, bytes: run.size(GIANT_BYTES) };
     let before = floor.play(1, true)?;
@@ -633,7 +633,7 @@ fn memory(run: &Run) -> io::Result<()> {
         let clients: Vec<_> = (0..run.size(CLIENTS)).map(|client| scope.spawn(move || work(client))).collect();
         for sample in 0..=SAMPLES {
             thread::sleep((begun + time * sample / SAMPLES).saturating_duration_since(Instant::now()));
-            samples.push(processes().map(cluster::Process::memory).collect());
+            samples.push(processes().map(cluster::memory).collect());
         }
         stop.store(true, Ordering::Relaxed);
         operations = clients.into_iter().map(|client| client.join().expect("no operation fails")).sum();
@@ -650,7 +650,7 @@ fn memory(run: &Run) -> io::Result<()> {
         let sample = |percent: u32| samples[(SAMPLES * percent / 100) as usize][at] as f64;
         let megabytes = [10, 50, 100].map(|percent| digits(sample(percent) / 1e6));
         let [tenth, half, end] = megabytes;
-        let peak = digits(process.peak_memory() as f64 / 1e6);
+        let peak = digits(cluster::peak_memory(process) as f64 / 1e6);
         table.row([name, tenth, half, end, digits(sample(100) / sample(10)), peak]);
     }
     table.print();
@@ -722,13 +722,13 @@ fn large(run: &Run) -> io::Result<()> {
             }
         });
         let seconds = begun.elapsed().as_secs_f64();
-        let peak = cluster.dstores.iter().map(cluster::Process::peak_memory).max().expect("some");
+        let peak = cluster.dstores.iter().map(cluster::peak_memory).max().expect("some");
         table.row([
             operation.to_owned(),
             digits(seconds),
             digits((bytes * clients) as f64 / 1e6 / seconds),
             digits(peak as f64 / 1e6),
-            digits(cluster.controller.peak_memory() as f64 / 1e6),
+            digits(cluster::peak_memory(&cluster.controller) as f64 / 1e6),
         ]);
     }
     table.print();

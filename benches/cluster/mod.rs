@@ -6,16 +6,16 @@ pub mod rebalances;
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::fs::{self, File};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kit::TempFolder;
+use kit::{Program, TempFolder};
 use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
 use stevedore::client::Client;
@@ -37,30 +37,38 @@ pub struct Setup<'a> {
     pub timeout: Duration,
     /// From one rebalance to the next.
     pub period: Duration,
-    /// Whether to follow the Controller's rebalances in its log, which costs it a little.
-    pub is_followed: bool,
+    pub log: Log,
+}
+
+/// What our own programs log, and where.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Log {
+    /// Warnings, to this process's stderr.
+    Quiet,
+    /// The Controller's rebalances, which are followed; that costs it a little.
+    Rebalances,
+    /// Every message, as they do it without `RUST_LOG`, to a file beside the Dstores' folders.
+    Messages,
 }
 
 impl<'a> Setup<'a> {
     /// With a long timeout, and no rebalance except after a join.
     pub fn new(parent: &'a Path, replicas: usize, dstores: usize) -> Self {
-        Self { parent, replicas, dstores, timeout: TIMEOUT, period: Duration::ZERO, is_followed: false }
+        Self { parent, replicas, dstores, timeout: TIMEOUT, period: Duration::ZERO, log: Log::Quiet }
     }
 }
-
-/// What a program is to log when its log is not read.
-const QUIET: &str = "warn";
 
 /// A Controller and its Dstores, each a process. Dropped, even by a panic, it leaves nothing behind.
 pub struct Cluster {
     // Dropped in this order: the folder once no process uses it any more.
-    pub dstores: Vec<Process>,
-    pub controller: Process,
+    pub dstores: Vec<Program>,
+    pub controller: Program,
     /// Where each of `dstores` keeps its files.
     pub folders: Vec<PathBuf>,
     /// What the Controller's log says, if it is followed.
     pub rebalances: Option<Rebalances>,
     timeout: Duration,
+    log: Log,
     started: usize,
     folder: TempFolder,
 }
@@ -75,17 +83,31 @@ impl Cluster {
     pub fn start_with(setup: &Setup<'_>) -> io::Result<Self> {
         let numbers = [setup.replicas, setup.timeout.as_millis() as usize, setup.period.as_secs() as usize];
         let arguments: Vec<_> = [0].into_iter().chain(numbers).map(|number| number.to_string()).collect();
-        let log = if setup.is_followed { rebalances::LOG } else { QUIET };
-        let mut controller = Process::start(env!("CARGO_BIN_EXE_controller"), &arguments, log)?;
-        let rebalances = controller.child.stderr.take().map(Rebalances::follow);
+        let folder = TempFolder::below(setup.parent);
+        let mut command = command(env!("CARGO_BIN_EXE_controller"), &arguments);
+        let (controller, rebalances) = match setup.log {
+            Log::Quiet => (listening(command), None),
+            Log::Messages => {
+                log_messages(&mut command, &folder.path().join("controller.log"))?;
+                (listening(command), None)
+            }
+            Log::Rebalances => {
+                command.env("RUST_LOG", rebalances::LOG);
+                let mut controller = Program::spawn(command);
+                controller.wait_until_it_listens();
+                let rebalances = Rebalances::follow(&mut controller);
+                (controller, Some(rebalances))
+            }
+        };
         let mut cluster = Self {
             dstores: Vec::new(),
             controller,
             folders: Vec::new(),
             rebalances,
             timeout: setup.timeout,
+            log: setup.log,
             started: 0,
-            folder: TempFolder::below(setup.parent),
+            folder,
         };
         for _ in 0..setup.dstores {
             cluster.add_dstore()?;
@@ -99,7 +121,11 @@ impl Cluster {
         let folder = self.new_folder();
         let numbers = [0, self.controller.port.into(), self.timeout.as_millis()].map(|number| number.to_string());
         let arguments: Vec<_> = numbers.into_iter().chain([folder.to_string_lossy().into_owned()]).collect();
-        self.dstores.push(Process::start(env!("CARGO_BIN_EXE_dstore"), &arguments, QUIET)?);
+        let mut command = command(env!("CARGO_BIN_EXE_dstore"), &arguments);
+        if self.log == Log::Messages {
+            log_messages(&mut command, &folder.with_extension("log"))?;
+        }
+        self.dstores.push(listening(command));
         self.folders.push(folder);
         Ok(())
     }
@@ -114,20 +140,21 @@ impl Cluster {
     pub fn floor(parent: &Path, replicas: usize, dstores: usize, size: usize, list_bytes: usize) -> io::Result<Self> {
         let program = env::current_exe()?;
         let arguments = floor::controller_arguments(dstores, replicas, size, list_bytes);
-        let controller = Process::start(&program, &arguments, QUIET)?;
+        let controller = listening(command(&program, &arguments));
         let mut cluster = Self {
             dstores: Vec::new(),
             controller,
             folders: Vec::new(),
             rebalances: None,
             timeout: TIMEOUT,
+            log: Log::Quiet,
             started: 0,
             folder: TempFolder::below(parent),
         };
         for _ in 0..dstores {
             let folder = cluster.new_folder();
             let arguments = floor::dstore_arguments(cluster.controller.port, &folder.to_string_lossy());
-            cluster.dstores.push(Process::start(&program, &arguments, QUIET)?);
+            cluster.dstores.push(listening(command(&program, &arguments)));
             cluster.folders.push(folder);
         }
         Ok(cluster)
@@ -148,7 +175,7 @@ impl Cluster {
 
     /// The processor time in seconds of Controller and Dstores so far.
     pub fn processor_time(&self) -> [f64; 2] {
-        [self.controller.processor_time(), self.dstores.iter().map(Process::processor_time).sum()]
+        [processor_time(&self.controller), self.dstores.iter().map(processor_time).sum()]
     }
 
     /// Stores files until every Dstore has got one, as each is chosen when it has fewest.
@@ -170,64 +197,40 @@ impl Cluster {
     }
 }
 
-/// A server that has said where it listens.
-pub struct Process {
-    child: Child,
-    pub port: u16,
+/// What starts a server with a quiet log.
+fn command(program: impl AsRef<OsStr>, arguments: &[impl AsRef<OsStr>]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).env("RUST_LOG", "warn").stdin(Stdio::null());
+    command
 }
 
-impl Process {
-    /// Its log comes through a pipe for the caller to read, unless it is `QUIET`.
-    fn start(program: impl AsRef<OsStr>, arguments: &[impl AsRef<OsStr>], log: &str) -> io::Result<Self> {
-        let mut command = Command::new(program);
-        command.args(arguments).env("RUST_LOG", log).stdin(Stdio::null()).stdout(Stdio::piped());
-        if log != QUIET {
-            command.stderr(Stdio::piped());
-        }
-        let mut process = Self { child: command.spawn()?, port: 0 };
-        let mut line = String::new();
-        BufReader::new(process.child.stdout.take().expect("piped")).read_line(&mut line)?;
-        let said = line.trim().strip_prefix("listening on ").and_then(|port| port.parse().ok());
-        process.port = said.ok_or_else(|| io::Error::other(format!("no port in {line:?}")))?;
-        Ok(process)
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// In seconds, of all its threads, those that have ended included.
-    pub fn processor_time(&self) -> f64 {
-        let clock = clock_getcpuclockid(Pid::from_raw(self.child.id() as i32)).expect("it runs");
-        Duration::from(clock.now().expect("it runs")).as_secs_f64()
-    }
-
-    /// Bytes of memory that it occupies now.
-    pub fn memory(&self) -> usize {
-        self.status("VmRSS:") << 10
-    }
-
-    /// The most bytes of memory that it has occupied so far.
-    pub fn peak_memory(&self) -> usize {
-        self.status("VmHWM:") << 10
-    }
-
-    pub fn threads(&self) -> usize {
-        self.status("Threads:")
-    }
-
-    fn status(&self, field: &str) -> usize {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("Linux says");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
-    }
+/// Has a server log what it logs unless it is told otherwise, to this file.
+fn log_messages(command: &mut Command, file: &Path) -> io::Result<()> {
+    command.env_remove("RUST_LOG").stderr(File::create(file)?);
+    Ok(())
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Starts a server, and waits until it listens.
+fn listening(command: Command) -> Program {
+    let mut program = Program::spawn_with_own_stderr(command);
+    program.wait_until_it_listens();
+    program
+}
+
+/// In seconds, of all its threads, those that have ended included.
+pub fn processor_time(program: &Program) -> f64 {
+    let clock = clock_getcpuclockid(Pid::from_raw(program.child.id() as i32)).expect("it runs");
+    Duration::from(clock.now().expect("it runs")).as_secs_f64()
+}
+
+/// Bytes of memory that it occupies now.
+pub fn memory(program: &Program) -> usize {
+    program.status("VmRSS:").expect("Linux says") << 10
+}
+
+/// The most bytes of memory that it has occupied so far.
+pub fn peak_memory(program: &Program) -> usize {
+    program.status("VmHWM:").expect("Linux says") << 10
 }
 
 /// This process's own processor time in seconds.

@@ -1,11 +1,11 @@
 //! What a Controller's log tells of its rebalances: how many rounds they took, and what they spent their time with.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::ChildStderr;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use kit::Program;
 
 /// What the Controller is to log for this: the messages of which rebalances consist, and its own words about them.
 pub const LOG: &str =
@@ -57,17 +57,13 @@ pub struct Rebalance {
 
 impl Rebalances {
     /// Reads a Controller's log until it ends. What tells of no rebalance is passed on.
-    pub fn follow(log: ChildStderr) -> Self {
+    pub fn follow(controller: &mut Program) -> Self {
         let entries = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&entries);
-        thread::spawn(move || {
-            for line in BufReader::new(log).lines().map_while(Result::ok) {
-                match Said::parse(&line) {
-                    Some(said) => heard.lock().expect("nobody panics").push(Entry { at: Instant::now(), said }),
-                    None if line.contains(" WARN ") || line.contains(" ERROR ") => eprintln!("{line}"),
-                    None => {}
-                }
-            }
+        controller.follow(move |line| match Said::parse(&line) {
+            Some(said) => heard.lock().expect("no thread panics").push(Entry { at: Instant::now(), said }),
+            None if line.contains(" WARN ") || line.contains(" ERROR ") => eprintln!("{line}"),
+            None => {}
         });
         Self(entries)
     }

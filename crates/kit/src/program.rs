@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::mem;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Instant;
@@ -16,11 +18,12 @@ const LISTENING: &str = "listening on ";
 /// A program that runs. It is killed when dropped, and what it has said is shown if a test fails meanwhile.
 #[derive(Debug)]
 pub struct Program {
-    /// The process. Its outputs are taken.
+    /// The process. Outputs that are read are taken.
     pub child: Child,
     /// Where it listens; 0 until it has said so.
     pub port: u16,
-    log: Receiver<String>,
+    /// Locked by no thread: with it, threads may share what runs.
+    log: Mutex<Receiver<String>>,
     seen: Vec<String>,
     name: String,
 }
@@ -42,22 +45,49 @@ impl Program {
 
     /// Starts any command, and waits for nothing.
     pub fn spawn(mut command: Command) -> Self {
-        let started = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        command.stderr(Stdio::piped());
+        let (mut program, lines) = Self::spawn_reading_stdout(command);
+        forward(program.child.stderr.take().expect("piped"), lines);
+        program
+    }
+
+    /// The same, but only its stdout is read. Its stderr goes where `command` sends it; a pipe's end stays in `child`.
+    pub fn spawn_with_own_stderr(command: Command) -> Self {
+        Self::spawn_reading_stdout(command).0
+    }
+
+    /// Returns the program, and where further lines of its log go.
+    fn spawn_reading_stdout(mut command: Command) -> (Self, Sender<String>) {
+        let started = command.stdout(Stdio::piped()).spawn();
         let mut child = started.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (lines, log) = channel();
-        forward(child.stderr.take().expect("piped"), lines.clone());
-        forward(child.stdout.take().expect("piped"), lines);
+        forward(child.stdout.take().expect("piped"), lines.clone());
         let name = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self { child, port: 0, log, seen: Vec::new(), name }
+        (Self { child, port: 0, log: Mutex::new(log), seen: Vec::new(), name }, lines)
     }
 
     /// Waits until a server says where it listens.
     #[track_caller]
     pub fn wait_until_it_listens(&mut self) {
-        self.wait_for_log(LISTENING);
-        let said = self.seen.iter().find_map(|line| line.split_once(LISTENING));
-        self.port = said.and_then(|(_, port)| port.trim().parse().ok()).expect("a port");
+        assert!(self.comes_to_listen(), "{} does not listen", self.name);
+    }
+
+    /// Whether a server says where it listens; waits for that, until it ends or [`PATIENCE`] does.
+    pub fn comes_to_listen(&mut self) -> bool {
+        let port = |line: &String| line.split_once(LISTENING)?.1.trim().parse().ok();
+        if !self.comes_to_log(LISTENING) {
+            return false;
+        }
+        self.port = self.seen.iter().find_map(port).expect("a port");
         self.name = format!("{} on {}", self.name, self.port);
+        true
+    }
+
+    /// Has a thread pass each further line of the log to `hear`, until the program closes its outputs. From now on the
+    /// other ways to look at the log see no new lines.
+    pub fn follow(&mut self, hear: impl FnMut(String) + Send + 'static) {
+        let log = mem::replace(&mut self.log, Mutex::new(channel().1));
+        thread::spawn(move || log.into_inner().expect("never locked").into_iter().for_each(hear));
     }
 
     /// Sends it a signal, as `kill -NAME` does; nothing if it has ended. Signal "0" is none.
@@ -105,7 +135,8 @@ impl Program {
                 return true;
             }
             looked_at = self.seen.len();
-            match self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let log = self.log.get_mut().expect("never locked");
+            match log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.seen.push(line),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
             }
@@ -114,7 +145,7 @@ impl Program {
 
     /// What it has said, on both outputs.
     pub fn log_so_far(&mut self) -> &[String] {
-        self.seen.extend(self.log.try_iter());
+        self.seen.extend(self.log.get_mut().expect("never locked").try_iter());
         &self.seen
     }
 
@@ -175,6 +206,18 @@ mod tests {
         assert!(program.comes_to_log("two") && program.comes_to_log("one"));
         assert!(!program.comes_to_log("three"), "it has ended without");
         assert_eq!(program.wait_for_exit().code(), Some(3));
+    }
+
+    #[test]
+    fn further_lines_are_passed_on_and_an_own_stderr_is_not_read() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo listening on 1; echo aside >&2; echo two; echo three"]).stderr(Stdio::null());
+        let mut program = Program::spawn_with_own_stderr(command);
+        program.wait_until_it_listens();
+        let (heard, lines) = channel();
+        program.follow(move |line| heard.send(line).unwrap());
+        assert_eq!(lines.into_iter().collect::<Vec<_>>(), ["two", "three"]);
+        assert!(!program.comes_to_log("two"), "it is passed on");
     }
 
     #[test]

@@ -1,96 +1,47 @@
-//! A client that works as the official one does (spec 6), except that it gives up a connection when a reply is late.
+//! The official client's style: its conversation is [`official::Official`]'s, its outcomes are those of our own client.
 
-use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use official::{MOST_OFFERS, NoAnswer};
 use stevedore::client::{Error, Target};
-use stevedore::protocol::connection::DSTORE_LINE_LIMIT;
 use stevedore::protocol::content::{CopyError, copy};
-use stevedore::protocol::{Address, Connection, FileName, Message};
+use stevedore::protocol::{Address, FileName, Message};
 
 use crate::content::{Check, Content};
 use crate::style::Operations;
 
-/// How many offers of a load the official client accepts. (spec 6.5)
-const MOST_OFFERS: usize = 10;
-
-/// One connection to the Controller; a new one to a Dstore for each transfer.
+/// A client of the official style.
 pub struct Official {
+    client: official::Official,
     controller: SocketAddr,
     timeout: Duration,
-    /// `None` after a failure. The official client would then be off by one reply; our figures must not be. (spec 6.1)
-    connection: Option<Connection>,
 }
 
 impl Official {
     /// Connects to the Controller at `address`; `timeout` bounds each wait. (spec 2.7)
     pub fn connect(address: SocketAddr, timeout: Duration) -> Result<Self, Error> {
-        let mut client = Self { controller: address, timeout, connection: None };
-        client.connection()?;
-        Ok(client)
-    }
-
-    /// Says `STORE` to one Dstore, waits for its `ACK`, and sends the content.
-    fn send(&self, dstore: &Address, request: &Message, mut content: Content) -> io::Result<()> {
-        let mut connection = self.transfer(dstore, request)?;
-        match connection.receive_within(self.timeout)? {
-            Some(Ok(Message::Ack)) => {}
-            _ => return Err(io::Error::new(ErrorKind::InvalidData, "expected ACK")),
-        }
-        Ok(copy(content.size(), &mut content, &mut |bytes| connection.send_content(bytes))?)
+        let mut client = official::Official::new(address, timeout);
+        client.connect().map_err(|source| Error::Controller { address, source })?;
+        Ok(Self { client, controller: address, timeout })
     }
 
     fn fetch(&self, dstore: &Address, name: &FileName, size: u64, check: &mut Check) -> Result<(), CopyError> {
-        let mut connection =
-            self.transfer(dstore, &Message::LoadData { name: name.clone() }).map_err(CopyError::Source)?;
+        let mut connection = self.client.request_copy(dstore, name).map_err(CopyError::Source)?;
         copy(size, &mut connection.content(size, self.timeout), &mut |bytes| check.write(bytes))
-    }
-
-    /// A new connection on which `request` has been said. (spec 2.5)
-    fn transfer(&self, dstore: &Address, request: &Message) -> io::Result<Connection> {
-        let connection = Connection::connect(dstore.socket(), self.timeout)?;
-        connection.send(request)?;
-        Ok(connection)
     }
 
     /// Asks the Controller.
     fn request(&mut self, request: &Message) -> Result<Message, Error> {
-        let address = self.controller;
-        if let Err(source) = self.connection()?.send(request) {
-            self.connection = None;
-            return Err(Error::Controller { address, source });
+        self.client.ask(request).map_err(|reason| self.no_answer(request, reason))
+    }
+
+    fn no_answer(&self, request: &Message, reason: NoAnswer) -> Error {
+        match reason {
+            NoAnswer::Malformed(reply) => Error::Unexpected { reply },
+            NoAnswer::Overdue => Error::NoReply { request: request.to_string(), timeout: self.timeout },
+            NoAnswer::Failed(source) => Error::Controller { address: self.controller, source },
         }
-        self.reply(request)
-    }
-
-    /// The Controller's next message.
-    fn reply(&mut self, request: &Message) -> Result<Message, Error> {
-        let (address, timeout) = (self.controller, self.timeout);
-        let failure = match self.connection()?.receive_within(timeout) {
-            Ok(Some(Ok(message))) => return Ok(message),
-            Ok(Some(Err(reason))) => Error::Unexpected { reply: reason.to_string() },
-            Ok(None) => Error::Controller { address, source: ErrorKind::UnexpectedEof.into() },
-            Err(error) if error.kind() == ErrorKind::TimedOut => {
-                Error::NoReply { request: request.to_string(), timeout }
-            }
-            Err(source) => Error::Controller { address, source },
-        };
-        self.connection = None;
-        Err(failure)
-    }
-
-    fn connection(&mut self) -> Result<&mut Connection, Error> {
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => {
-                let mut connection = Connection::connect(self.controller, self.timeout)
-                    .map_err(|source| Error::Controller { address: self.controller, source })?;
-                connection.limit_lines(DSTORE_LINE_LIMIT); // a LIST may be long
-                connection
-            }
-        };
-        Ok(self.connection.insert(connection))
     }
 
     fn refused(&mut self, name: &FileName, reply: Message) -> Error {
@@ -99,7 +50,7 @@ impl Official {
             Message::FileAlreadyExists => Error::AlreadyExists(name.clone()),
             Message::FileDoesNotExist { .. } => Error::DoesNotExist(name.clone()),
             reply => {
-                self.connection = None;
+                self.client.hang_up();
                 Error::Unexpected { reply: reply.to_string() }
             }
         }
@@ -116,11 +67,16 @@ impl Operations for Official {
         };
         for dstore in &dstores {
             // One that fails is skipped; that the store does not complete is for the Controller to notice. (spec 6.4)
-            if let Err(error) = self.send(dstore, &request, content.clone()) {
+            let mut content = content.clone();
+            let deadline = Instant::now() + self.timeout;
+            let sent = self.client.send_copy(dstore, &name, content.size(), deadline, |connection| {
+                Ok(copy(content.size(), &mut content, &mut |bytes| connection.send_content(bytes))?)
+            });
+            if let Err(error) = sent {
                 log::warn!("{name}: {dstore}: {error}");
             }
         }
-        match self.reply(&request)? {
+        match self.client.answer().map_err(|reason| self.no_answer(&request, reason))? {
             Message::StoreComplete => Ok(()),
             reply => Err(self.refused(&name, reply)),
         }
@@ -161,7 +117,7 @@ impl Operations for Official {
             Message::List { names } => Ok(names.into_iter().map(|name| name.to_string()).collect()),
             Message::NotEnoughDstores => Err(Error::NotEnoughDstores),
             reply => {
-                self.connection = None;
+                self.client.hang_up();
                 Err(Error::Unexpected { reply: reply.to_string() })
             }
         }

@@ -1,10 +1,11 @@
 //! The small Java Controller and Dstore under crates/mark/fixtures/java, marked: templates, each role alone with ours in the
 //! other, and the batch. Where there is no Java nothing is tested. (spec 1.3)
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use kit::TempFolder;
 
 /// One of each kind is enough here: all of them take a minute.
 const SOME: [&str; 8] = [
@@ -17,23 +18,6 @@ const SOME: [&str; 8] = [
     "--only",
     "a-failure-and-a-join",
 ];
-
-/// Gone when dropped.
-struct TempFolder(PathBuf);
-
-impl TempFolder {
-    fn new(name: &str) -> Self {
-        let folder = env::temp_dir().join(format!("mark-java-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-}
-
-impl Drop for TempFolder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn sources() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/java");
@@ -63,15 +47,15 @@ fn the_java_programs_are_marked_each_alone_and_together() {
     if !has_java() {
         return;
     }
-    let folder = TempFolder::new("alone");
-    let compiled = Command::new("javac").arg("-d").arg(folder.0.join("sub")).args(sources()).status().unwrap();
+    let folder = TempFolder::new();
+    let compiled = Command::new("javac").arg("-d").arg(folder.path().join("sub")).args(sources()).status().unwrap();
     assert!(compiled.success());
     // Paths are as seen from where mark is started.
     let controller = ["--controller", "java -cp sub Controller {cport} {r} {timeout} {period}"];
     let dstore = ["--dstore", "java -cp sub Dstore {port} {cport} {timeout} {folder}"];
-    assert_full_marks(&mark(&folder.0, &controller));
-    assert_full_marks(&mark(&folder.0, &dstore));
-    assert_full_marks(&mark(&folder.0, &[controller, dstore].concat()));
+    assert_full_marks(&mark(folder.path(), &controller));
+    assert_full_marks(&mark(folder.path(), &dstore));
+    assert_full_marks(&mark(folder.path(), &[controller, dstore].concat()));
 }
 
 #[test]
@@ -79,8 +63,8 @@ fn a_class_is_marked_whatever_is_in_it() {
     if !has_java() {
         return;
     }
-    let folder = TempFolder::new("batch");
-    let class = folder.0.join("class");
+    let folder = TempFolder::new();
+    let class = folder.path().join("class");
     for name in ["ann", "bob", "cat"] {
         fs::create_dir_all(class.join(name)).unwrap();
     }
@@ -95,9 +79,9 @@ fn a_class_is_marked_whatever_is_in_it() {
         fs::write(class.join("cat").join(format!("{class_name}.java")), main(class_name)).unwrap();
     }
     fs::write(class.join("dan.zip"), "this is no zip file").unwrap();
-    let output = mark(&folder.0, &["batch", "class", "--build", "javac Controller.java Dstore.java"]);
+    let output = mark(folder.path(), &["batch", "class", "--build", "javac Controller.java Dstore.java"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let csv = fs::read_to_string(folder.0.join("marks/marks.csv")).unwrap();
+    let csv = fs::read_to_string(folder.path().join("marks/marks.csv")).unwrap();
     let rows: Vec<&str> = csv.lines().collect();
     assert_eq!(rows.len(), 5, "{csv}");
     let marks: Vec<&str> = rows[1].split(',').collect();
@@ -105,7 +89,7 @@ fn a_class_is_marked_whatever_is_in_it() {
     assert!(rows[2].starts_with("\"bob\",,") && rows[2].contains("does not build"), "{csv}");
     assert!(rows[3].starts_with("\"cat\",0.00,"), "{csv}");
     assert!(rows[4].starts_with("\"dan\",,") && rows[4].contains("cannot be unpacked"), "{csv}");
-    let index = fs::read_to_string(folder.0.join("marks/index.html")).unwrap();
-    assert!(index.contains("ann.html") && folder.0.join("marks/ann.html").exists());
+    let index = fs::read_to_string(folder.path().join("marks/index.html")).unwrap();
+    assert!(index.contains("ann.html") && folder.path().join("marks/ann.html").exists());
     assert!(!class.join("ann/Controller.class").exists(), "the submissions stay as they are");
 }

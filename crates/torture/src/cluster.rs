@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kit::{Program, comes_true};
 use parking_lot::{Condvar, Mutex};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -49,7 +50,7 @@ pub struct Cluster {
     settings: Settings,
     weather: Arc<Weather>,
     watcher: Arc<Watcher>,
-    controller: Child,
+    controller: Program,
     /// Where the Controller listens.
     pub port: u16,
     status: Arc<(Mutex<Status>, Condvar)>,
@@ -66,7 +67,7 @@ pub struct Dstore {
     pub folder: PathBuf,
     /// Where its peers find it.
     pub port: u16,
-    child: Child,
+    program: Program,
     /// With a network in between that may fail; not all have one.
     network: Option<(Proxy, Link)>,
     /// It has been stopped, and not been continued.
@@ -78,22 +79,19 @@ impl Cluster {
     pub fn start(settings: Settings, weather: &Arc<Weather>, watcher: &Arc<Watcher>) -> io::Result<Self> {
         let Settings { replicas, timeout, period, ref folder } = settings;
         let words = [role::CONTROLLER.into(), replicas.to_string(), in_ms(timeout), in_ms(period)];
-        let (controller, port, lines) = spawn(&words, &folder.join("controller.log"))?;
+        let mut controller = spawn(&words, &folder.join("controller.log"))?;
+        let port = controller.port;
         let status = Arc::new((Mutex::new(Status::default()), Condvar::new()));
-        thread::Builder::new().name("status".into()).spawn({
-            let status = Arc::clone(&status);
-            move || {
-                for line in lines.map_while(Result::ok) {
-                    let mut words = line.split_whitespace().filter_map(|word| word.parse().ok());
-                    *status.0.lock() = Status {
-                        rebalances: words.next().unwrap_or_default() as u64,
-                        files: words.next().unwrap_or_default(),
-                        members: words.map(|port: usize| port as u16).collect(),
-                    };
-                    status.1.notify_all();
-                }
-            }
-        })?;
+        let heard = Arc::clone(&status);
+        controller.follow(move |line| {
+            let mut words = line.split_whitespace().filter_map(|word| word.parse().ok());
+            *heard.0.lock() = Status {
+                rebalances: words.next().unwrap_or_default() as u64,
+                files: words.next().unwrap_or_default(),
+                members: words.map(|port: usize| port as u16).collect(),
+            };
+            heard.1.notify_all();
+        });
         let (weather, watcher) = (Arc::clone(weather), Arc::clone(watcher));
         Ok(Self { settings, weather, watcher, controller, port, status, dstores: Vec::new(), started: 0 })
     }
@@ -136,21 +134,19 @@ impl Cluster {
             in_ms(self.settings.timeout),
             folder.to_string_lossy().into_owned(),
         ];
-        let (child, real_port, _) = spawn(&words, &self.settings.folder.join(format!("dstore-{number}.log")))?;
-        target.store(real_port.into(), Ordering::Relaxed);
-        let port = network.as_ref().map_or(real_port, |(proxy, _)| proxy.port);
+        let program = spawn(&words, &self.settings.folder.join(format!("dstore-{number}.log")))?;
+        target.store(program.port.into(), Ordering::Relaxed);
+        let port = network.as_ref().map_or(program.port, |(proxy, _)| proxy.port);
         self.watcher.opened(port, &folder);
-        self.dstores.push(Dstore { number, folder, port, child, network, is_frozen: false });
+        self.dstores.push(Dstore { number, folder, port, program, network, is_frozen: false });
         Ok(port)
     }
 
     /// Kills the Dstore at this place as `kill -9` does.
-    pub fn kill(&mut self, at: usize) -> io::Result<Dstore> {
-        let mut dstore = self.dstores.remove(at);
+    pub fn kill(&mut self, at: usize) {
+        let dstore = self.dstores.remove(at);
         self.watcher.closed(dstore.port);
-        dstore.child.kill()?;
-        dstore.child.wait()?;
-        Ok(dstore)
+        // Dropped, and so killed.
     }
 
     /// Cuts a Dstore's connection to the Controller in the middle of a message, which ends it; it must have a network.
@@ -163,14 +159,7 @@ impl Cluster {
         }
         // It may take its time, but it has to end by itself.
         thread::Builder::new().name("farewell".into()).spawn(move || {
-            let deadline = Instant::now() + PATIENCE;
-            while Instant::now() < deadline {
-                if let Ok(Some(_)) = dstore.child.try_wait() {
-                    return;
-                }
-                thread::sleep(Duration::from_millis(20));
-            }
-            let _ = dstore.child.kill();
+            comes_true(PATIENCE, || matches!(dstore.program.child.try_wait(), Ok(Some(_))));
         })?;
         Ok(())
     }
@@ -191,11 +180,11 @@ impl Cluster {
 
     /// A process that has ended although the torture did not end it.
     pub fn casualty(&mut self) -> Option<String> {
-        if let Ok(Some(status)) = self.controller.try_wait() {
+        if let Ok(Some(status)) = self.controller.child.try_wait() {
             return Some(format!("the Controller has ended by itself: {status}"));
         }
         self.dstores.iter_mut().find_map(|dstore| {
-            let status = dstore.child.try_wait().ok()??;
+            let status = dstore.program.child.try_wait().ok()??;
             Some(format!("Dstore {} has ended by itself: {status}", dstore.number))
         })
     }
@@ -225,43 +214,20 @@ impl Dstore {
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
-        kill_process(Pid::from_child(&self.child), signal).map_err(io::Error::from)
+        kill_process(Pid::from_child(&self.program.child), signal).map_err(io::Error::from)
     }
 }
-
-impl Drop for Dstore {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let _ = self.controller.kill();
-        let _ = self.controller.wait();
-    }
-}
-
-type Lines = io::Lines<BufReader<std::process::ChildStdout>>;
 
 /// Starts this program in a role, and waits for it to say where it listens.
-fn spawn(words: &[String], log: &Path) -> io::Result<(Child, u16, Lines)> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(File::create(log)?)
-        .spawn()?;
-    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-    let said = lines.next().transpose()?.unwrap_or_default();
-    let Some(port) = said.strip_prefix("listening on ").and_then(|port| port.parse().ok()) else {
-        let _ = child.kill();
-        let _ = child.wait();
+fn spawn(words: &[String], log: &Path) -> io::Result<Program> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(words).stdin(Stdio::null()).stderr(File::create(log)?);
+    let mut program = Program::spawn_with_own_stderr(command);
+    if !program.comes_to_listen() {
         let log = fs::read_to_string(log).unwrap_or_default();
-        return Err(io::Error::other(format!("{} does not start: {said}{log}", words[0])));
-    };
-    Ok((child, port, lines))
+        return Err(io::Error::other(format!("{} does not start: {log}", words[0])));
+    }
+    Ok(program)
 }
 
 fn read_folder(folder: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {

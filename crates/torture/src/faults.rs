@@ -109,7 +109,7 @@ impl Faults {
                 0..10 if may_lose => {
                     victims.insert(number);
                     self.lose_member(cluster, at, recorder);
-                    cluster.kill(at)?;
+                    cluster.kill(at);
                     self.count("Dstores killed (kill -9)");
                 }
                 10..18 if may_lose && cluster.dstores[at].has_network() => {
