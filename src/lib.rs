@@ -11,7 +11,7 @@
 //! 6. [`client`]: one blocking API over all of it.
 //! 7. `program`: what the four programs share, and programs built on this one may use. It comes with the feature `programs`.
 //!
-//! Beside them, [`sync`]: what threads wait with, and how tests get to schedule them; and [`complaint`]: what the log says
+//! Beside them, [`sync`]: what threads wait with, and how tests get to schedule them; [`socket`]: reads that have a limit; and [`complaint`]: what the log says
 //! about peers that do not keep to the protocol, and how much of it.
 
 pub mod client;
@@ -23,4 +23,5 @@ pub mod index;
 pub mod program;
 pub mod protocol;
 pub mod server;
+pub mod socket;
 pub mod sync;

@@ -3,8 +3,6 @@
 //! The only place that touches the bytes of the protocol, and the one that logs every message. (spec 5.2)
 //! Decides nothing: its owner says what a message means and how long to wait for it.
 
-mod incoming;
-
 use std::fmt::{self, Write as _};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -18,7 +16,7 @@ use super::Printable;
 use super::content::Content;
 use super::message::{Message, ParseError};
 use crate::complaint::Mistakes;
-use incoming::{Incoming, Wait, connect, peek};
+use crate::socket::{Incoming, Wait, connect, peek};
 
 /// The longest line in bytes that a peer may send unless told otherwise: generous for anything a client says.
 pub const CLIENT_LINE_LIMIT: usize = 64 << 10;

@@ -9,6 +9,7 @@
 //! - [`glob`]: what a search looks for
 //! - [`namespace`]: which files exist, with which objects: a pure state machine that the log drives
 //! - [`disk`], [`log`]: the sequence of changes, kept so that a crash at any instant loses nothing acknowledged
+//! - [`wire`]: what Controllers, Dstores and clients say to each other
 //! - [`client`]: how programs use all of it
 
 pub mod checksum;
@@ -19,4 +20,5 @@ pub mod identity;
 pub mod log;
 pub mod namespace;
 pub mod path;
+pub mod wire;
 pub mod words;

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 /// Why a line cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -296,7 +297,28 @@ macro_rules! plain_words {
         })*
     };
 }
-plain_words!(u8, "small number"; u32, "number"; u64, "number"; i64, "number");
+plain_words!(u8, "small number"; u32, "number"; u64, "number"; i64, "number"; usize, "number");
+
+/// In milliseconds.
+impl Words for Duration {
+    fn write(&self, line: &mut Line) {
+        line.plain(self.as_millis());
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
+        reader.plain("duration in milliseconds").map(Self::from_millis)
+    }
+}
+
+impl<T: Words> Words for Box<T> {
+    fn write(&self, line: &mut Line) {
+        T::write(self, line);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
+        T::read(reader).map(Self::new)
+    }
+}
 
 impl Words for bool {
     fn write(&self, line: &mut Line) {
@@ -359,6 +381,18 @@ impl<A: Words, B: Words> Words for (A, B) {
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
         Ok((A::read(reader)?, B::read(reader)?))
+    }
+}
+
+impl<A: Words, B: Words, C: Words> Words for (A, B, C) {
+    fn write(&self, line: &mut Line) {
+        self.0.write(line);
+        self.1.write(line);
+        self.2.write(line);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
+        Ok((A::read(reader)?, B::read(reader)?, C::read(reader)?))
     }
 }
 

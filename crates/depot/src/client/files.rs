@@ -12,6 +12,7 @@ use crate::identity::{DstoreId, Epoch, Key, Version};
 use crate::namespace::change::{Change, Command, Condition, Details, Duty, RemovalExtent, Replicas, Settings};
 use crate::namespace::listing::{Listed, Page, Stat};
 use crate::path::Path;
+use crate::words::words;
 
 /// The bytes of a put.
 pub enum Source<'a> {
@@ -116,6 +117,8 @@ pub struct ChangeEvent {
     /// The paths that it is about: the file, or source and target.
     pub paths: Vec<Path>,
 }
+
+words!(struct ChangeEvent { version, now_ms, verb, paths });
 
 impl ChangeEvent {
     /// What watchers are told of a change that was applied and took effect; `None` for what is the store's own business.
@@ -240,7 +243,7 @@ pub trait Files: Send + Sync {
 }
 
 /// How a store is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// What people call it.
     pub name: String,
@@ -270,8 +273,12 @@ pub struct Status {
     pub hash: String,
 }
 
+words!(struct Status {
+    name, cluster, problems, limits, controllers, dstores, settings, entries, objects, too_few_copies, no_copy, version, hash
+});
+
 /// How a Controller is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControllerStatus {
     /// Where it listens.
     pub address: String,
@@ -287,6 +294,8 @@ pub struct ControllerStatus {
     pub up: Duration,
 }
 
+words!(struct ControllerStatus { address, is_leader, epoch, sync, last_index, up });
+
 /// Whether a Dstore is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DstoreState {
@@ -296,8 +305,10 @@ pub enum DstoreState {
     Away,
 }
 
+words!(enum DstoreState, "state of a Dstore" { "present" => Present, "away" => Away });
+
 /// How a Dstore is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DstoreStatus {
     /// Its number.
     pub id: DstoreId,
@@ -327,8 +338,12 @@ pub struct DstoreStatus {
     pub damaged: u64,
 }
 
+words!(struct DstoreStatus {
+    id, address, host, zone, state, duty, sync, objects, used_bytes, free_bytes, total_bytes, load_percent, damaged
+});
+
 /// Where an object of a file is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectCopies {
     /// Its name.
     pub key: Key,
@@ -340,8 +355,10 @@ pub struct ObjectCopies {
     pub copies: Vec<PlaceOfCopy>,
 }
 
+words!(struct ObjectCopies { key, length, wanted, copies });
+
 /// One copy of an object.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlaceOfCopy {
     /// The Dstore.
     pub dstore: DstoreId,
@@ -356,3 +373,5 @@ pub struct PlaceOfCopy {
     /// The file on that Dstore's disk, and the offset there; `None` if it is not reached.
     pub location: Option<(String, u64)>,
 }
+
+words!(struct PlaceOfCopy { dstore, address, is_present, is_certain, is_damaged, location });

@@ -42,7 +42,7 @@ use crate::disk::{Folder, random};
 use crate::identity::{Epoch, History};
 use crate::namespace::change::{Change, Command};
 use crate::namespace::{Applied, Namespace};
-use crate::words::Words;
+use crate::words::{Words, words};
 
 /// When something that was written counts. (depot 5.7)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub enum SyncMode {
     /// When it is written; it is on the disk whenever the system likes.
     Never,
 }
+
+words!(enum SyncMode, "mode of syncs" { "always" => Always, "interval" => Interval, "never" => Never });
 
 /// How a replica keeps what it has.
 #[derive(Clone, Copy, Debug)]

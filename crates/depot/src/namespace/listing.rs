@@ -13,6 +13,7 @@ use super::tree::{Directory, DirectoryId, Entry, File, Found};
 use crate::checksum::Checksum;
 use crate::identity::Version;
 use crate::path::Path;
+use crate::words::words;
 
 /// What a file or directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Stat {
     /// What else it carries.
     pub details: Details,
 }
+
+words!(struct Stat { kind, version, changed, modified_ms, details });
 
 /// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub enum Kind {
         entries: usize,
     },
 }
+
+words!(enum Kind, "kind of entry" { "file" => File { size, checksum }, "directory" => Directory { is_explicit, entries } });
 
 impl Stat {
     /// Refuses unless the condition holds for what has this stat.
@@ -69,6 +74,8 @@ pub struct Listed {
     /// What it is.
     pub stat: Stat,
 }
+
+words!(struct Listed { name, stat });
 
 /// A part of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

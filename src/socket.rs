@@ -1,4 +1,6 @@
 //! The system calls of a connection's waiting side: reading, looking, connecting, each with its limit.
+//!
+//! Knows no protocol: both chapters' connections are built on it.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -8,17 +10,19 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 /// The receiving half of a stream, with the waits that the protocol asks for.
-pub(super) struct Incoming {
+pub struct Incoming {
     stream: Arc<TcpStream>,
-    pub(super) wait: Wait,
+    /// How long the reads to come may take.
+    pub wait: Wait,
     /// The limit that the kernel was last told, so that it is told only changes.
     kernel_timeout: Option<Duration>,
     /// The last read got less than it had room for: it took all that there was.
-    pub(super) was_short: bool,
+    pub was_short: bool,
 }
 
 /// How long a read may take.
-pub(super) enum Wait {
+pub enum Wait {
+    /// As long as it takes.
     Forever,
     /// Each read for itself.
     EachRead(Duration),
@@ -27,7 +31,8 @@ pub(super) enum Wait {
 }
 
 impl Wait {
-    pub(super) fn deadline(timeout: Duration) -> Self {
+    /// All reads together, from now on; for ever if that is further away than the clock goes.
+    pub fn deadline(timeout: Duration) -> Self {
         Instant::now().checked_add(timeout).map_or(Self::Forever, Self::Until)
     }
 }
@@ -65,7 +70,7 @@ impl Read for Incoming {
 
 impl Incoming {
     /// Of this stream, and in no hurry.
-    pub(super) fn new(stream: Arc<TcpStream>) -> Self {
+    pub fn new(stream: Arc<TcpStream>) -> Self {
         Self { stream, wait: Wait::Forever, kernel_timeout: None, was_short: false }
     }
 
@@ -86,7 +91,7 @@ impl Incoming {
 
 /// Connects a new socket within `timeout`, which then bounds its writes.
 #[cfg(target_os = "linux")]
-pub(super) fn connect(stream: &TcpStream, address: SocketAddr, timeout: Duration) -> io::Result<()> {
+pub fn connect(stream: &TcpStream, address: SocketAddr, timeout: Duration) -> io::Result<()> {
     use rustix::io::Errno;
     // The limit for writes also bounds connecting: one call in place of five.
     stream.set_write_timeout(Some(timeout))?;
@@ -102,14 +107,14 @@ pub(super) fn connect(stream: &TcpStream, address: SocketAddr, timeout: Duration
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn connect(stream: &TcpStream, address: SocketAddr, timeout: Duration) -> io::Result<()> {
+pub fn connect(stream: &TcpStream, address: SocketAddr, timeout: Duration) -> io::Result<()> {
     SockRef::from(stream).connect_timeout(&address.into(), timeout)?;
     stream.set_write_timeout(Some(timeout))
 }
 
 /// Looks for a byte that has arrived, and leaves it there; `WouldBlock` if there is none.
 #[cfg(unix)]
-pub(super) fn peek(stream: &TcpStream) -> io::Result<usize> {
+pub fn peek(stream: &TcpStream) -> io::Result<usize> {
     use rustix::net::{RecvFlags, recv};
     // One call, where switching the socket's mode to and fro would take three.
     let (_, received) = recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
@@ -117,7 +122,7 @@ pub(super) fn peek(stream: &TcpStream) -> io::Result<usize> {
 }
 
 #[cfg(not(unix))]
-pub(super) fn peek(stream: &TcpStream) -> io::Result<usize> {
+pub fn peek(stream: &TcpStream) -> io::Result<usize> {
     stream.set_nonblocking(true)?;
     let peeked = stream.peek(&mut [0]);
     stream.set_nonblocking(false)?;
