@@ -107,7 +107,7 @@ impl From<String> for Problem {
 }
 
 struct Stage {
-    // Dropped in this order: played parties leave first, and the folder goes last.
+    // Dropped in this order: played parties leave first, and the place goes last.
     cast: BTreeMap<Name, Peer>,
     /// Where the parties listen that others connect to, if the real one is a Dstore.
     listeners: BTreeMap<Name, TcpListener>,
@@ -121,8 +121,14 @@ struct Stage {
 
 enum System {
     Controller(controller::Handle),
-    Dstore { handle: Arc<dstore::Handle>, folder: TempFolder },
+    /// Its folder is `FILES` inside `place`, as files that are set aside appear beside it.
+    Dstore {
+        handle: Arc<dstore::Handle>,
+        place: TempFolder,
+    },
 }
+
+const FILES: &str = "files";
 
 impl Stage {
     fn set(setting: &Setting, patience: Duration) -> Result<Self, String> {
@@ -142,14 +148,16 @@ impl Stage {
             Setting::Dstore { timeout, leftovers, shows_join } => {
                 let listener = listen().map_err(|error| error.to_string())?;
                 let port = listener.local_addr().map_err(|error| error.to_string())?.port();
-                let folder = TempFolder::new();
+                let place = TempFolder::new();
+                let folder = place.path().join(FILES);
+                fs::create_dir(&folder).map_err(|error| error.to_string())?;
                 for file in leftovers {
-                    fs::write(folder.path().join(file), "left over").map_err(|error| error.to_string())?;
+                    fs::write(folder.join(file), "left over").map_err(|error| error.to_string())?;
                 }
-                let config = dstore::Config { timeout: *timeout, ..dstore::Config::new(port, folder.path()) };
+                let config = dstore::Config { timeout: *timeout, ..dstore::Config::new(port, folder) };
                 let handle = Arc::new(dstore::start(config).map_err(|error| error.to_string())?);
                 let mut stage = Self::new(
-                    System::Dstore { handle, folder },
+                    System::Dstore { handle, place },
                     BTreeMap::from([("controller".to_owned(), listener)]),
                     patience,
                 );
@@ -455,12 +463,12 @@ impl Stage {
     // What is neither.
 
     fn check_folder(&mut self, expected: &[String]) -> Result<(), Problem> {
-        let System::Dstore { folder, .. } = &self.system else { return Err("there is no folder".to_owned().into()) };
+        let System::Dstore { place, .. } = &self.system else { return Err("there is no folder".to_owned().into()) };
         let mut expected = expected.to_vec();
         expected.sort();
         let deadline = Instant::now() + self.patience;
         loop {
-            let files = folder.names();
+            let files = kit::folder::names(&place.path().join(FILES));
             if files == expected {
                 return Ok(());
             }

@@ -1,27 +1,24 @@
 //! What is in the folder after each thing that can happen to a file. (spec 5.1, 7.11, 7.12, 7.15, 7.17)
 
 use std::collections::BTreeSet;
-use std::env::temp_dir;
-use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
+
+use kit::TempFolder;
 
 use super::*;
 use crate::protocol::content::CopyError;
 
 /// A Dstore's folder inside a temporary one, which goes at the end.
 struct Fixture {
-    root: PathBuf,
+    root: TempFolder,
     path: PathBuf,
 }
 
 impl Fixture {
     fn new() -> Self {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let root = temp_dir().join(format!("stevedore-folder-test-{}-{number}", process::id()));
-        fs::create_dir_all(&root).unwrap();
-        let path = root.join("files");
+        let root = TempFolder::new();
+        let path = root.path().join("files");
         Self { root, path }
     }
 
@@ -33,29 +30,18 @@ impl Fixture {
     fn open_to_verify(&self) -> Option<Folder> {
         let folder = Some(self.open()).filter(|folder| folder.has_checksums);
         if folder.is_none() {
-            eprintln!("SKIPPED: the file system of {} has no extended attributes", self.root.display());
+            eprintln!("SKIPPED: the file system of {} has no extended attributes", self.root.path().display());
         }
         folder
     }
 
     /// Everything that is there, hidden or not.
     fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(&self.path)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        names
+        kit::folder::names(&self.path)
     }
 
     fn content(&self, name: &str) -> String {
         fs::read_to_string(self.path.join(name)).unwrap()
-    }
-}
-
-impl Drop for Fixture {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.root);
     }
 }
 
@@ -97,7 +83,7 @@ fn whatever_lies_in_the_folder_is_gone_after_the_start() {
     for file in ["f", ".hidden", ".incoming 7", "two words"] {
         fs::write(fixture.path.join(file), "old").unwrap();
     }
-    let outside = fixture.root.join("outside");
+    let outside = fixture.root.path().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("precious"), "").unwrap();
     #[cfg(unix)]
@@ -110,7 +96,7 @@ fn whatever_lies_in_the_folder_is_gone_after_the_start() {
 
 /// What was moved out of the folder, with the content of each file.
 fn set_aside(fixture: &Fixture, number: u32) -> Vec<(String, String)> {
-    let aside = fixture.root.join(format!("files.set-aside-{number}"));
+    let aside = fixture.root.path().join(format!("files.set-aside-{number}"));
     let Ok(entries) = fs::read_dir(aside) else { return Vec::new() };
     let read = |entry: fs::DirEntry| {
         let content = fs::read_to_string(entry.path()).unwrap_or_default();
@@ -156,7 +142,7 @@ fn what_is_moved_out_of_the_folder_is_its_owners_only() {
     fs::create_dir(&fixture.path).unwrap();
     fs::write(fixture.path.join("diary"), "dear").unwrap();
     drop(fixture.open());
-    let aside = fixture.root.join("files.set-aside-1");
+    let aside = fixture.root.path().join("files.set-aside-1");
     assert_eq!(fs::metadata(aside).unwrap().permissions().mode() & 0o777, 0o700);
 }
 

@@ -1,12 +1,12 @@
-//! From what each Dstore has to what each is told to do. (spec 4.6)
+//! From the lists of the Dstores to the orders for them. (spec 4.6)
 //!
 //! One round of a rebalance passes through here like this:
 //!
 //! ```text
 //!   Lists ──reconcile──▶ Inventory ──plan──▶ Plan ──cut──▶ Plan ──orders──▶ REBALANCE messages
-//!   what each            who has what,       copies to     what fits
-//!   Dstore says          as numbers          send, to      one round        reports ──confirm──▶ Index
-//!                                            remove
+//!   what each            the holders of      copies to     what fits
+//!   Dstore says          each file, as       send, to      one round        reports ──confirm──▶ Index
+//!                        numbers             remove
 //! ```
 //!
 //! A [`Plan`] is two lists of numbers: copies to send and copies to remove. All steps before the last work on it:
@@ -14,16 +14,18 @@
 //! 1. `planner`: the fewest sends that put every file on R Dstores, evenly.
 //! 2. `suspects`: no file depends on a Dstore that seems unable to store.
 //! 3. `newcomers`: a long-standing Dstore keeps a copy until the newcomer that is to have it has shown its own.
-//! 4. `orders`: a Dstore removes a copy that nobody trusts before it is sent a good one.
+//! 4. `orders`: a Dstore removes an unwanted copy before it is sent a good one.
 //! 5. `budget`: what does not fit into one round waits for the next.
 //!
 //! Steps 2 to 5 only take away from the plan, or send a copy to another Dstore. What they take away is *put off*: the
-//! next round plans it anew from new lists, so that nothing has to be remembered. A plan keeps one promise through all
-//! of them: **a copy is removed only if no send that makes up for it can fail unnoticed.** The Dstore that loses a copy
-//! sends it itself, and keeps it if that fails (spec 7.17); so where a send is put off, so is the removal that comes with it.
+//! next round plans it anew from new lists, so that nothing has to be remembered.
 //!
-//! What was ordered is not believed. The index counts a copy as there, or as gone, when the Dstore that was to see to it
-//! reports that it has carried out its whole order, or when a later list shows it (spec 4.6.6, 7.20).
+//! A plan keeps one promise through all steps: **a copy is removed only if no send that makes up for it can fail unnoticed.**
+//! The Dstore that is to lose a copy sends it itself, and keeps it if that fails (spec 7.17). So where a send is put off, the
+//! removal that comes with it is put off too.
+//!
+//! An order is no proof. The index counts a copy as there, or as gone, only when the Dstore has reported its whole order as
+//! done, or when a later list shows it (spec 4.6.6, 7.20).
 
 mod budget;
 mod newcomers;

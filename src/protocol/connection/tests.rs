@@ -5,6 +5,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Instant;
 
+use kit::Rng;
+
 use super::*;
 use crate::protocol::content::{CopyError, copy};
 
@@ -377,18 +379,6 @@ fn packets<'a>(bytes: &'a [u8], rng: &mut Rng) -> Vec<&'a [u8]> {
         rest = left;
     }
     packets
-}
-
-/// Splitmix: small, and the same everywhere.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
-    }
 }
 
 #[test]
