@@ -9,6 +9,7 @@
 //! - [`glob`]: what a search looks for
 //! - [`namespace`]: which files exist, with which objects: a pure state machine that the log drives
 //! - [`disk`], [`log`]: the sequence of changes, kept so that a crash at any instant loses nothing acknowledged
+//! - [`placement`]: which Dstore has which objects, and where new ones go
 //! - [`wire`]: what Controllers, Dstores and clients say to each other
 //! - [`client`]: how programs use all of it
 
@@ -20,5 +21,6 @@ pub mod identity;
 pub mod log;
 pub mod namespace;
 pub mod path;
+pub mod placement;
 pub mod wire;
 pub mod words;

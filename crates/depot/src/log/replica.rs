@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use raft::prelude::{ConfState, Config, EntryType};
@@ -261,6 +262,46 @@ impl Replica {
             return Err(ProposeError::NotLeader);
         }
         Ok(look(&self.namespace.lock()))
+    }
+
+    /// The changes behind one that was applied, at most about `most_bytes` of them, each with its place in the sequence: also
+    /// those that had no effect. An error if the log does not go back so far.
+    pub fn changes_after(&self, sequence: u64, most_bytes: usize) -> io::Result<Vec<(u64, Change)>> {
+        let last = self.namespace.lock().sequence();
+        if sequence >= last {
+            return Ok(Vec::new());
+        }
+        // The newest are in memory; the disk is asked for older ones only.
+        let recent = self.core.lock().node.store().recent(sequence + 1, last + 1, most_bytes);
+        let entries = match recent {
+            Some(entries) => entries.iter().map(from_library).collect(),
+            None => self.disk.lock().read(sequence + 1, most_bytes)?,
+        };
+        if entries.first().is_none_or(|entry| entry.index != sequence + 1) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the log does not go back so far"));
+        }
+        let changes = entries.into_iter().take_while(|entry| entry.index <= last);
+        let changes = changes.filter(|entry| entry.kind == EntryKind::Change && !entry.data.is_empty());
+        let parsed = changes.map(|entry| {
+            let line = str::from_utf8(&entry.data).map_err(io::Error::other)?;
+            Ok((entry.index, Change::from_line(line).map_err(io::Error::other)?))
+        });
+        parsed.collect()
+    }
+
+    /// Waits until a change behind `sequence` is applied, until `deadline`, or until nothing more will be written.
+    pub fn wait_beyond(&self, sequence: u64, deadline: Instant) {
+        let mut core = self.core.lock();
+        while core.failure.is_none() && core.epoch.is_some() && self.namespace.lock().sequence() <= sequence {
+            if self.progress.wait_until(&mut core, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// The last entry of the log.
+    pub fn last_index(&self) -> u64 {
+        self.core.lock().node.raft.raft_log.last_index()
     }
 
     /// The leadership that is under way here, once it serves.

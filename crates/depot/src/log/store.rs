@@ -47,6 +47,19 @@ impl Store {
         self.entries.extend(entries.iter().cloned());
     }
 
+    /// Entries from `low` on, before `high`, about `most_bytes` of them; `None` if the first is not kept any more.
+    pub(super) fn recent(&self, low: u64, high: u64, most_bytes: usize) -> Option<Vec<Entry>> {
+        let from = self.position(low).ok()?;
+        let mut bytes = 0;
+        let wanted = self.entries.range(from..).take_while(|entry| entry.index < high);
+        let fit = wanted.take_while(|entry| {
+            let is_due = bytes < most_bytes;
+            bytes += entry.data.len();
+            is_due
+        });
+        Some(fit.cloned().collect())
+    }
+
     /// Lets go of what is applied, as far as there is more than enough of it.
     pub(super) fn trim(&mut self, applied: u64) {
         while self.bytes > KEPT_BYTES

@@ -47,6 +47,8 @@ pub struct Namespace {
     head: Head,
     /// The last leaderships, by the change that each began with.
     epochs: BTreeMap<u64, Epoch>,
+    /// Which of the last changes had no effect: they were refused, or repeats. `watch` leaves them out.
+    ineffective: BTreeSet<u64>,
     dstores: BTreeMap<DstoreId, DstoreRecord>,
     sessions: Sessions,
     directories: BTreeMap<DirectoryId, Directory>,
@@ -81,6 +83,8 @@ struct Head {
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     epochs: usize,
+    /// Of so many last changes it is known whether they had an effect.
+    watched: u64,
     sessions: usize,
     open_per_session: usize,
     open_in_all: usize,
@@ -94,6 +98,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             epochs: 65_536,
+            watched: 100_000,
             sessions: 65_536,
             open_per_session: 1_024,
             open_in_all: 1_000_000,
@@ -154,6 +159,7 @@ impl Namespace {
                 lineage: Vec::new(),
             },
             epochs: BTreeMap::new(),
+            ineffective: BTreeSet::new(),
             dstores: BTreeMap::new(),
             sessions: Sessions::default(),
             directories: BTreeMap::new(),
@@ -182,7 +188,29 @@ impl Namespace {
             Some((_, Standing::Made(outcome))) => (outcome, true),
             Some((_, Standing::Refused(refusal))) => (Err(refusal), false),
         };
+        if is_repeat || outcome.is_err() {
+            self.note_ineffective(sequence);
+        }
         Applied { outcome, is_repeat, released }
+    }
+
+    fn note_ineffective(&mut self, sequence: u64) {
+        self.record(RecordId::Ineffective(sequence), |namespace| namespace.ineffective.insert(sequence));
+        while let Some(&oldest) = self.ineffective.first()
+            && oldest + self.limits.watched <= sequence
+        {
+            self.record(RecordId::Ineffective(oldest), |namespace| namespace.ineffective.remove(&oldest));
+        }
+    }
+
+    /// Whether it is still known which changes from `sequence` on had an effect, and which had none.
+    pub fn remembers_effects_from(&self, sequence: u64) -> bool {
+        sequence + self.limits.watched > self.sequence
+    }
+
+    /// Whether this change, one of the last 100,000, had an effect.
+    pub fn was_effective(&self, sequence: u64) -> bool {
+        !self.ineffective.contains(&sequence)
     }
 
     /// Whether a put would be accepted now: what can be refused before any byte is sent. Apply decides again, bindingly.

@@ -28,6 +28,8 @@ pub(super) enum RecordId {
     Head,
     /// The leadership that began with this change.
     Epoch(u64),
+    /// A change that had no effect.
+    Ineffective(u64),
     Dstore(DstoreId),
     Session(SessionId),
     /// What became of a session's change.
@@ -67,6 +69,11 @@ impl Namespace {
                 line.plain("epoch");
                 sequence.write(&mut line);
                 epoch.write(&mut line);
+            }
+            RecordId::Ineffective(sequence) => {
+                self.ineffective.get(sequence)?;
+                line.plain("ineffective");
+                sequence.write(&mut line);
             }
             RecordId::Dstore(dstore) => {
                 let record = self.dstores.get(dstore)?;
@@ -124,6 +131,7 @@ impl Namespace {
         // The least of each kind but the first. None of them exists: all these numbers begin with 1.
         let kinds = [
             RecordId::Epoch(0),
+            RecordId::Ineffective(0),
             RecordId::Dstore(DstoreId(0)),
             RecordId::Session(SessionId(0)),
             RecordId::Outcome(SessionId(0), 0),
@@ -141,6 +149,10 @@ impl Namespace {
         match after {
             RecordId::Head => None,
             RecordId::Epoch(after) => next(&self.epochs, after).map(|sequence| RecordId::Epoch(*sequence)),
+            RecordId::Ineffective(after) => {
+                let mut later = self.ineffective.range((Bound::Excluded(after), Bound::Unbounded));
+                later.next().map(|sequence| RecordId::Ineffective(*sequence))
+            }
             RecordId::Dstore(after) => next(&self.dstores, after).map(|dstore| RecordId::Dstore(*dstore)),
             RecordId::Session(after) => next(&self.sessions.by_id, after).map(|session| RecordId::Session(*session)),
             RecordId::Outcome(after, number) => {
@@ -168,6 +180,9 @@ impl Namespace {
             "head" => self.head = Head::read(&mut reader)?,
             "epoch" => {
                 self.epochs.insert(Words::read(&mut reader)?, Epoch::read(&mut reader)?);
+            }
+            "ineffective" => {
+                self.ineffective.insert(Words::read(&mut reader)?);
             }
             "dstore" => {
                 self.dstores.insert(Words::read(&mut reader)?, DstoreRecord::read(&mut reader)?);

@@ -359,3 +359,27 @@ fn altered_or_missing_records_are_not_restored() {
     let read = altered.into_iter().try_for_each(|line| restore.enter(&line));
     assert!(read.is_err() || restore.finish().is_err(), "another name");
 }
+
+#[test]
+fn it_is_known_which_of_the_last_changes_had_no_effect() {
+    // depot 3.4, watch
+    let mut store = Store::new();
+    store.namespace.limits.watched = 4;
+    let missing = || Command::Remove { path: path("/missing"), condition: Condition::Any };
+    let refused: Vec<u64> = (0..6)
+        .map(|_| {
+            assert_eq!(store.apply(missing()), Err(Refusal::NotFound));
+            store.namespace.sequence()
+        })
+        .collect();
+    assert!(!store.namespace.was_effective(refused[5]) && !store.namespace.was_effective(refused[2]));
+    assert!(store.namespace.remembers_effects_from(refused[2]) && !store.namespace.remembers_effects_from(refused[1]));
+    store.ok(Command::MakeDirectory {
+        path: path("/a"),
+        parents: false,
+        details: Details::default(),
+        modified_ms: None,
+    });
+    assert!(store.namespace.was_effective(store.namespace.sequence()));
+    assert_eq!(store.namespace.ineffective.len(), 4, "no more are kept than are asked for");
+}

@@ -1,0 +1,448 @@
+//! Which Dstore has which objects, as far as a Controller knows. (depot 4.6)
+//!
+//! A put names the Dstores that have stored its objects: these copies are *claimed*. A Dstore's own report makes a copy
+//! *certain*. The two come over different connections, in any order, and a Dstore may lose an object between them. So each
+//! Dstore numbers what it does by positions; a claim says the position at which the object was stored, and a report up to
+//! which position it is complete. A claim is believed until the Dstore's reports have passed its position. Then the object
+//! is in them, or it is not there.
+//!
+//! ```text
+//! claimed at 7 ──▶ reports up to 5: still claimed ──▶ reports up to 9 ─┬─ with the object: certain
+//!                                                                      └─ without it:     not there
+//! ```
+//!
+//! When a Dstore connects anew it reports all that it has. Until that is complete, its copies from before are claimed
+//! again; those that it did not report are then dropped, a few at a time.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use crate::identity::{DstoreId, Key, Position};
+use crate::wire::message::{CopyChange, CopyReport};
+
+/// What is known of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CopyState {
+    /// The Dstore has reported it on the connection that is open.
+    Certain,
+    /// A client has stored it there, or the Dstore reported it on an earlier connection.
+    Claimed,
+    /// The Dstore has found it damaged, or has something else than the namespace says. Some of its blocks may be good.
+    Damaged,
+}
+
+/// Which Dstore has which objects.
+#[derive(Debug, Default)]
+pub struct Holdings {
+    copies: BTreeMap<Key, Copies>,
+    dstores: BTreeMap<DstoreId, Dstore>,
+}
+
+/// What a Dstore has reported.
+#[derive(Debug, Default)]
+struct Dstore {
+    /// Which of its connections the reports are from.
+    generation: u16,
+    /// Reports are complete up to here; `None` while the inventory is under way.
+    reported: Option<Position>,
+    /// Claims that its reports have not passed yet.
+    claims: BTreeMap<Position, Key>,
+}
+
+/// One copy, in four bytes: there are millions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Copy {
+    dstore: u16,
+    /// Of the connection it was reported on, 14 bits; and the state, 2 bits.
+    report: u16,
+}
+
+const GENERATIONS: u16 = 1 << 14;
+
+/// The copies of one object.
+#[derive(Debug)]
+enum Copies {
+    /// In the entry itself; unused places say Dstore 0, which does not exist.
+    Few([Copy; 4]),
+    Many(Vec<Copy>),
+}
+
+const NONE: Copy = Copy { dstore: 0, report: 0 };
+
+impl Copy {
+    fn new(dstore: DstoreId, generation: u16, state: CopyState) -> Self {
+        let state = match state {
+            CopyState::Certain => 0,
+            CopyState::Claimed => 1,
+            CopyState::Damaged => 2,
+        };
+        Self { dstore: number(dstore), report: generation << 2 | state }
+    }
+
+    fn id(self) -> DstoreId {
+        DstoreId(u32::from(self.dstore))
+    }
+
+    fn generation(self) -> u16 {
+        self.report >> 2
+    }
+
+    fn state(self) -> CopyState {
+        match self.report & 3 {
+            0 => CopyState::Certain,
+            1 => CopyState::Claimed,
+            _ => CopyState::Damaged,
+        }
+    }
+}
+
+/// Dstores beyond 65,535 are never admitted.
+fn number(dstore: DstoreId) -> u16 {
+    u16::try_from(dstore.0).expect("so many Dstores are not admitted")
+}
+
+impl Copies {
+    fn iter(&self) -> impl Iterator<Item = Copy> + '_ {
+        let all = match self {
+            Self::Few(few) => &few[..],
+            Self::Many(many) => many,
+        };
+        all.iter().copied().filter(|copy| *copy != NONE)
+    }
+
+    fn set(&mut self, copy: Copy) {
+        match self {
+            Self::Few(few) => {
+                let place = few.iter().position(|other| other.dstore == copy.dstore);
+                match place.or_else(|| few.iter().position(|other| *other == NONE)) {
+                    Some(place) => few[place] = copy,
+                    None => *self = Self::Many(few.iter().copied().chain([copy]).collect()),
+                }
+            }
+            Self::Many(many) => match many.iter_mut().find(|other| other.dstore == copy.dstore) {
+                Some(other) => *other = copy,
+                None => many.push(copy),
+            },
+        }
+    }
+
+    fn remove(&mut self, dstore: DstoreId) {
+        match self {
+            Self::Few(few) => few.iter_mut().filter(|copy| copy.id() == dstore).for_each(|copy| *copy = NONE),
+            Self::Many(many) => many.retain(|copy| copy.id() != dstore),
+        }
+    }
+
+    fn get(&self, dstore: DstoreId) -> Option<Copy> {
+        self.iter().find(|copy| copy.id() == dstore)
+    }
+}
+
+impl Holdings {
+    /// A client says that a Dstore has stored an object at this position.
+    pub fn claim(&mut self, key: Key, dstore: DstoreId, position: Position) {
+        let known = self.dstores.entry(dstore).or_default();
+        if known.reported.is_some_and(|reported| reported >= position) {
+            return; // it has been reported, or is not there
+        }
+        let generation = known.generation;
+        known.claims.insert(position, key);
+        if !matches!(self.state(key, dstore), Some(CopyState::Certain | CopyState::Damaged)) {
+            self.set(key, Copy::new(dstore, generation, CopyState::Claimed));
+        }
+    }
+
+    /// A Dstore has connected: what it reported before is claimed until its inventory is complete.
+    pub fn connected(&mut self, dstore: DstoreId) {
+        let known = self.dstores.entry(dstore).or_default();
+        known.generation = (known.generation + 1) % GENERATIONS;
+        known.reported = None;
+    }
+
+    /// A Dstore has a copy, says its inventory. A copy that is not what the namespace says counts as damaged: the caller
+    /// knows that.
+    pub fn reported(&mut self, dstore: DstoreId, copy: &CopyReport) {
+        let generation = self.dstores.entry(dstore).or_default().generation;
+        let state = if copy.is_damaged { CopyState::Damaged } else { CopyState::Certain };
+        self.set(copy.key, Copy::new(dstore, generation, state));
+    }
+
+    /// The inventory of a Dstore is complete up to a position. [`sweep`](Self::sweep) is due.
+    pub fn inventory_ended(&mut self, dstore: DstoreId, position: Position) {
+        self.dstores.entry(dstore).or_default().reported = Some(position);
+        self.drop_passed_claims(dstore, position);
+    }
+
+    /// Drops copies that a Dstore had reported before and not in its inventory, of up to `most` objects behind `after`.
+    /// Where to go on; `None` when there are no more.
+    pub fn sweep(&mut self, dstore: DstoreId, after: Option<Key>, most: usize) -> Option<Key> {
+        let generation = self.dstores.get(&dstore)?.generation;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        let mut seen = 0;
+        let mut empty = Vec::new();
+        for (key, copies) in self.copies.range_mut((from, Bound::Unbounded)).take(most) {
+            if copies.get(dstore).is_some_and(|copy| copy.generation() != generation) {
+                copies.remove(dstore);
+                if copies.iter().next().is_none() {
+                    empty.push(*key);
+                }
+            }
+            last = Some(*key);
+            seen += 1;
+        }
+        empty.iter().for_each(|key| drop(self.copies.remove(key)));
+        if seen < most { None } else { last }
+    }
+
+    /// A Dstore says what has changed, up to a position.
+    pub fn changed(&mut self, dstore: DstoreId, position: Position, changes: &[CopyChange]) {
+        for change in changes {
+            match change {
+                CopyChange::Stored { copy } => self.reported(dstore, copy),
+                CopyChange::Removed { key } => self.remove(*key, dstore),
+            }
+        }
+        let known = self.dstores.entry(dstore).or_default();
+        if known.reported.is_some() {
+            known.reported = Some(position);
+            self.drop_passed_claims(dstore, position);
+        }
+    }
+
+    /// What is known of a Dstore's copy of an object.
+    pub fn state(&self, key: Key, dstore: DstoreId) -> Option<CopyState> {
+        let known = self.dstores.get(&dstore)?;
+        let copy = self.copies.get(&key)?.get(dstore)?;
+        Self::view(known, copy)
+    }
+
+    /// The Dstores that have an object, or may have it, by number.
+    pub fn holders(&self, key: Key) -> Vec<(DstoreId, CopyState)> {
+        let copies = self.copies.get(&key);
+        let known = copies.into_iter().flat_map(Copies::iter).filter_map(|copy| {
+            let state = Self::view(self.dstores.get(&copy.id())?, copy)?;
+            Some((copy.id(), state))
+        });
+        let mut holders: Vec<_> = known.collect();
+        holders.sort_unstable_by_key(|(dstore, _)| *dstore);
+        holders
+    }
+
+    /// The objects that some Dstore has, or may have, behind `after`: up to `most`.
+    pub fn keys(&self, after: Option<Key>, most: usize) -> Vec<Key> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.copies.range((from, Bound::Unbounded)).take(most).map(|(key, _)| *key).collect()
+    }
+
+    /// A copy as it counts now: one of an earlier connection is claimed, and not there once the inventory is complete.
+    fn view(known: &Dstore, copy: Copy) -> Option<CopyState> {
+        if copy.generation() == known.generation {
+            return Some(copy.state());
+        }
+        match copy.state() {
+            _ if known.reported.is_some() => None,
+            CopyState::Damaged => Some(CopyState::Damaged),
+            CopyState::Certain | CopyState::Claimed => Some(CopyState::Claimed),
+        }
+    }
+
+    fn set(&mut self, key: Key, copy: Copy) {
+        self.copies.entry(key).or_insert(Copies::Few([NONE; 4])).set(copy);
+    }
+
+    fn remove(&mut self, key: Key, dstore: DstoreId) {
+        if let Some(copies) = self.copies.get_mut(&key) {
+            copies.remove(dstore);
+            if copies.iter().next().is_none() {
+                self.copies.remove(&key);
+            }
+        }
+    }
+
+    fn drop_passed_claims(&mut self, dstore: DstoreId, position: Position) {
+        let Some(known) = self.dstores.get_mut(&dstore) else { return };
+        let still_claimed = known.claims.split_off(&Position { number: position.number + 1, ..position });
+        for key in std::mem::replace(&mut known.claims, still_claimed).into_values() {
+            if self.state(key, dstore) == Some(CopyState::Claimed) {
+                self.remove(key, dstore);
+            }
+        }
+        // Later ones were made on this connection, or outlived the one before: their copies must count.
+        let Some(known) = self.dstores.get(&dstore) else { return };
+        let generation = known.generation;
+        let later: Vec<Key> = known.claims.values().copied().collect();
+        for key in later {
+            if self
+                .copies
+                .get(&key)
+                .and_then(|copies| copies.get(dstore))
+                .is_some_and(|copy| copy.generation() != generation)
+            {
+                self.set(key, Copy::new(dstore, generation, CopyState::Claimed));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::checksum::Checksum;
+    use crate::identity::History;
+
+    const DSTORE: DstoreId = DstoreId(1);
+
+    fn key(number: u64) -> Key {
+        Key { history: History(1), term: 1, number }
+    }
+
+    fn copy(number: u64) -> CopyReport {
+        CopyReport { key: key(number), length: 1, checksum: Checksum::EMPTY, is_damaged: false }
+    }
+
+    fn at(start: u64, number: u64) -> Position {
+        Position { start, number }
+    }
+
+    #[test]
+    fn a_claim_is_believed_until_reports_have_passed_it() {
+        let mut holdings = Holdings::default();
+        holdings.connected(DSTORE);
+        holdings.inventory_ended(DSTORE, at(1, 0));
+        holdings.claim(key(1), DSTORE, at(1, 7));
+        holdings.claim(key(2), DSTORE, at(1, 8));
+        assert_eq!(holdings.state(key(1), DSTORE), Some(CopyState::Claimed));
+        holdings.changed(DSTORE, at(1, 5), &[]);
+        assert_eq!(holdings.state(key(1), DSTORE), Some(CopyState::Claimed));
+        holdings.changed(DSTORE, at(1, 9), &[CopyChange::Stored { copy: copy(1) }]);
+        assert_eq!(holdings.state(key(1), DSTORE), Some(CopyState::Certain));
+        assert_eq!(holdings.state(key(2), DSTORE), None, "the reports went past it and lack it");
+        holdings.claim(key(3), DSTORE, at(1, 9));
+        assert_eq!(holdings.state(key(3), DSTORE), None, "reports up to its position lack it");
+    }
+
+    #[test]
+    fn after_a_reconnection_only_the_inventory_counts() {
+        let mut holdings = Holdings::default();
+        holdings.connected(DSTORE);
+        (1..=3).for_each(|number| holdings.reported(DSTORE, &copy(number)));
+        holdings.inventory_ended(DSTORE, at(1, 3));
+        holdings.claim(key(9), DSTORE, at(2, 4));
+        holdings.connected(DSTORE);
+        assert_eq!(holdings.state(key(1), DSTORE), Some(CopyState::Claimed), "until the inventory is complete");
+        holdings.reported(DSTORE, &copy(1));
+        assert_eq!(holdings.state(key(1), DSTORE), Some(CopyState::Certain));
+        holdings.inventory_ended(DSTORE, at(2, 1));
+        assert_eq!(holdings.holders(key(2)), [], "not in the inventory");
+        assert_eq!(holdings.state(key(9), DSTORE), Some(CopyState::Claimed), "claimed behind the inventory");
+        let mut after = None;
+        while let Some(next) = holdings.sweep(DSTORE, after, 1) {
+            after = Some(next);
+        }
+        assert_eq!(holdings.keys(None, 10), [key(1), key(9)]);
+    }
+
+    #[test]
+    fn a_damaged_copy_stays_known_as_such() {
+        let mut holdings = Holdings::default();
+        holdings.connected(DSTORE);
+        holdings.inventory_ended(DSTORE, at(1, 0));
+        let damaged = CopyReport { is_damaged: true, ..copy(1) };
+        holdings.changed(DSTORE, at(1, 1), &[CopyChange::Stored { copy: damaged }]);
+        holdings.claim(key(1), DSTORE, at(1, 2));
+        assert_eq!(holdings.state(key(1), DSTORE), Some(CopyState::Damaged));
+        holdings.changed(DSTORE, at(1, 3), &[CopyChange::Stored { copy: copy(1) }]);
+        assert_eq!(holdings.state(key(1), DSTORE), Some(CopyState::Certain));
+        holdings.changed(DSTORE, at(1, 4), &[CopyChange::Removed { key: key(1) }]);
+        assert_eq!(holdings.keys(None, 10), []);
+    }
+
+    #[test]
+    fn many_copies_of_one_object_are_all_known() {
+        let mut holdings = Holdings::default();
+        for number in 1..=9 {
+            holdings.connected(DstoreId(number));
+            holdings.reported(DstoreId(number), &copy(1));
+        }
+        assert_eq!(holdings.holders(key(1)).len(), 9);
+        holdings.changed(DstoreId(4), at(1, 1), &[CopyChange::Removed { key: key(1) }]);
+        let ids: Vec<u32> = holdings.holders(key(1)).iter().map(|(id, _)| id.0).collect();
+        assert_eq!(ids, [1, 2, 3, 5, 6, 7, 8, 9]);
+    }
+
+    /// A Dstore stores, removes, reports late, and reconnects; clients claim what it stored, in any order. Whenever all
+    /// that happened is reported, the holdings are what the Dstore has; and before that, they never lack an object that
+    /// was claimed and is there.
+    #[test]
+    fn when_all_is_reported_holdings_are_what_the_dstore_has() {
+        for seed in 0..500 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut holdings = Holdings::default();
+            let mut has: BTreeSet<u64> = BTreeSet::new();
+            let mut position = at(1, 0);
+            let mut unreported: Vec<CopyChange> = Vec::new();
+            let mut unclaimed: BTreeMap<u64, Position> = BTreeMap::new();
+            let mut claimed: BTreeSet<u64> = BTreeSet::new();
+            holdings.connected(DSTORE);
+            holdings.inventory_ended(DSTORE, position);
+            for number in 1..200 {
+                match random.u8(..10) {
+                    0..=3 => {
+                        position.number += 1;
+                        has.insert(number);
+                        unreported.push(CopyChange::Stored { copy: copy(number) });
+                        unclaimed.insert(number, position);
+                    }
+                    4 => {
+                        let Some(gone) = has.iter().nth(random.usize(..has.len().max(1))).copied() else { continue };
+                        position.number += 1;
+                        has.remove(&gone);
+                        claimed.remove(&gone);
+                        unreported.push(CopyChange::Removed { key: key(gone) });
+                    }
+                    5..=6 => {
+                        let Some((&number, &position)) = unclaimed.iter().nth(random.usize(..unclaimed.len().max(1)))
+                        else {
+                            continue;
+                        };
+                        unclaimed.remove(&number);
+                        holdings.claim(key(number), DSTORE, position);
+                        if has.contains(&number) {
+                            claimed.insert(number);
+                        }
+                    }
+                    7..=8 => holdings.changed(DSTORE, position, &std::mem::take(&mut unreported)),
+                    _ => {
+                        // The link breaks; the Dstore may have been restarted.
+                        holdings.connected(DSTORE);
+                        unreported.clear();
+                        if random.bool() {
+                            position = at(position.start + 1, 0);
+                        }
+                        has.iter().for_each(|number| holdings.reported(DSTORE, &copy(*number)));
+                        holdings.inventory_ended(DSTORE, position);
+                        if random.bool() {
+                            let mut after = None;
+                            while let Some(next) = holdings.sweep(DSTORE, after, 7) {
+                                after = Some(next);
+                            }
+                        }
+                    }
+                }
+                for number in &claimed {
+                    assert!(
+                        holdings.state(key(*number), DSTORE).is_some(),
+                        "seed {seed}: {number} is there and claimed"
+                    );
+                }
+            }
+            holdings.changed(DSTORE, position, &unreported);
+            let known: BTreeSet<u64> =
+                (1..200).filter(|number| holdings.state(key(*number), DSTORE).is_some()).collect();
+            assert_eq!(known, has, "seed {seed}");
+        }
+    }
+}

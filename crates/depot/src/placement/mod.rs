@@ -1,0 +1,10 @@
+//! Which Dstore has which objects, and which should have the next ones. Pure: no clock, thread, socket. (depot 4.6, 6.1)
+//!
+//! [`Holdings`] is what a Controller knows of copies. It is no part of the namespace: Dstores know best what they have, and
+//! say so again whenever they connect. [`choose`] picks the places for a new object.
+
+mod choose;
+mod holdings;
+
+pub use choose::{Candidate, choose};
+pub use holdings::{CopyState, Holdings};
