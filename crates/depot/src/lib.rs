@@ -11,10 +11,12 @@
 //! - [`disk`], [`log`]: the sequence of changes, kept so that a crash at any instant loses nothing acknowledged
 //! - [`placement`]: which Dstore has which objects, and where new ones go
 //! - [`wire`]: what Controllers, Dstores and clients say to each other
+//! - [`controller`]: the threads that decide and remember
 //! - [`client`]: how programs use all of it
 
 pub mod checksum;
 pub mod client;
+pub mod controller;
 pub mod disk;
 pub mod glob;
 pub mod identity;

@@ -289,14 +289,22 @@ impl Replica {
         parsed.collect()
     }
 
-    /// Waits until a change behind `sequence` is applied, until `deadline`, or until nothing more will be written.
-    pub fn wait_beyond(&self, sequence: u64, deadline: Instant) {
+    /// Waits until a change behind `sequence` is applied, until `deadline`, until nothing more will be written, or until
+    /// `is_stopping` says so: it is asked again at each change, and on [`wake`](Self::wake).
+    pub fn wait_beyond(&self, sequence: u64, deadline: Instant, is_stopping: impl Fn() -> bool) {
         let mut core = self.core.lock();
-        while core.failure.is_none() && core.epoch.is_some() && self.namespace.lock().sequence() <= sequence {
+        let goes_on = |core: &Core| core.failure.is_none() && core.epoch.is_some() && !is_stopping();
+        while goes_on(&core) && self.namespace.lock().sequence() <= sequence {
             if self.progress.wait_until(&mut core, deadline).timed_out() {
                 return;
             }
         }
+    }
+
+    /// Has threads in [`wait_beyond`](Self::wait_beyond) ask whether they are to stop.
+    pub fn wake(&self) {
+        let _core = self.core.lock(); // none of them is between asking and waiting
+        self.progress.notify_all();
     }
 
     /// The last entry of the log.

@@ -50,6 +50,11 @@ pub(super) enum Standing {
 }
 
 impl Namespace {
+    /// Whether this change of a client was made before, so that it needs nothing to be made again.
+    pub fn was_made(&self, stamp: &Stamp) -> bool {
+        matches!(self.standing(stamp), Standing::Made(_))
+    }
+
     /// What is known of a client's change. Changes nothing.
     pub(super) fn standing(&self, stamp: &Stamp) -> Standing {
         if stamp.session == SessionId::default() {

@@ -128,9 +128,14 @@ impl Connection {
         self.peer
     }
 
-    /// The socket, for another thread that sends, or ends the connection.
+    /// The socket, for another thread that ends the connection.
     pub fn stream(&self) -> &Arc<TcpStream> {
         &self.stream
+    }
+
+    /// The sending half, for another thread. Only one thread may send at a time.
+    pub fn sender(&self) -> LineSender {
+        LineSender { stream: Arc::clone(&self.stream), peer: self.peer }
     }
 
     /// A write fails once the peer has taken nothing for so long.
@@ -145,21 +150,12 @@ impl Connection {
 
     /// Sends a message, and content behind it, in one write.
     pub fn send_with_content(&self, message: &impl Words, content: &[u8]) -> io::Result<()> {
-        let line = message.to_line();
-        self.log("->", &line);
-        let mut bytes = Vec::with_capacity(line.len() + 1 + content.len());
-        bytes.extend_from_slice(line.as_bytes());
-        bytes.push(b'\n');
-        bytes.extend_from_slice(content);
-        self.send_content(&bytes)
+        send(&self.stream, self.peer, message, content)
     }
 
     /// Sends bytes as they are.
     pub fn send_content(&self, bytes: &[u8]) -> io::Result<()> {
-        (&*self.stream).write_all(bytes).map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock => io::Error::new(ErrorKind::TimedOut, "the peer takes no more"),
-            _ => error,
-        })
+        write(&self.stream, bytes)
     }
 
     /// Waits for the next message.
@@ -169,7 +165,7 @@ impl Connection {
         let line = std::mem::take(&mut self.line);
         let line = str::from_utf8(&line).map_err(|_| ReceiveError::NotText)?;
         let line = line.strip_suffix('\r').unwrap_or(line); // a person's terminal may send it
-        self.log("<-", line);
+        log(self.peer, "<-", line);
         T::from_line(line).map_err(ReceiveError::Invalid)
     }
 
@@ -215,13 +211,49 @@ impl Connection {
             }
         }
     }
+}
 
-    fn log(&self, direction: &str, line: &str) {
-        if log::log_enabled!(target: WIRE_LOG, log::Level::Debug) {
-            let cut = line.char_indices().nth(LOGGED_BYTES).map_or(line.len(), |(at, _)| at);
-            let more = if cut < line.len() { "…" } else { "" };
-            log::debug!(target: WIRE_LOG, "{} {direction} {}{more}", self.peer, &line[..cut]);
-        }
+/// The sending half of a connection.
+#[derive(Clone, Debug)]
+pub struct LineSender {
+    stream: Arc<TcpStream>,
+    peer: SocketAddr,
+}
+
+impl LineSender {
+    /// Sends a message, in one write.
+    pub fn send(&self, message: &impl Words) -> io::Result<()> {
+        send(&self.stream, self.peer, message, &[])
+    }
+
+    /// Ends both directions.
+    pub fn shut_down(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both); // an error means that it has ended already
+    }
+}
+
+fn send(stream: &TcpStream, peer: SocketAddr, message: &impl Words, content: &[u8]) -> io::Result<()> {
+    let line = message.to_line();
+    log(peer, "->", &line);
+    let mut bytes = Vec::with_capacity(line.len() + 1 + content.len());
+    bytes.extend_from_slice(line.as_bytes());
+    bytes.push(b'\n');
+    bytes.extend_from_slice(content);
+    write(stream, &bytes)
+}
+
+fn write(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => io::Error::new(ErrorKind::TimedOut, "the peer takes no more"),
+        _ => error,
+    })
+}
+
+fn log(peer: SocketAddr, direction: &str, line: &str) {
+    if log::log_enabled!(target: WIRE_LOG, log::Level::Debug) {
+        let cut = line.char_indices().nth(LOGGED_BYTES).map_or(line.len(), |(at, _)| at);
+        let more = if cut < line.len() { "…" } else { "" };
+        log::debug!(target: WIRE_LOG, "{peer} {direction} {}{more}", &line[..cut]);
     }
 }
 

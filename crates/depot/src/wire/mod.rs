@@ -28,6 +28,6 @@ pub mod message;
 mod secret;
 
 pub use address::Address;
-pub use connection::{Connection, Content, MOST_LINE_BYTES, ReceiveError, WIRE_LOG};
+pub use connection::{Connection, Content, LineSender, MOST_LINE_BYTES, ReceiveError, WIRE_LOG};
 pub use handshake::{Access, HandshakeError, Role, accept, connect};
 pub use secret::{ClientId, ClientKey, Secret};

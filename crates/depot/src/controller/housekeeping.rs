@@ -1,0 +1,80 @@
+//! What is done now and then, beside requests.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::{Shared, now_ms};
+use crate::namespace::change::{Change, Command};
+
+/// Raft's clock.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Below so many bytes, or so small a part, of free space on its disk a Controller accepts only removals. (depot 12)
+const LEAST_FREE_BYTES: u64 = 1 << 30;
+const LEAST_FREE_PART: f64 = 0.05;
+
+pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
+    let spawn = |name: &str, work: fn(&Shared)| {
+        let shared = Arc::clone(shared);
+        thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared))
+    };
+    Ok(vec![spawn("controller-housekeeping", keep_house)?, spawn("controller-snapshots", snapshot)?])
+}
+
+fn keep_house(shared: &Shared) {
+    let mut last_second = Instant::now();
+    while !shared.is_stopping() {
+        thread::park_timeout(TICK);
+        shared.replica.tick();
+        let is_second = last_second.elapsed() >= Duration::from_secs(1);
+        shared.replica.settle(is_second);
+        shared.reap();
+        if is_second {
+            last_second = Instant::now();
+            shared.state.lock().keys.expire(last_second);
+            shared.measure_space();
+            shared.take_census();
+        }
+    }
+}
+
+/// Snapshots have a thread of their own: Raft's clock must not wait for a disk.
+fn snapshot(shared: &Shared) {
+    while !shared.is_stopping() {
+        thread::park_timeout(Duration::from_secs(1));
+        match shared.replica.snapshot_if_due() {
+            Ok(false) => {}
+            Ok(true) => log::info!("wrote a snapshot"),
+            Err(error) => log::error!("cannot write a snapshot, will try again: {error}"),
+        }
+    }
+}
+
+impl Shared {
+    /// Takes apart what was removed with all that is in it, a thousand records at a time.
+    fn reap(&self) {
+        while !self.is_stopping() && self.replica.read(|namespace| namespace.has_to_reap()).unwrap_or(false) {
+            let reap = Change { now_ms: now_ms(), stamp: None, command: Command::Reap };
+            if self.replica.propose(&reap).is_err() {
+                return; // the log has failed, which is said elsewhere
+            }
+        }
+    }
+
+    pub(super) fn measure_space(&self) {
+        let Ok(space) = rustix::fs::statvfs(&self.data) else { return };
+        let free = space.f_bavail * space.f_frsize;
+        let part = space.f_bavail as f64 / space.f_blocks.max(1) as f64;
+        let is_short = free < LEAST_FREE_BYTES || part < LEAST_FREE_PART;
+        if self.is_short_of_space.swap(is_short, Ordering::AcqRel) != is_short {
+            if is_short {
+                log::warn!("{} has only {} MiB free: only removals are accepted", self.data.display(), free >> 20);
+            } else {
+                log::info!("{} has room again: all changes are accepted", self.data.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! A Controller: threads around the namespace, its log, and what is known of Dstores. (depot 4, 5)
+//!
+//! A Controller decides and remembers; no byte of any file passes through it. A put shows how the parts work together:
+//!
+//! ```text
+//! client                     Controller                         Dstores
+//!   PLACES /a any …  ──▶  would it be accepted? keys from `keys`,
+//!                         places by `placement::choose`
+//!            GRANTED ◀──
+//!   PUT key length checksum, bytes  ───────────────────────────▶  to each place
+//!                                                    STORED  ◀──  at a position
+//!   CHANGE put /a keys, holders ──▶  leases? enough holders?
+//!                         copies are claimed in `holdings`
+//!                         the change goes into the log, is synced, is applied
+//!               DONE ◀──
+//!                                    CHANGES: the copies are certain  ◀── Dstore's link
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `requests` | a client's connection: requests in, answers out |
+//! | `links` | a Dstore's connection: its reports in, orders out |
+//! | `keys` | which keys are leased to which client |
+//! | `status` | what the store says about itself |
+//! | `housekeeping` | the thread for everything that is done now and then, and the one for snapshots |
+//!
+//! # Locks
+//!
+//! `state` is held for short decisions only: never across a disk, a socket, a wait, or a call of the log.
+//!
+//! # Threads
+//!
+//! | thread | waits on | ended by |
+//! |---|---|---|
+//! | `controller`: one for each connection | its socket; the log; a Dstore to come | [`Handle::stop`], which shuts the sockets down |
+//! | a link's writer | the orders to send | the link's end, which drops their sender |
+//! | `controller-housekeeping`, `controller-snapshots` | a clock | [`Handle::stop`] |
+
+mod housekeeping;
+mod keys;
+mod links;
+mod requests;
+mod status;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::{Condvar, Mutex};
+use stevedore::server::{Server, ThreadGroup};
+
+use crate::disk::RealFolder;
+use crate::identity::{ClusterId, DstoreId};
+use crate::log::{OpenError, Replica, ReplicaOptions};
+use crate::namespace::change::{Change, Command, Settings};
+use crate::placement::Holdings;
+use crate::wire::{Address, Secret};
+use keys::Keys;
+use links::Link;
+
+/// So long after its start a Controller has requests wait for Dstores that are not there yet. (depot 6.2)
+const SETTLING: Duration = Duration::from_secs(10);
+
+/// How a Controller is started.
+pub struct Options {
+    /// The folder of its log.
+    pub data: PathBuf,
+    /// The store. A log of another one is refused; an empty folder becomes a new store.
+    pub cluster: ClusterId,
+    /// What people call a new store.
+    pub name: String,
+    /// What a new store begins with.
+    pub settings: Settings,
+    /// What all its servers know.
+    pub secret: Secret,
+    /// Where it listens.
+    pub listener: TcpListener,
+    /// Where others reach it.
+    pub address: Address,
+    /// How it keeps its log.
+    pub replica: ReplicaOptions,
+}
+
+/// Why a Controller does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The log cannot be opened.
+    Log(OpenError),
+    /// The log is of another store.
+    OtherStore {
+        /// Whose it is.
+        theirs: ClusterId,
+        /// Whose it should be.
+        ours: ClusterId,
+    },
+    /// What the system says.
+    Io(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log(error) => error.fmt(f),
+            Self::OtherStore { theirs, ours } => {
+                write!(
+                    f,
+                    "the log is of another store: {theirs}, not {ours}. Was the folder moved, or cluster.toml replaced?"
+                )
+            }
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        Self::Log(error)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// A Controller that runs. It stops when this is dropped.
+pub struct Handle {
+    shared: Option<Arc<Shared>>,
+    server: Option<Server>,
+    threads: Arc<ThreadGroup>,
+    housekeeping: Vec<JoinHandle<()>>,
+}
+
+/// What the Controller's threads share.
+struct Shared {
+    replica: Replica,
+    cluster: ClusterId,
+    secret: Secret,
+    address: Address,
+    options: ReplicaOptions,
+    data: PathBuf,
+    started: Instant,
+    state: Mutex<State>,
+    /// Signalled when a Dstore has come, gone, or completed its inventory.
+    news: Condvar,
+    stopping: AtomicBool,
+    /// Its disk is nearly full: only removals are accepted. (depot 12)
+    is_short_of_space: AtomicBool,
+    /// Why it cannot go on, if that is so.
+    fatal: Mutex<Option<String>>,
+}
+
+/// What is known beside the namespace.
+struct State {
+    holdings: Holdings,
+    links: BTreeMap<DstoreId, Link>,
+    /// The highest start of each Dstore that was seen: a lower one is an old copy of its disk.
+    starts: BTreeMap<DstoreId, u64>,
+    keys: Keys,
+    census: status::Census,
+    random: fastrand::Rng,
+}
+
+impl Handle {
+    /// Opens the log and serves.
+    pub fn start(options: Options) -> Result<Self, StartError> {
+        let folder = Arc::new(RealFolder::new(&options.data)?);
+        let replica = Replica::open(folder, options.replica)?;
+        let theirs = replica.read(|namespace| namespace.cluster()).unwrap_or_default();
+        if theirs == ClusterId::default() {
+            let Options { cluster, name, settings, .. } = &options;
+            let create = Command::Create { cluster: *cluster, name: name.clone(), settings: settings.clone() };
+            replica.propose(&Change { now_ms: now_ms(), stamp: None, command: create }).map_err(io::Error::other)?;
+        } else if theirs != options.cluster {
+            return Err(StartError::OtherStore { theirs, ours: options.cluster });
+        }
+        let shared = Arc::new(Shared {
+            replica,
+            cluster: options.cluster,
+            secret: options.secret,
+            address: options.address,
+            options: options.replica,
+            data: options.data,
+            started: Instant::now(),
+            state: Mutex::new(State {
+                holdings: Holdings::default(),
+                links: BTreeMap::new(),
+                starts: BTreeMap::new(),
+                keys: Keys::default(),
+                census: status::Census::default(),
+                random: fastrand::Rng::new(),
+            }),
+            news: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            is_short_of_space: AtomicBool::new(false),
+            fatal: Mutex::new(None),
+        });
+        shared.measure_space();
+        let threads = ThreadGroup::new("controller");
+        let (of_connections, group) = (Arc::clone(&shared), Arc::clone(&threads));
+        let serve = move |stream| requests::serve(&of_connections, &group, stream);
+        let server = Server::start(options.listener, &threads, serve)?;
+        let housekeeping = housekeeping::start(&shared)?;
+        Ok(Self { shared: Some(shared), server: Some(server), threads, housekeeping })
+    }
+
+    /// Why it cannot go on, if that is so: then it is to be stopped.
+    pub fn failure(&self) -> Option<String> {
+        let shared = self.shared.as_ref()?;
+        let fatal = shared.fatal.lock().clone();
+        fatal.or_else(|| shared.replica.failure().map(|failure| failure.to_string()))
+    }
+
+    /// Takes no more requests, lets none wait, and closes the log in order.
+    pub fn stop(mut self) -> Result<(), String> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        let Some(shared) = self.shared.take() else { return Ok(()) };
+        shared.stopping.store(true, Ordering::Release);
+        shared.replica.wake();
+        shared.news.notify_all();
+        // The threads that accept end with the others.
+        if let Some(server) = &mut self.server {
+            server.stop();
+        }
+        self.threads.stop();
+        for thread in self.housekeeping.drain(..) {
+            thread.thread().unpark();
+            // It has said on stderr why it panicked; the rest still ends in order.
+            let _ = thread.join();
+        }
+        self.server = None;
+        match Arc::try_unwrap(shared) {
+            Ok(shared) => shared.replica.close().map_err(|error| error.to_string()),
+            Err(_) => Err("a thread of the Controller outlived it".to_owned()),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            log::error!("the log was not closed in order: {error}");
+        }
+    }
+}
+
+impl Shared {
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Says why nothing can go on. The owner of the [`Handle`] stops it.
+    fn give_up(&self, why: String) {
+        log::error!("{why}");
+        self.fatal.lock().get_or_insert(why);
+    }
+
+    /// Waits until `is_there` says so, for as long as Dstores may still be about to come back after a start; what it says
+    /// in the end.
+    fn wait_for_dstores(&self, is_there: impl Fn(&mut State) -> bool) -> bool {
+        let deadline = self.started + SETTLING;
+        let mut state = self.state.lock();
+        loop {
+            if is_there(&mut state) {
+                return true;
+            }
+            if self.is_stopping() || self.news.wait_until(&mut state, deadline).timed_out() {
+                return is_there(&mut state);
+            }
+        }
+    }
+}
+
+/// This machine's clock, in milliseconds since 1970.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,484 @@
+//! A client's connection: requests in, answers out.
+
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use stevedore::complaint::complain;
+use stevedore::server::ThreadGroup;
+use stevedore::socket::Wait;
+
+use super::{Shared, State, links, now_ms};
+use crate::client::ChangeEvent;
+use crate::glob::Pattern;
+use crate::identity::{DstoreId, Epoch, Key, SessionId, Version};
+use crate::log::ProposeError;
+use crate::namespace::change::{Change, Command, Condition, Duty, NewObjects, Refusal, Replicas, Settings, Stamp};
+use crate::namespace::listing::{Listed, Page, Query, Stat};
+use crate::path::Path;
+use crate::placement::{Candidate, CopyState, choose};
+use crate::wire::message::{Answer, Failure, Grant, Grants, ObjectPlaces, Order, Request};
+use crate::wire::{Address, ClientId, Connection, ReceiveError, Role, accept};
+
+/// The most objects that are granted at a time. (depot 5.1)
+const MOST_GRANTED: u32 = 16;
+
+/// The most entries that a page lists or looks at, under one hold of the lock. (depot 3.6)
+const PAGE: usize = 1_000;
+
+/// A search looks at so many pages before it answers, found or not.
+const PAGES_SEARCHED: usize = 64;
+
+/// A page of attributes does not become larger than about this, in bytes of its line.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// The longest wait for a change. A client that wants more asks again.
+const LONGEST_WATCH: Duration = Duration::from_secs(30);
+
+/// So many bytes of the log are looked at for an answer to a watch.
+const WATCHED_BYTES: usize = 1 << 20;
+
+/// A peer that takes no answer for so long has gone.
+const STALL: Duration = Duration::from_secs(30);
+
+/// A Dstore with less than this part of its disk free gets no new object. (depot 5.6)
+const LEAST_FREE: f64 = 0.05;
+
+/// Serves a connection until it ends: a client's, or a Dstore's.
+pub(super) fn serve(shared: &Arc<Shared>, threads: &Arc<ThreadGroup>, stream: Arc<TcpStream>) {
+    let Ok(mut connection) = Connection::new(stream) else { return }; // it has ended already
+    let role = match accept(&mut connection, Role::Controller, shared.cluster, &shared.secret) {
+        Ok(role) => role,
+        Err(error) => return complain(format_args!("{}: not let in: {error}", connection.peer())),
+    };
+    let result = connection.limit_stalls(STALL).map_err(ReceiveError::Io).and_then(|()| match role {
+        Role::Client { id } => serve_client(shared, id, &mut connection),
+        Role::Dstore => links::serve(shared, threads, &mut connection),
+        Role::Controller => {
+            let failure = Failure::NotPermitted { why: "this store has one Controller".into() };
+            Ok(connection.send(&Answer::Error { failure })?)
+        }
+    });
+    match result {
+        Ok(()) | Err(ReceiveError::Ended) => {}
+        Err(error) => complain(format_args!("{}: closed: {error}", connection.peer())),
+    }
+}
+
+fn serve_client(shared: &Shared, client: ClientId, connection: &mut Connection) -> Result<(), ReceiveError> {
+    loop {
+        let answer = match connection.receive(Wait::Forever) {
+            Ok(request) => shared.answer(client, request),
+            // A line is a whole request here: the next one is not affected.
+            Err(ReceiveError::Invalid(error)) => {
+                Err(Failure::BadRequest { why: format!("this line is no request: {error}") })
+            }
+            Err(error) => return Err(error),
+        };
+        connection.send(&answer.unwrap_or_else(|failure| Answer::Error { failure }))?;
+    }
+}
+
+impl Shared {
+    fn answer(&self, client: ClientId, request: Request) -> Result<Answer, Failure> {
+        match request {
+            Request::Session => self.replica.read(|namespace| Answer::Session {
+                born: namespace.version(namespace.sequence()),
+                settings: namespace.settings().clone(),
+            }),
+            Request::Places { path, condition, parents, replicas, objects } => {
+                let checked = self.replica.read(|namespace| namespace.check_put(&path, condition, parents));
+                checked.map_err(failed)??;
+                self.check_space()?;
+                let grants = self.grant(client, replicas, objects.min(MOST_GRANTED))?;
+                return Ok(Answer::Granted { grants });
+            }
+            Request::Replace { key, tried } => return self.replace(client, key, &tried),
+            Request::Renew { keys } => {
+                let epoch = self.epoch()?;
+                let now = Instant::now();
+                let mut state = self.state.lock();
+                let renew = |key: &Key| is_of(key, epoch) && state.keys.renew(client, key.number, now);
+                return if keys.iter().all(renew) { Ok(Answer::Ok) } else { Err(Failure::NoLease) };
+            }
+            Request::Change { stamp, more, command } => return self.change(client, stamp, more, *command),
+            Request::Stat { path } => {
+                let stat = self.replica.read(|namespace| namespace.stat(&path)).map_err(failed)??;
+                return Ok(Answer::Stat { stat });
+            }
+            Request::Open { path, condition } => return self.open(&path, condition),
+            Request::List { path, prefix, after, is_recursive, limit } => {
+                let query = Query { prefix: &prefix, after: &after, is_recursive };
+                let limit = (limit as usize).clamp(1, PAGE);
+                let page = self.replica.read(|namespace| namespace.list(&path, query, limit, |_| true));
+                return Ok(cut(page.map_err(failed)??));
+            }
+            Request::Find { path, pattern, after } => return self.find(&path, &pattern, after),
+            Request::Watch { after, wait_ms } => return self.watch(after, Duration::from_millis(wait_ms)),
+            Request::Status => return Ok(Answer::Status { status: Box::new(self.status()?) }),
+            Request::Copies { path } => return self.copies(&path),
+            Request::Holders { key } => {
+                self.wait_for_dstores(|state| {
+                    let holders = state.holdings.holders(key);
+                    holders.iter().any(|(dstore, _)| state.links.contains_key(dstore))
+                });
+                return Ok(Answer::Holders { holders: self.present_holders(key) });
+            }
+            Request::Suspect { key, dstore } => {
+                self.suspect(key, dstore)?;
+                Ok(Answer::Ok)
+            }
+        }
+        .map_err(failed)
+    }
+
+    fn epoch(&self) -> Result<Epoch, Failure> {
+        self.replica.epoch().ok_or(Failure::NotLeader { leader: None })
+    }
+
+    fn check_space(&self) -> Result<(), Failure> {
+        if self.is_short_of_space.load(Ordering::Acquire) { Err(Refusal::ReadOnly.into()) } else { Ok(()) }
+    }
+
+    /// Makes a change, and grants keys for the puts to come.
+    fn change(&self, client: ClientId, stamp: Stamp, more: u32, command: Command) -> Result<Answer, Failure> {
+        match &command {
+            Command::Remove { .. } | Command::RemoveDirectory { .. } | Command::Format { .. } => {}
+            Command::Set { settings } => {
+                check_settings(settings)?;
+                self.check_space()?;
+            }
+            Command::Put { .. }
+            | Command::Move { .. }
+            | Command::Copy { .. }
+            | Command::MakeDirectory { .. }
+            | Command::SetAttributes { .. }
+            | Command::Compose { .. } => self.check_space()?,
+            Command::Create { .. } | Command::Lead { .. } | Command::Dstore { .. } | Command::Reap => {
+                return Err(Failure::NotPermitted { why: "this change is not a client's to make".into() });
+            }
+        }
+        let mut numbers = Vec::new();
+        if let Command::Put { objects, details, .. } = &command
+            && !objects.objects.is_empty()
+            && !self.replica.read(|namespace| namespace.was_made(&stamp)).map_err(failed)?
+        {
+            numbers = self.accept_objects(client, (stamp.session, stamp.number), objects, details.replicas)?;
+        }
+        let change = Change { now_ms: now_ms(), stamp: Some(stamp), command };
+        let applied = match self.replica.propose(&change) {
+            Ok(applied) => applied,
+            Err(error @ (ProposeError::NotLeader | ProposeError::TooLarge | ProposeError::Replaced)) => {
+                return Err(failed(error)); // it had no effect; the leases stay for a repeat
+            }
+            Err(ProposeError::Log(error)) => {
+                return Err(Failure::OutcomeUnknown { why: format!("the outcome is unknown: {error}") });
+            }
+        };
+        self.state.lock().keys.settle(&numbers);
+        let sequence = applied.outcome?;
+        let version = self.replica.read(|namespace| namespace.version(sequence)).map_err(failed)?;
+        // A client that asks for more than there is asks again when it needs them.
+        let grants = if more > 0 {
+            self.grant(client, None, more.min(MOST_GRANTED)).unwrap_or_default()
+        } else {
+            Grants::default()
+        };
+        Ok(Answer::Done { version, grants })
+    }
+
+    /// Whether a put with these objects may be made; if so, the numbers of their keys, which are proposed from now on.
+    fn accept_objects(
+        &self,
+        client: ClientId,
+        change: (SessionId, u64),
+        objects: &NewObjects,
+        replicas: Option<Replicas>,
+    ) -> Result<Vec<u64>, Failure> {
+        let epoch = self.epoch()?;
+        if (objects.history, objects.term) != (epoch.history, epoch.term) {
+            return Err(Failure::NoLease);
+        }
+        let (_, quorum) = self.wanted(replicas)?;
+        for object in &objects.objects {
+            let mut holders: Vec<DstoreId> = object.holders.iter().map(|(dstore, _)| *dstore).collect();
+            holders.sort_unstable();
+            holders.dedup();
+            if holders.len() < quorum {
+                let (there, needed) = (holders.len() as u32, quorum as u32);
+                return Err(Failure::NotEnoughDstores { there, needed });
+            }
+        }
+        let known: Vec<DstoreId> =
+            self.replica.read(|namespace| namespace.dstores().map(|(id, _)| id).collect()).map_err(failed)?;
+        let named = objects.objects.iter().flat_map(|object| &object.holders);
+        if let Some((stranger, _)) = named.clone().find(|(dstore, _)| !known.contains(dstore)) {
+            return Err(Failure::BadRequest { why: format!("there is no Dstore {stranger}") });
+        }
+        let numbers: Vec<u64> = objects.objects.iter().map(|object| object.number).collect();
+        let mut state = self.state.lock();
+        if !state.keys.propose(client, &numbers, change) {
+            return Err(Failure::NoLease);
+        }
+        // Before the change is applied: a reader that sees the file must find its objects.
+        for object in &objects.objects {
+            for (dstore, position) in &object.holders {
+                state.holdings.claim(objects.key(object), *dstore, *position);
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// How many Dstores are to have an object, and how many must before its put succeeds.
+    fn wanted(&self, replicas: Option<Replicas>) -> Result<(usize, usize), Failure> {
+        let (settings, active) = self
+            .replica
+            .read(|namespace| {
+                let active = namespace.dstores().filter(|(_, record)| record.duty == Duty::Active).count();
+                (namespace.settings().clone(), active)
+            })
+            .map_err(failed)?;
+        let wanted = match replicas.unwrap_or(settings.replicas) {
+            Replicas::Number(number) => usize::from(number),
+            Replicas::All => active.max(1),
+        };
+        let majority = (wanted / 2 + 1).max(wanted.min(2));
+        Ok((wanted, settings.write_quorum.map_or(majority, usize::from).min(wanted)))
+    }
+
+    /// Leases keys for new objects, each with places.
+    fn grant(&self, client: ClientId, replicas: Option<Replicas>, count: u32) -> Result<Grants, Failure> {
+        let epoch = self.epoch()?;
+        let (wanted, quorum) = self.wanted(replicas)?;
+        let mut grants =
+            Grants { history: epoch.history, term: epoch.term, write_quorum: quorum as u32, ..Grants::default() };
+        let mut times = BTreeMap::new();
+        for _ in 0..count {
+            let places = self.places(wanted, quorum, &[], &times)?;
+            places.iter().for_each(|(dstore, _)| *times.entry(*dstore).or_insert(0) += 1);
+            let Some(number) = self.state.lock().keys.grant(client, Instant::now()) else {
+                if grants.objects.is_empty() {
+                    return Err(Failure::Unavailable { what: "this client has too many puts under way".into() });
+                }
+                break;
+            };
+            grants.objects.push(Grant { number, places: places.iter().map(|(dstore, _)| *dstore).collect() });
+            grants.addresses.extend(places);
+        }
+        grants.addresses.sort_unstable();
+        grants.addresses.dedup();
+        Ok(grants)
+    }
+
+    /// Another place for an object that a Dstore did not take.
+    fn replace(&self, client: ClientId, key: Key, tried: &[DstoreId]) -> Result<Answer, Failure> {
+        let epoch = self.epoch()?;
+        if !is_of(&key, epoch) || !self.state.lock().keys.renew(client, key.number, Instant::now()) {
+            return Err(Failure::NoLease);
+        }
+        let addresses = self.places(1, 1, tried, &BTreeMap::new())?;
+        let places = addresses.iter().map(|(dstore, _)| *dstore).collect();
+        let objects = vec![Grant { number: key.number, places }];
+        let grants = Grants { history: epoch.history, term: epoch.term, write_quorum: 1, addresses, objects };
+        Ok(Answer::Granted { grants })
+    }
+
+    /// Up to `wanted` Dstores for an object, at least `quorum` of them.
+    fn places(
+        &self,
+        wanted: usize,
+        quorum: usize,
+        taken: &[DstoreId],
+        times: &BTreeMap<DstoreId, usize>,
+    ) -> Result<Vec<(DstoreId, Address)>, Failure> {
+        let records: Vec<_> = self
+            .replica
+            .read(|namespace| {
+                let active = namespace.dstores().filter(|(_, record)| record.duty == Duty::Active);
+                active.map(|(id, record)| (id, record.clone())).collect()
+            })
+            .map_err(failed)?;
+        let choice = |state: &mut State| {
+            let present = records.iter().filter_map(|(id, record)| {
+                let link = state.links.get(id).filter(|link| link.is_fenced)?;
+                let load = &link.load;
+                let used =
+                    if load.total_bytes == 0 { 0.0 } else { 1.0 - load.free_bytes as f64 / load.total_bytes as f64 };
+                let busy = load.cpu_percent.max(load.disk_percent);
+                Some(Candidate {
+                    id: *id,
+                    host: &record.host,
+                    zone: &record.zone,
+                    used,
+                    load: f64::from(busy) / 100.0,
+                    times: times.get(id).copied().unwrap_or(0),
+                })
+            });
+            let present: Vec<_> = present.collect();
+            let with_room: Vec<_> =
+                present.iter().filter(|candidate| candidate.used < 1.0 - LEAST_FREE).cloned().collect();
+            let random = &mut state.random;
+            let chosen = choose(&with_room, taken, wanted, |n| random.usize(..n));
+            let addresses = chosen.iter().map(|id| (*id, state.links[id].address.clone()));
+            (addresses.collect::<Vec<_>>(), present.len() > with_room.len())
+        };
+        self.wait_for_dstores(|state| choice(state).0.len() >= quorum);
+        let (places, has_full_ones) = choice(&mut self.state.lock());
+        match places.len() {
+            there if there >= quorum => Ok(places),
+            _ if has_full_ones => Err(Failure::NoSpace),
+            there => Err(Failure::NotEnoughDstores { there: there as u32, needed: quorum as u32 }),
+        }
+    }
+
+    fn open(&self, path: &Path, condition: Condition) -> Result<Answer, Failure> {
+        let (stat, objects) = self.replica.read(|namespace| namespace.open(path)).map_err(failed)??;
+        check(condition, &stat)?;
+        let is_there = |state: &mut State| {
+            objects.iter().all(|object| {
+                let holders = state.holdings.holders(object.key);
+                holders.iter().any(|(dstore, kind)| *kind != CopyState::Damaged && state.links.contains_key(dstore))
+            })
+        };
+        self.wait_for_dstores(is_there);
+        let mut state = self.state.lock();
+        let mut addresses = Vec::new();
+        let mut places = Vec::with_capacity(objects.len());
+        for object in &objects {
+            let mut holders = state.holdings.holders(object.key);
+            state.random.shuffle(&mut holders); // equal holders share the work
+            holders.sort_by_key(|(dstore, kind)| (!state.links.contains_key(dstore), *kind == CopyState::Damaged));
+            let holders: Vec<DstoreId> = holders.into_iter().map(|(dstore, _)| dstore).collect();
+            let known = holders.iter().filter_map(|id| Some((*id, state.links.get(id)?.address.clone())));
+            addresses.extend(known);
+            let (key, length, checksum) = (object.key, object.length, object.checksum);
+            places.push(ObjectPlaces { key, length, checksum, holders });
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        Ok(Answer::File { stat, addresses, objects: places })
+    }
+
+    fn present_holders(&self, key: Key) -> Vec<(DstoreId, Address)> {
+        let state = self.state.lock();
+        let mut holders = state.holdings.holders(key);
+        holders.sort_by_key(|(_, kind)| *kind);
+        holders.iter().filter_map(|(id, _)| Some((*id, state.links.get(id)?.address.clone()))).collect()
+    }
+
+    /// Has a Dstore verify a copy: only its own finding changes what is known. (depot 5.5)
+    fn suspect(&self, key: Key, dstore: DstoreId) -> Result<(), Failure> {
+        let epoch = self.epoch()?;
+        let state = self.state.lock();
+        if let Some(link) = state.links.get(&dstore) {
+            log::warn!("a client could not read object {key} at Dstore {dstore}, which is to verify it");
+            link.order(Order::Verify { epoch, keys: vec![key] });
+        }
+        Ok(())
+    }
+
+    fn find(&self, path: &Path, pattern: &str, mut after: String) -> Result<Answer, Failure> {
+        let pattern = Pattern::new(pattern);
+        let matches = |entry: &str| pattern.matches_last_component(entry);
+        let mut found = Page::default();
+        for _ in 0..PAGES_SEARCHED {
+            let query = Query { prefix: "", after: &after, is_recursive: true };
+            let page = self.replica.read(|namespace| namespace.list(path, query, PAGE, matches)).map_err(failed)??;
+            found.entries.extend(page.entries);
+            found.after = page.after;
+            match &found.after {
+                Some(next) if found.entries.len() < PAGE => after.clone_from(next),
+                _ => break,
+            }
+        }
+        Ok(cut(found))
+    }
+
+    fn watch(&self, after: Option<Version>, wait: Duration) -> Result<Answer, Failure> {
+        let now = self.replica.read(|namespace| namespace.version(namespace.sequence())).map_err(failed)?;
+        let Some(after) = after else { return Ok(Answer::Changes { events: Vec::new(), next: now }) };
+        let known = self.replica.read(|namespace| {
+            let is_ours = namespace.version(after.sequence) == after && after.sequence <= namespace.sequence();
+            is_ours && namespace.remembers_effects_from(after.sequence + 1)
+        });
+        if !known.map_err(failed)? {
+            return Err(Failure::TooOld);
+        }
+        let deadline = Instant::now() + wait.min(LONGEST_WATCH);
+        let mut after = after.sequence;
+        loop {
+            self.replica.wait_beyond(after, deadline, || self.is_stopping());
+            let changes = self.replica.changes_after(after, WATCHED_BYTES).map_err(|_| Failure::TooOld)?;
+            let answer = self.replica.read(|namespace| {
+                let effective = changes.iter().filter(|(sequence, _)| namespace.was_effective(*sequence));
+                let events: Vec<ChangeEvent> = effective
+                    .filter_map(|(sequence, change)| ChangeEvent::of(namespace.version(*sequence), change))
+                    .collect();
+                let last = changes.last().map_or(after, |(sequence, _)| *sequence);
+                (events, namespace.version(last))
+            });
+            let (events, next) = answer.map_err(failed)?;
+            after = next.sequence;
+            if !events.is_empty() || self.is_stopping() || Instant::now() >= deadline {
+                return Ok(Answer::Changes { events, next });
+            }
+        }
+    }
+}
+
+/// Whether a key was issued in this leadership.
+fn is_of(key: &Key, epoch: Epoch) -> bool {
+    (key.history, key.term) == (epoch.history, epoch.term)
+}
+
+/// A page whose line is not too long: attributes have up to 16 KiB an entry.
+fn cut(mut page: Page) -> Answer {
+    let mut bytes = 0;
+    let mut fits = |entry: &Listed| {
+        let details = &entry.stat.details;
+        let maps = [&details.attributes, &details.digests];
+        let extra: usize = maps.iter().flat_map(|map| map.iter()).map(|(name, value)| name.len() + value.len()).sum();
+        bytes += 3 * (entry.name.len() + extra + details.owner.len() + details.content_type.len()) + 100;
+        bytes <= PAGE_BYTES
+    };
+    let count = page.entries.iter().take_while(|entry| fits(entry)).count().max(1);
+    if count < page.entries.len() {
+        page.entries.truncate(count);
+        page.after = page.entries.last().map(|entry| entry.name.clone());
+    }
+    Answer::Page { entries: page.entries, after: page.after }
+}
+
+/// A condition on what is read.
+fn check(condition: Condition, stat: &Stat) -> Result<(), Refusal> {
+    match condition {
+        Condition::Any => Ok(()),
+        Condition::Absent => Err(Refusal::AlreadyExists),
+        Condition::Version { version } if stat.version == version => Ok(()),
+        Condition::Changed { version } if stat.changed == version => Ok(()),
+        Condition::Version { .. } | Condition::Changed { .. } => Err(Refusal::ConditionFailed),
+    }
+}
+
+/// What no store can work with is refused.
+fn check_settings(settings: &Settings) -> Result<(), Failure> {
+    let refused = |why: &str| Err(Failure::BadRequest { why: why.into() });
+    match (settings.replicas, settings.write_quorum) {
+        (_, Some(0)) => refused("at least 1 Dstore must have stored an object"),
+        (Replicas::Number(replicas), Some(quorum)) if quorum > replicas => {
+            refused("more Dstores than there are replicas cannot have stored an object")
+        }
+        _ if !(64 << 10..=1 << 30).contains(&settings.chunk_bytes) => refused("a chunk has 64 KiB to 1 GiB"),
+        _ => Ok(()),
+    }
+}
+
+fn failed(error: ProposeError) -> Failure {
+    match error {
+        ProposeError::NotLeader | ProposeError::Replaced => Failure::NotLeader { leader: None },
+        ProposeError::TooLarge => Refusal::TooLarge.into(),
+        ProposeError::Log(error) => Failure::Unavailable { what: error.to_string() },
+    }
+}
