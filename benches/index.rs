@@ -196,7 +196,7 @@ fn time_operations(run: &Run, files: usize) -> Figures {
             for _ in 0..joins {
                 let dstore = index.join(address.clone());
                 let departure = index.leave(dstore);
-                assert!(departure.failed_stores.is_empty(), "nobody waits for one that has just joined");
+                assert!(departure.failed_stores.is_empty(), "no store waits for a Dstore that has just joined");
             }
         };
         clock.time_each("join and leave", joins, || come_and_go(&mut cluster.index));
@@ -493,7 +493,7 @@ impl World {
             for transfer in &order.sends {
                 let to: Vec<_> = transfer.to.iter().map(|address| self.cluster.at(address)).collect();
                 let holders = self.holders(&transfer.name);
-                assert!(holders.contains(from), "nobody can send what it lacks");
+                assert!(holders.contains(from), "no Dstore can send what it lacks");
                 holders.extend(to);
             }
         }

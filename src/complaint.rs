@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 /// The log target of every complaint about a peer, at level `warn`.
 pub const PEER_LOG: &str = "stevedore::peers";
 
-/// How many complaints are logged in a [`PERIOD`], whoever causes them.
+/// How many complaints are logged in a [`PERIOD`], whichever peers cause them.
 const MOST: u32 = 100;
 
 /// See [`MOST`].

@@ -4,7 +4,7 @@
 //! the order in which to read them:
 //!
 //! 1. [`protocol`]: what can be said, and how it travels.
-//! 2. [`index`]: which files exist, in what state, where; who should hold what.
+//! 2. [`index`]: which files exist, in what state, where; which Dstore should hold which file.
 //! 3. [`server`]: a listener, a thread for each connection, and a way to end them all.
 //! 4. [`controller`]: the Controller's threads around the index.
 //! 5. [`dstore`]: a Dstore's threads around its folder.

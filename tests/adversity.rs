@@ -184,7 +184,7 @@ fn a_dstore_answers_list_in_time_despite_a_receiver_that_hangs() {
     controller.send(&Message::List { names: vec![] }).unwrap();
     let begun = Instant::now();
     assert!(matches!(receive(&mut controller), Message::List { names } if names.len() == FILES));
-    assert!(begun.elapsed() < 4 * TIMEOUT, "{FILES} copies that nobody took have cost it {:?}", begun.elapsed());
+    assert!(begun.elapsed() < 4 * TIMEOUT, "{FILES} copies that no Dstore took have cost it {:?}", begun.elapsed());
 }
 
 #[test]

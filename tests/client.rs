@@ -36,7 +36,7 @@ fn listen() -> (TcpListener, u16) {
 fn accept(listener: &TcpListener) -> Connection {
     listener.set_nonblocking(true).unwrap();
     let mut accepted = None;
-    eventually("somebody connects", || {
+    eventually("a peer connects", || {
         accepted = listener.accept().ok();
         accepted.is_some()
     });

@@ -244,9 +244,9 @@ fn an_orphaned_dstore() {
 
 /// A Dstore that finds no Controller.
 fn a_dstore_that_cannot_start() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let folder = TempFolder::new();
-    assert!(dstore::start(dstore::Config::new(nobody, folder.path())).is_err());
+    assert!(dstore::start(dstore::Config::new(unused, folder.path())).is_err());
 }
 
 #[test]

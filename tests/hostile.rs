@@ -1,4 +1,4 @@
-//! Peers that mean harm: nobody else is served worse, memory stays bounded, and the log says what happened without
+//! Peers that mean harm: no other peer is served worse, memory stays bounded, and the log says what happened without
 //! being flooded. (spec 2.6, 7.6, 7.12, 7.13)
 
 #![cfg(unix)]
@@ -226,7 +226,7 @@ fn a_client_neither_hangs_nor_swells_whatever_a_dstore_says() {
         let mut client = Program::spawn(client);
         let mut controller = Connection::new(Arc::new(listener.accept().unwrap().0)).unwrap();
         let answer = answer.to_vec();
-        // Whoever connects from now on wants a Dstore, as often as it likes.
+        // What connects from now on wants a Dstore, as often as it likes.
         thread::spawn(move || {
             for mut dstore in listener.incoming().map_while(Result::ok) {
                 let answer = answer.clone();
@@ -263,11 +263,11 @@ fn a_wrong_join_makes_no_member_or_one_that_does_no_harm() {
     client.send_content(b"JOIN 9\nJOIN 0\nJOIN\nJOIN 99999\nLIST\n").unwrap();
     assert_eq!(receive(&mut client), Message::List { names: vec![] }, "still a client");
     assert_eq!(count(&mut system.controller, "[New Dstore"), 2);
-    // Port 0 is nobody's.
-    let mut nobody = connect(port);
-    nobody.send_content(b"JOIN 0\nLIST\n").unwrap();
-    assert_eq!(receive(&mut nobody), Message::List { names: vec![] }, "not a Dstore: it gets a client's answer");
-    // Two JOINs, and acknowledgements, lists and reports that nobody asked for.
+    // Port 0 is no program's.
+    let mut stranger = connect(port);
+    stranger.send_content(b"JOIN 0\nLIST\n").unwrap();
+    assert_eq!(receive(&mut stranger), Message::List { names: vec![] }, "not a Dstore: it gets a client's answer");
+    // Two JOINs, and acknowledgements, lists and reports that were not asked for.
     system.client().store_bytes("kept", b"content").unwrap();
     let member = connect(port);
     member.send_content(b"JOIN 9\n").unwrap();
@@ -329,7 +329,7 @@ fn a_web_page_can_neither_remove_nor_replace_a_file() {
 
 #[test]
 fn neither_links_nor_fifos_in_a_dstores_folder_are_served() {
-    // spec 4.3: put there by somebody else; a link could lead anywhere, and a FIFO has no end
+    // spec 4.3: put there by another program; a link could lead anywhere, and a FIFO has no end
     let system = System::ordinary();
     let secret = system.folder.path().join("secret");
     std::fs::write(&secret, "not for you").unwrap();
@@ -436,7 +436,7 @@ fn while_all_sorts_of_floods_go_on_others_are_served() {
         ("a line without end", controller, vec![b'x'; 64 << 10]),
         ("a line without end", dstore, vec![b'x'; 64 << 10]),
         ("requests whose answers are not read", controller, b"LIST\nLOAD large\nRELOAD large\n".repeat(100)),
-        ("stores that nobody carries out", controller, b"STORE nothing 9223372036854775807\n".to_vec()),
+        ("stores that are not carried out", controller, b"STORE nothing 9223372036854775807\n".to_vec()),
         ("content without end", dstore, [b"STORE x 9223372036854775807\n".to_vec(), vec![0; 1 << 20]].concat()),
         ("a load that is not read", dstore, b"KEEP_ALIVE\nLOAD_DATA large\nLOAD_DATA large\n".to_vec()),
     ];
@@ -450,7 +450,7 @@ fn while_all_sorts_of_floods_go_on_others_are_served() {
                     let attacker = connect(*port);
                     attacker.outgoing().limit_stalls(Duration::from_millis(100)).unwrap();
                     let _ = attacker.send_content(bytes);
-                    // Who can saturate the machine can slow everybody; that is not what is asked here.
+                    // A peer that can saturate the machine can slow all others; that is not what is asked here.
                     thread::sleep(Duration::from_millis(20));
                     rounds += 1;
                 }
@@ -575,8 +575,8 @@ fn one_lying_dstore_among_honest_ones_costs_no_file() {
         ("keeps nothing and says so", |_| Vec::new()),
         ("says that it has all it was given", |given| given),
         ("everything twice", |given| [given.clone(), given].concat()),
-        ("files that nobody has stored", |given| [given, file_names((0..500).map(|n| format!("ghost{n}")))].concat()),
-        ("everybody's files", |_| file_names((0..20).map(|n| format!("f{n}")))),
+        ("files that were never stored", |given| [given, file_names((0..500).map(|n| format!("ghost{n}")))].concat()),
+        ("the files of all", |_| file_names((0..20).map(|n| format!("f{n}")))),
         ("half of its files, backwards", |mut given| {
             given.reverse();
             given.truncate(given.len() / 2);

@@ -255,7 +255,7 @@ fn a_file_without_a_checksum_is_served_as_it_is() {
 }
 
 #[test]
-fn a_scrub_finds_bad_copies_that_nobody_asks_for() {
+fn a_scrub_finds_bad_copies_that_are_not_asked_for() {
     // spec 4.6.1: a bad copy is listed no more, and a good one is
     if !can_verify() {
         return;

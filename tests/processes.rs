@@ -394,9 +394,9 @@ fn a_second_dstore_on_the_same_port_or_folder_harms_nothing() {
     assert_eq!(code(&third), 1);
     assert!(err(&third).contains("another Dstore's"), "{}", err(&third));
     assert!(system.file(0, "f").exists(), "nor by one on another port");
-    let nobody = run(DSTORE, &["0", "1", "1000", "file_folder_1"], system.folder.path(), "");
-    assert_eq!(code(&nobody), 1);
-    assert!(err(&nobody).contains("cannot reach the Controller"), "{}", err(&nobody));
+    let lonely = run(DSTORE, &["0", "1", "1000", "file_folder_1"], system.folder.path(), "");
+    assert_eq!(code(&lonely), 1);
+    assert!(err(&lonely).contains("cannot reach the Controller"), "{}", err(&lonely));
     assert!(system.file(0, "f").exists(), "nor by one that finds no Controller");
 }
 

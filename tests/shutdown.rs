@@ -45,7 +45,7 @@ fn a_server_told_to_end_exits_with_0_whatever_is_under_way() {
         second.send_content(b"REMOVE f\n").unwrap();
         controller.signal(signal);
         assert_eq!(controller.wait_for_exit().code(), Some(0), "SIG{signal}");
-        assert!(matches!(client.receive_within(PATIENCE), Ok(None) | Err(_)), "no answer: nobody knows it");
+        assert!(matches!(client.receive_within(PATIENCE), Ok(None) | Err(_)), "no answer: no peer knows it");
     }
 }
 

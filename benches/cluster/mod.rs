@@ -286,7 +286,7 @@ pub fn time_together<C: Send>(
     clock.record(&format!("{name}, p50"), latencies[latencies.len() / 2]);
     clock.record(&format!("{name}, p99"), latencies[latencies.len() * 99 / 100]);
     clock.record(&format!("{name}, client"), (own - own_before) / operations);
-    for (who, at) in [("Controller", 0), ("Dstores", 1)] {
-        clock.record(&format!("{name}, {who}"), (servers[at] - servers_before[at]) / operations);
+    for (role, at) in [("Controller", 0), ("Dstores", 1)] {
+        clock.record(&format!("{name}, {role}"), (servers[at] - servers_before[at]) / operations);
     }
 }

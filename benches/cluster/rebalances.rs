@@ -74,7 +74,7 @@ impl Rebalances {
         loop {
             thread::sleep(Duration::from_millis(20));
             let now = Instant::now();
-            let entries = self.0.lock().expect("nobody panics");
+            let entries = self.0.lock().expect("no thread panics");
             let rounds = rounds(&entries, since);
             let first = rounds.iter().position(|round| !round.orders.is_empty());
             if let Some(first) = first {

@@ -10,7 +10,7 @@
 //! - A Dstore is told to send only what it has listed, to others that have joined, and to remove only what it may have.
 //!   (spec 4.4, 4.6)
 //! - Clients that have finished asking are answered to the end within a bound, whatever Dstores do. (spec 7.28)
-//! - Afterwards honest peers are served, and the index holds nothing that nobody holds. (spec 4.6.2)
+//! - Afterwards honest peers are served, and the index holds nothing that no Dstore holds. (spec 4.6.2)
 //! - Dropping the handle ends every thread within a bound.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,7 +41,7 @@ pub fn check(script: &[u8]) {
         cast.pump();
     }
     cast.finish();
-    eventually("who has gone is no member", || controller.status().members.is_empty());
+    eventually("a peer that has gone is no member", || controller.status().members.is_empty());
     serve_honest_peers(&controller, port);
     session::stop(controller);
 }
@@ -85,7 +85,7 @@ impl Cast {
         self.parted.extend(self.peers[number].take_if(|player| !player.peer.is_open()));
     }
 
-    /// Everybody takes in what has been said, and the Dstores answer.
+    /// All peers take in what has been said, and the Dstores answer.
     fn pump(&mut self) {
         let mut copies = Vec::new();
         for player in self.peers.iter_mut().flatten() {
@@ -182,7 +182,7 @@ struct Facts {
     joined: BTreeSet<Address>,
     /// How many Dstores have acknowledged a file.
     acknowledgements: BTreeMap<FileName, usize>,
-    /// Who was to be sent a file, in orders.
+    /// The Dstores that were to be sent a file, in orders.
     sent_to: BTreeMap<FileName, BTreeSet<Address>>,
 }
 
@@ -276,7 +276,7 @@ impl Facts {
         }
     }
 
-    /// Whether somebody has stored the file, and enough have acknowledged it.
+    /// Whether a client has stored the file, and enough have acknowledged it.
     fn may_be_complete(&self, name: &FileName) -> bool {
         let acknowledgements = self.acknowledgements.get(name).copied().unwrap_or_default();
         self.sizes.contains_key(name) && acknowledgements >= REPLICAS

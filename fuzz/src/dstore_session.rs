@@ -3,12 +3,12 @@
 //!
 //! The Dstores that the script's orders name are, by the port modulo 4: twice one that takes copies, honestly unless a
 //! script's `=` has it say something else (and then close if the words end in `!`, or reset if in `x`); the Dstore itself;
-//! and a port where nobody listens. No port of a script is ever connected to.
+//! and a port where no program listens. No port of a script is ever connected to.
 //!
 //! - Nothing panics, in any thread.
 //! - The folder holds whole files only: each has been sent under its name with that very content; and nothing appears
 //!   beside the folder. (spec 5.1, 7.11, 7.12)
-//! - Whoever is told anything is told `ACK`, or the content of a file: a load never gives wrong bytes, and a copy sent to
+//! - A peer that is told anything is told `ACK`, or the content of a file: a load never gives wrong bytes, and a copy sent to
 //!   another Dstore is whole. (spec 2.3, 4.3, 4.6.5)
 //! - The Controller is told what spec 4 lets a Dstore say: a STORE_ACK for a file that has come whole, one answer to each
 //!   REMOVE and LIST, at most one to each REBALANCE. (spec 4.2, 4.4, 4.6, 7.17)
@@ -96,7 +96,7 @@ impl Cast {
         }
     }
 
-    /// How much somebody has heard, and whether all.
+    /// How much a peer has heard, and whether all.
     fn heard(&self, number: usize) -> (usize, bool) {
         let peer = if number == 0 { Some(&self.controller) } else { self.peers[number].as_ref() };
         peer.map_or((0, true), |peer| (peer.received.len(), peer.has_seen_end))
@@ -111,7 +111,7 @@ impl Cast {
             *receiver = match receiver.socket().port() % 4 {
                 0 | 1 => self.partners.address.clone(),
                 2 => self.own.clone(),
-                _ => self.partners.nobody.clone(),
+                _ => self.partners.absent.clone(),
             };
         }
         Message::Rebalance { order }.to_string().into_bytes()
@@ -198,7 +198,7 @@ impl Cast {
         facts
     }
 
-    /// Checks what the Dstore has said to everybody.
+    /// Checks what the Dstore has said to all peers.
     fn check(&self, facts: &Facts) {
         self.parted.iter().for_each(|peer| facts.check_answers(peer));
         for (name, content) in &self.partners.taken {
@@ -354,8 +354,8 @@ fn requests(peer: &Peer) -> Vec<Request> {
 struct Partners {
     listener: TcpListener,
     address: Address,
-    nobody: Address,
-    /// Keeps the port of `nobody` from being somebody else's.
+    absent: Address,
+    /// Keeps the port of `absent` from being another program's.
     _bound: Socket,
     /// Instead of the next ACKs.
     lies: VecDeque<Vec<u8>>,
@@ -381,7 +381,7 @@ impl Partners {
         Self {
             address: local(listener.local_addr().expect("bound")),
             listener,
-            nobody: local(bound.local_addr().expect("bound").as_socket().expect("IPv4")),
+            absent: local(bound.local_addr().expect("bound").as_socket().expect("IPv4")),
             _bound: bound,
             lies: VecDeque::new(),
             senders: Vec::new(),
@@ -460,7 +460,7 @@ impl Place {
             let content = fs::read(self.folder().join(&name)).expect("a file");
             assert!(
                 facts.have(&name, &content),
-                "nobody has sent {name:?} as {:?}",
+                "no peer has sent {name:?} as {:?}",
                 content.escape_ascii().to_string()
             );
         }

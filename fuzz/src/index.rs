@@ -6,7 +6,7 @@
 //! begin while content or an acknowledgement of an earlier one of the same name is still under way.
 //!
 //! - A request gets what spec 3.2 says.
-//! - Until R Dstores have left since a rebalance found all copies there, a complete file is on some Dstore, and whoever is
+//! - Until R Dstores have left since a rebalance found all copies there, a complete file is on some Dstore, and a Dstore that is
 //!   offered has the very content that was stored last. (spec 4.6.2, 4.6.6, 7.16, 7.17, 7.20)
 //! - Once all Dstores answer and every send succeeds, a few rebalances put each file on exactly R Dstores, evenly, with
 //!   nothing left over, and offer each of its copies. (spec 4.3, 4.6.3)
@@ -78,7 +78,7 @@ enum File {
         departures: usize,
     },
     Removing,
-    /// A remove that nobody waits for; the index forgets it at some time.
+    /// A remove that no thread waits for; the index forgets it at some time.
     Abandoned,
 }
 
@@ -377,7 +377,7 @@ impl World<'_> {
         assert!(refusal == Some(expected) && !is_complete, "{name}: {file:?}: {refusal:?}");
     }
 
-    /// One round, of which the input chooses who takes part, how much is done, and who leaves meanwhile; or in which all
+    /// One round, of which the input chooses which Dstores take part, how much is done, and which leave meanwhile; or in which all
     /// goes well.
     fn rebalance(&mut self, is_all_well: bool) {
         for name in NAMES.map(|name| name.parse().expect("a name")) {
@@ -450,7 +450,7 @@ impl World<'_> {
         }
     }
 
-    /// A rebalance that has heard everybody has found nothing to do.
+    /// A rebalance that has heard all Dstores has found nothing to do.
     fn note_all_copies_there(&mut self) {
         for file in self.files.values_mut().filter(|file| !file.is_at_risk()) {
             if let File::Complete { departures, .. } = file {
@@ -459,7 +459,7 @@ impl World<'_> {
         }
     }
 
-    /// A complete file that nobody lists is dropped, by a rebalance. (spec 4.6.2)
+    /// A complete file that no Dstore lists is dropped, by a rebalance. (spec 4.6.2)
     fn forget_lost(&mut self) {
         let Ok(known) = self.index.list() else { return };
         self.files.retain(|name, file| !file.is_at_risk() || known.contains(name));

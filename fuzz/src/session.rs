@@ -244,7 +244,7 @@ pub fn stop<T: Send + 'static>(handle: T) {
     let (stopped, has_stopped) = channel();
     let stopping = thread::spawn(move || {
         drop(handle);
-        stopped.send(()).expect("somebody waits");
+        stopped.send(()).expect("a thread waits");
     });
     has_stopped.recv_timeout(PATIENCE).expect("a dropped handle returns");
     stopping.join().expect("nothing fails after that");

@@ -69,14 +69,14 @@ enum Progress {
     Stopped,
 }
 
-/// How much a round found to do, for whom.
+/// How much a round found to do, and with which Dstores.
 struct Extent {
     participants: Vec<DstoreId>,
     steps: usize,
 }
 
 impl Extent {
-    /// Whether the round in between has left less to do; with others taking part nobody can tell, and it counts as if.
+    /// Whether the round in between has left less to do. If other Dstores take part now, that cannot be told: true.
     fn is_progress_from(&self, earlier: &Self) -> bool {
         self.participants != earlier.participants || self.steps < earlier.steps
     }
@@ -139,7 +139,7 @@ impl<'a> Coordinator<'a> {
                 self.controller.changed.notify_all();
             }
             self.controller.gate.open();
-            // A million names take a while to be freed: nobody has to wait for that.
+            // A million names take a while to be freed: no thread has to wait for that.
             self.spent = None;
             match progress {
                 Progress::Finished => return true,
@@ -283,8 +283,8 @@ fn first_budget(timeout: Duration) -> Budget {
 
 /// The budget after a round: the next should take a good part of the timeout and never all of it. (spec 7.19)
 ///
-/// `most` is what the busiest Dstores were given, `None` where nobody was given less than there was to do; the round
-/// `took` so long, `None` where not everybody has reported in time.
+/// `most` is what the busiest Dstores were given, `None` if no Dstore was given less than there was to do; the round
+/// `took` so long, `None` if not all Dstores have reported in time.
 fn next_budget(budget: Budget, most: Option<Budget>, took: Option<Duration>, timeout: Duration) -> Budget {
     let Budget { copies, bytes, removes } = budget;
     match (took, most) {

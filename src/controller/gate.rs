@@ -12,8 +12,8 @@ use crate::sync::{Condvar, Mutex};
 /// What a request asks of the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// It only reads the index: kept out while a rebalance runs, but not while one waits to begin, so that nobody's
-    /// LOAD waits for somebody else's STORE.
+    /// It only reads the index: kept out while a rebalance runs, but not while one waits to begin, so that no
+    /// client's LOAD waits for another client's STORE.
     Look,
     /// It changes the index, and a rebalance waits until the [`Pass`] that it gets is dropped.
     Change,
@@ -30,10 +30,10 @@ struct State {
     door: Door,
     /// Passes given out and not yet dropped.
     inside: usize,
-    /// Those who wait, first come first. Each is told when it is its turn, or, when the gate is shut, that it will
+    /// The requests that wait, first come first. Each is told when its turn comes, or, when the gate is shut, that it will
     /// not come.
     line: VecDeque<Waiting>,
-    /// How many of the line may go in: those who were there when the gate opened, and who came while it was open.
+    /// How many of the line may go in: those that were there when the gate opened, or came while it was open.
     admitted: usize,
     /// One of them is deciding just now: the next has to wait until it has.
     is_deciding: bool,
@@ -97,7 +97,7 @@ impl Gate {
         Ok((decision, pass))
     }
 
-    /// Keeps new changes out, waits for those inside to end, and then keeps everybody out. False once shut.
+    /// Keeps new changes out, waits for those inside to end, and then keeps all requests out. False once shut.
     pub fn close(&self) -> bool {
         let mut state = self.state.lock();
         if state.door != Door::Shut {
@@ -113,7 +113,7 @@ impl Gate {
         true
     }
 
-    /// Lets those in line in, in order, and then everybody.
+    /// Lets those in line in, in order, and then all others.
     pub fn open(&self) {
         let mut state = self.state.lock();
         if state.door == Door::Shut {
@@ -124,7 +124,7 @@ impl Gate {
         state.admit_next();
     }
 
-    /// Sends everybody away, now and in future.
+    /// Sends all requests away, now and in future.
     pub fn shut(&self) {
         let mut state = self.state.lock();
         state.door = Door::Shut;
@@ -139,7 +139,7 @@ impl State {
         self.inside == 0 && self.admitted == 0 && !self.is_deciding
     }
 
-    /// The pass and the turn are counted for whoever is woken, so that nobody slips in between.
+    /// The pass and the turn are counted for the thread that is woken, so that no other slips in between.
     fn admit_next(&mut self) {
         if self.admitted == 0 || self.is_deciding {
             return;
@@ -175,7 +175,7 @@ impl Drop for Pass<'_> {
     }
 }
 
-/// The turn of one who was in line; the next one's comes when it is dropped.
+/// The turn of a request that was in line. The next one's comes when it is dropped.
 struct Turn<'a>(&'a Gate);
 
 impl Drop for Turn<'_> {
@@ -195,7 +195,7 @@ impl Gate {
         self.state.lock().line.len()
     }
 
-    /// Nobody is inside, nobody is in line.
+    /// True if no change is inside and no request is in line.
     pub(super) fn is_left(&self) -> bool {
         let state = self.state.lock();
         state.is_empty() && state.line.is_empty()

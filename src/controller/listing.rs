@@ -17,7 +17,7 @@ const ATTEMPTS: usize = 3;
 
 /// The latest answer that was made, and for which version of the index.
 ///
-/// Locked while an answer is made: those who ask meanwhile get the same. Locked before the state.
+/// Locked while an answer is made: clients that ask meanwhile get the same. Locked before the state.
 #[derive(Default)]
 pub(super) struct Listing(Mutex<Option<(u64, Line)>>);
 

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | one per connection | reads a client's requests and answers them, or a Dstore's reports | the socket ends |
 //! | at least one more | waits for the next connection, to serve it | the listener is shut down |
-//! | one more per Dstore | writes what the others have for it, so that a Dstore that stops reading delays nobody | its outbox is dropped |
+//! | one more per Dstore | writes what the others have for it, so that a Dstore that stops reading delays no other peer | its outbox is dropped |
 //! | `rebalance` | decides when to rebalance, and does it | its stop channel closes |
 
 mod coordinator;
@@ -103,7 +103,7 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// For those to whom all that is an I/O error.
+/// For callers to which all that is an I/O error.
 impl From<StartError> for io::Error {
     fn from(error: StartError) -> Self {
         Self::other(error)
@@ -125,7 +125,7 @@ pub struct Status {
 
 /// A running Controller. Dropping it ends its threads and closes its sockets before it returns.
 pub struct Handle {
-    // Dropped in this order: nobody new, then everybody who is there.
+    // Dropped in this order: no new peers, then those that are there.
     server: Server,
     running: Running,
 }

@@ -29,7 +29,7 @@ impl Controller {
             Err(refusal) => return Ok(Some(refusal.into())),
         };
         let told = tell(dstores);
-        // With the client gone the store could still complete, but nobody could be told of it.
+        // With the client gone the store could still complete, but there is no peer to tell of it.
         let timeout = if told.is_ok() { self.config.timeout } else { Duration::ZERO };
         let outcome = outcome.recv_timeout(timeout).unwrap_or_else(|_| self.state.lock().expire_store(name, &outcome));
         told?;

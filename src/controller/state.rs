@@ -9,7 +9,7 @@ use crate::index::{Departure, DstoreId, Index, Offer, Refusal};
 use crate::protocol::{Address, FileName};
 use crate::sync::one_shot::{Receiver, Sender, one_shot};
 
-/// How an operation that somebody waits for ended.
+/// How an operation that a thread waits for ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Every acknowledgement came: the client is to hear of it.
@@ -54,7 +54,7 @@ impl State {
         Ok((dstores, self.wait_for(name)))
     }
 
-    /// Chooses whom a client may load a file from: of its holders that are not in `tried`, the one whose last offer is
+    /// Chooses the Dstore that a client may load a file from: of its holders that are not in `tried`, the one whose last offer is
     /// the longest ago, so that holders take turns and loads spread over all Dstores. (spec 4.3, 7.22)
     pub fn offer(&mut self, name: &str, tried: &[DstoreId]) -> Result<Offer, Refusal> {
         let offer = self.index.offer(name, tried, |dstore| self.last_offers.get(&dstore))?;
@@ -63,7 +63,7 @@ impl State {
         Ok(offer)
     }
 
-    /// Begins a remove: whom to tell, and where its outcome will be told. With nobody to tell it is complete.
+    /// Begins a remove: which Dstores to tell, and where its outcome will be told. With none to tell it is complete.
     pub fn begin_remove(&mut self, name: &FileName) -> Result<(Vec<DstoreId>, Receiver<Outcome>), Refusal> {
         let holders = self.index.begin_remove(name)?;
         let outcome = self.wait_for(name);
@@ -134,14 +134,14 @@ impl State {
 
     fn conclude(&mut self, name: &FileName, outcome: Outcome) {
         if let Some(waiting) = self.waiting.remove(name) {
-            waiting.send(outcome); // whoever has stopped waiting asks `expire_…` for it
+            waiting.send(outcome); // a thread that has stopped waiting asks `expire_…` for it
         }
     }
 }
 
 #[cfg(all(test, shuttle))]
 impl State {
-    pub(super) fn is_anybody_waiting(&self) -> bool {
+    pub(super) fn is_any_thread_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 }

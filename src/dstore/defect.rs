@@ -38,7 +38,7 @@ impl From<io::Error> for Defect {
     }
 }
 
-/// For those to whom only the words matter.
+/// For callers that need only the words.
 impl From<Defect> for io::Error {
     fn from(defect: Defect) -> Self {
         Self::other(defect)

@@ -103,7 +103,7 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
-    /// The folder holds a folder: it may be somebody's home. (spec 7.15)
+    /// The folder holds a folder: it may be a person's home. (spec 7.15)
     FolderInUse {
         /// The folder.
         path: PathBuf,

@@ -1,14 +1,14 @@
 //! The Controller's memory: which files exist, in what state, and on which Dstores. (spec 3, 4)
 //!
 //! A deterministic state machine: methods take facts and return decisions. Performs no I/O, reads no clock, starts
-//! no thread: the caller holds the lock, sends the messages, and keeps whoever waits for an operation's end.
+//! no thread: the caller holds the lock, sends the messages, and keeps the threads that wait for an operation's end.
 //!
 //! What the index knows it has been told, and what it is told may be late, missing or wrong. The words for that:
 //!
 //! | word | meaning | why |
 //! |---|---|---|
 //! | *replica* | one Dstore's copy of a complete file (`index::replica`) | |
-//! | *doubtful* | a replica that may or may not be there, or be right: an order about it was not reported, or its Dstore acknowledged a STORE that nobody asked for | no client is sent there, and the file is not given up: guessing either way could lose it (spec 7.6, 7.20) |
+//! | *doubtful* | a replica that may or may not be there, or be right: an order about it was not reported, or its Dstore acknowledged a STORE that it was not asked for | no client is sent there, and the file is not given up: guessing either way could lose it (spec 7.6, 7.20) |
 //! | *suspect* | a member that does not store what others do (`index::rebalance::suspects`) | it holds fewest, and would be chosen again and again (spec 7.2, 7.17) |
 //! | *newcomer* | a member that has joined lately, in a cluster that is older | nothing is taken away for it before it has shown what it got (spec 7.19) |
 //! | *silent* | a member that has not answered LIST in time | silence is not proof of loss (spec 7.16) |
@@ -70,7 +70,7 @@ pub struct Offer {
 pub struct Departure {
     /// Stores that waited for it and can no longer complete; their entries are gone.
     pub failed_stores: Vec<FileName>,
-    /// Removes that waited for nobody else; their entries are gone.
+    /// Removes that waited for no other Dstore; their entries are gone.
     pub completed_removes: Vec<FileName>,
 }
 
@@ -91,7 +91,7 @@ pub struct Index {
     replicas: usize,
     members: BTreeMap<DstoreId, Member>,
     files: BTreeMap<FileName, File>,
-    /// The files with an operation that somebody waits for: few, so that a departure need not look at all files.
+    /// The files with an operation that a thread waits for: few, so that a departure need not look at all files.
     in_progress: BTreeSet<FileName>,
     joins: u32,
     version: u64,
@@ -135,9 +135,9 @@ struct Storing {
 
 #[derive(Debug)]
 struct Removing {
-    /// Who may still have a copy.
+    /// The Dstores that may still have a copy.
     awaited: Vec<DstoreId>,
-    /// Nobody waits for the end any more: the next rebalance sees to it. (spec 4.4)
+    /// No thread waits for the end any more: the next rebalance sees to it. (spec 4.4)
     abandoned: bool,
 }
 
@@ -317,7 +317,7 @@ impl Index {
         true
     }
 
-    /// Chooses whom a client may load the file from: of the Dstores that certainly have it and are not in `tried`, the
+    /// Chooses the Dstore that a client may load the file from: of those that certainly have it and are not in `tried`, the
     /// one that `turn` puts first; among equals, the one that is first in the index. (spec 4.3, 7.20, 7.22)
     ///
     /// Whose turn it is the caller remembers: a load does not change the index.

@@ -77,12 +77,12 @@ pub struct Inventory {
     pub dstores: Vec<(DstoreId, Address)>,
     /// The complete files of which at least one copy is certain, in order of name, with their sizes.
     pub files: Vec<(FileName, u64)>,
-    /// Who certainly holds each of them; both sides numbered by their place above.
+    /// The certain holders of each of them; files and Dstores are numbered by their places above.
     pub holdings: Holdings,
     /// Those of `dstores`, by place, that seem unable to store anything.
     pub suspects: BTreeSet<u32>,
-    /// Copies that are to go, by who has them: of files that the index does not have or is removing, and copies that
-    /// nobody ordered or that were overwritten.
+    /// Copies that are to go, by Dstore: of files that the index does not have or is removing, and copies that were not
+    /// ordered or were overwritten.
     pub unwanted: Vec<(u32, FileName)>,
 }
 
@@ -106,7 +106,7 @@ struct Comparison<'a> {
     standings: Vec<Standing>,
     /// The listed copies that the walk has not come to.
     rest: &'a [(FileName, DstoreId)],
-    /// Who lists the file that is looked at.
+    /// The Dstores that list the file that is looked at.
     listers: Vec<DstoreId>,
     inventory: Inventory,
 }
@@ -250,7 +250,7 @@ impl<'a> Comparison<'a> {
     /// What the lists say of the members themselves.
     fn correct_members(mut self, members: &mut BTreeMap<DstoreId, Member>) -> Inventory {
         self.walk_to(None);
-        // Once everybody has answered, nobody is still carrying out an order.
+        // Once all Dstores have answered, none is still carrying out an order.
         let is_evident = self.inventory.dstores.len() == members.len();
         for (&dstore, member) in &mut *members {
             let standing = &self.standings[dstore.place()];

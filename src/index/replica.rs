@@ -46,7 +46,7 @@ pub(super) struct Replica {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Certainty {
-    /// It is there, as far as anyone has said: it may be offered.
+    /// It is there, as far as any message has said: it may be offered.
     Certain,
     /// An order that would make this copy was given and not reported.
     Coming,
@@ -54,7 +54,7 @@ enum Certainty {
     Going,
     /// A list has not shown it, but may have been made before a late order was carried out: the next one decides.
     Settling,
-    /// Its Dstore has acknowledged a STORE that nobody asked it for. (spec 7.6)
+    /// Its Dstore has acknowledged a STORE that it was not asked for. (spec 7.6)
     Overwritten,
 }
 
@@ -67,7 +67,7 @@ pub(super) enum Event {
     SendUnreported,
     /// The Dstore that was to remove it has not reported.
     RemovalUnreported,
-    /// Its Dstore has acknowledged a STORE that nobody asked it for.
+    /// Its Dstore has acknowledged a STORE that it was not asked for.
     Overwritten,
     /// Its Dstore's list shows it.
     Listed,

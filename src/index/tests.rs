@@ -19,7 +19,7 @@ impl Index {
                 State::Removing(removing) if !removing.abandoned => &removing.awaited,
                 State::Removing(_) | State::Stored { .. } => continue,
             };
-            assert!(!awaited.is_empty(), "{name} waits for nobody");
+            assert!(!awaited.is_empty(), "{name} waits for no Dstore");
             assert!(awaited.iter().all(|dstore| self.members.contains_key(dstore)), "{name} waits in vain");
             in_progress.insert(name.clone());
         }
@@ -48,7 +48,7 @@ fn ports(addresses: &[Address]) -> Vec<String> {
     addresses.iter().map(|address| address.to_string()).collect()
 }
 
-/// Stores a file whole; returns who has it.
+/// Stores a file whole; returns its holders.
 fn store(index: &mut Index, file: &str) -> Vec<DstoreId> {
     let chosen = index.begin_store(&name(file), 7).unwrap();
     let ids: Vec<_> = chosen.iter().map(|address| index.member_at(address).unwrap()).collect();
@@ -395,7 +395,7 @@ fn silence_is_not_proof_of_loss() {
 }
 
 #[test]
-fn a_copy_nobody_ordered_is_not_trusted_while_another_exists() {
+fn a_copy_not_ordered_is_not_trusted_while_another_exists() {
     // spec 4.6.2; a STORE that timed out may have left its content where the index does not expect it (7.5)
     let (mut index, ids) = index(1, 3);
     let holder = store(&mut index, "f")[0];
@@ -492,9 +492,9 @@ fn a_file_that_moves_between_two_lists_is_not_lost() {
     let receiver = ids.iter().copied().find(|&dstore| dstore != sender).unwrap();
     order(&mut index, sender, &[("f", receiver)], &["f"], false);
 
-    let nobody = || lists([(sender, &[][..]), (receiver, &[][..])]);
+    let none = || lists([(sender, &[][..]), (receiver, &[][..])]);
     index.reconcile(&lists([(receiver, &[][..])])); // the sender is silent: it may not even have begun
-    assert_eq!(unwanted(&index.reconcile(&nobody())), []);
+    assert_eq!(unwanted(&index.reconcile(&none())), []);
     assert_eq!(names(&index), ["f"], "both lists may be older than the transfer");
 
     let inventory = index.reconcile(&lists([(sender, &[][..]), (receiver, &["f"][..])]));
@@ -508,10 +508,10 @@ fn what_two_lists_in_a_row_do_not_show_is_gone() {
     let (mut index, ids) = index(1, 2);
     let sender = store(&mut index, "f")[0];
     order(&mut index, sender, &[], &["f"], false);
-    let nobody = lists(ids.iter().map(|&dstore| (dstore, &[][..])));
-    index.reconcile(&nobody);
+    let none = lists(ids.iter().map(|&dstore| (dstore, &[][..])));
+    index.reconcile(&none);
     assert_eq!(names(&index), ["f"]);
-    index.reconcile(&nobody);
+    index.reconcile(&none);
     assert!(index.is_empty());
 }
 

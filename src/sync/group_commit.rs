@@ -1,4 +1,4 @@
-//! One sync for all who wait for one: what many threads have written is brought to the disk at the price of one.
+//! One sync for all threads that wait for one: what many threads have written is brought to the disk at the price of one.
 //!
 //! Knows nothing of files: what a sync is, its caller says.
 
@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 
 use super::{Condvar, Mutex, MutexGuard};
 
-/// Lets those who come while a sync is running share the next one.
+/// Lets the threads that come while a sync is running share the next one.
 ///
 /// Not that one: it may have begun before what they wrote. Once a sync has failed all that follow fail, untried: the
 /// system may have dropped what it could not write, and would say of the next sync that it went well.

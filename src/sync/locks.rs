@@ -61,7 +61,7 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 pub struct Condvar(sync::Condvar);
 
 impl Condvar {
-    /// Nobody waits.
+    /// No thread waits.
     pub fn new() -> Self {
         Self::default()
     }
@@ -91,12 +91,12 @@ impl Condvar {
         WaitTimeoutResult(thread_rng().gen_ratio(1, 4))
     }
 
-    /// Wakes one of those who wait.
+    /// Wakes one of the waiting threads.
     pub fn notify_one(&self) {
         self.0.notify_one();
     }
 
-    /// Wakes all who wait.
+    /// Wakes all waiting threads.
     pub fn notify_all(&self) {
         self.0.notify_all();
     }

@@ -156,7 +156,7 @@ fn play_all(cases: &[Case], manner: Manner) -> Vec<Outcome> {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(case) = cases.get(at) else { return };
-            *outcomes[at].lock().expect("nobody panics with it") = Some(stage::play(case, manner));
+            *outcomes[at].lock().expect("no thread panics with it") = Some(stage::play(case, manner));
         }
     };
     thread::scope(|scope| {

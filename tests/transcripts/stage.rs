@@ -295,7 +295,7 @@ impl Stage {
                     thread::sleep(POLL);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Err(format!("nobody has connected to {name}"));
+                    return Err(format!("no peer has connected to {name}"));
                 }
                 Err(error) => return Err(error.to_string()),
             }
@@ -438,7 +438,7 @@ impl Stage {
         let listening: Vec<Name> = self.listeners.keys().cloned().collect();
         for name in &listening {
             if !self.cast.contains_key(name) && self.accept(name, deadline).is_ok() {
-                self.note(format!("somebody connects to {name}"));
+                self.note(format!("a peer connects to {name}"));
             }
         }
         let names: Vec<Name> = self.cast.keys().cloned().collect();

@@ -16,7 +16,7 @@ impl Rng {
     }
 
     /// Any number.
-    #[expect(clippy::should_implement_trait, reason = "it never ends, and `rng.next()` is what everybody writes")]
+    #[expect(clippy::should_implement_trait, reason = "it never ends, and `rng.next()` is what reads best")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

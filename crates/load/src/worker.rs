@@ -308,6 +308,6 @@ mod tests {
         let (totals, _) = run(Some(wrong::LOST), true);
         assert!([Kind::Load, Kind::Remove].iter().all(|kind| totals.errors.contains_key(&(*kind, wrong::LOST))));
         let (totals, _) = run(Some(wrong::CONTENT), false);
-        assert!(totals.errors.is_empty(), "nobody has asked");
+        assert!(totals.errors.is_empty(), "no request was made");
     }
 }

@@ -26,7 +26,9 @@ impl World {
     }
 
     fn mark(&self, arguments: &[&str]) -> Command {
-        let mut mark = Command::new(env!("CARGO_BIN_EXE_mark"));
+        // Shells have what they start in the background ignore SIGINT, and that is inherited.
+        let mut mark = Command::new("env");
+        mark.args(["--default-signal=INT", env!("CARGO_BIN_EXE_mark")]);
         mark.current_dir(&self.folder).env("TMPDIR", self.folder.join("tmp")).args(arguments);
         mark
     }

@@ -367,7 +367,7 @@ impl<'a> Run<'a> {
                 let Phantom { name, port, begin, end } = phantom;
                 let (begin, end, file) = (begin.as_secs_f64(), end.as_secs_f64(), file_name(name));
                 return wrong(format!(
-                    "{file} was offered from Dstore {port}, which had none\n  {begin:.4} to {end:.4} s: no copy, and nobody changed the file"
+                    "{file} was offered from Dstore {port}, which had none\n  {begin:.4} to {end:.4} s: no copy, and no client changed the file"
                 ));
             }
         }

@@ -115,7 +115,7 @@ impl Watcher {
                 let content = Content::of(&bytes);
                 let is_known = self.stored.lock().get(&name).is_some_and(|stored| stored.contains(&content));
                 if !is_known && !self.excused.lock().contains(&folder) {
-                    return Some(format!("{file} in {} has {content}, which nobody has stored", folder.display()));
+                    return Some(format!("{file} in {} has {content}, which no client has stored", folder.display()));
                 }
             }
         }

@@ -53,7 +53,7 @@ fn in_time(test: impl FnOnce() + Send + 'static) {
         let _ended = ended; // dropped at the end, even by a panic
         test();
     });
-    assert_ne!(has_ended.recv_timeout(2 * PATIENCE), Err(RecvTimeoutError::Timeout), "somebody waits for ever");
+    assert_ne!(has_ended.recv_timeout(2 * PATIENCE), Err(RecvTimeoutError::Timeout), "a thread waits for ever");
     running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
@@ -95,7 +95,7 @@ fn a_rebalance_waits_for_every_change_in_progress() {
 
 #[test]
 fn looks_pass_while_a_rebalance_waits_and_changes_do_not() {
-    // spec 4.6: nobody's LOAD waits for somebody else's STORE
+    // spec 4.6: no client's LOAD waits for another client's STORE
     in_time(|| {
         let gate = Gate::default();
         let (decided, decisions) = channel();
@@ -160,7 +160,7 @@ fn decide_slowly<'s, 'e: 's>(scope: &'s thread::Scope<'s, 'e>, gate: &'e Gate, d
 }
 
 #[test]
-fn whoever_comes_while_the_line_is_served_stands_behind_it() {
+fn what_comes_while_the_line_is_served_stands_behind_it() {
     in_time(|| {
         let gate = Gate::default();
         let (decided, decisions) = channel();
@@ -187,7 +187,7 @@ fn a_rebalance_waits_only_for_the_requests_in_line_before_it() {
             let closing = scope.spawn(|| gate.close());
             until(|| gate.is_closing());
             line_up(scope, &gate, Change, 2, &decided);
-            let _ = gate.enter(Look, || decided.send(9).unwrap()).unwrap(); // not waiting for anybody
+            let _ = gate.enter(Look, || decided.send(9).unwrap()).unwrap(); // without waiting
             let_go.send(()).unwrap();
             assert!(closing.join().unwrap());
             let mut before = [next(&decisions), next(&decisions), next(&decisions)];
@@ -201,7 +201,7 @@ fn a_rebalance_waits_only_for_the_requests_in_line_before_it() {
 }
 
 #[test]
-fn a_shut_gate_sends_everybody_away_now_and_in_future() {
+fn a_shut_gate_sends_all_requests_away_now_and_in_future() {
     in_time(|| {
         let gate = Gate::default();
         let (decided, decisions) = channel::<usize>();
@@ -227,7 +227,7 @@ fn a_shut_gate_sends_everybody_away_now_and_in_future() {
         assert!(!gate.close());
         gate.open();
         assert_eq!(gate.enter(Look, || ()).map(drop), Err(Shut), "for good");
-        assert!(decisions.try_recv().is_err(), "whoever is sent away has not decided");
+        assert!(decisions.try_recv().is_err(), "a request that is sent away has not decided");
     });
 }
 

@@ -1,4 +1,4 @@
-//! Nobody waits for ever, whatever comes first: the Controller's own code under thousands of schedules.
+//! No thread waits for ever, whatever comes first: the Controller's own code under thousands of schedules.
 //!
 //! Built with the feature `shuttle` only; README says how to run it. Everything of the Controller but its sockets is here as it
 //! is in the program: gate, state, index, requests, joins, departures, coordinator, shutdown. What a socket would carry,
@@ -28,7 +28,7 @@ use crate::protocol::connection::{CLIENT_LINE_LIMIT, LineLimit};
 use crate::protocol::{Address, FileName, Message, Order};
 use crate::sync::thread;
 
-/// A timeout that never comes: whoever is not woken waits for ever, and is found.
+/// A timeout that never comes: a thread that is not woken waits for ever, and is found.
 const NEVER: Duration = Duration::MAX;
 
 /// A timeout that comes at any moment.
@@ -73,7 +73,7 @@ fn run(kind: &str, scheduler: impl Scheduler + 'static, scenario: &Arc<impl Fn()
     println!("{tried} schedules ({kind}) in {took:.1} s; {total} so far");
 }
 
-/// A Controller, and who is connected to it.
+/// A Controller, and the peers that are connected to it.
 struct Stage {
     running: Running,
     cast: Cast,
@@ -158,7 +158,7 @@ impl Stage {
         self.stop();
     }
 
-    /// Ends the Controller as its handle does; then everybody must end, and nothing be left over.
+    /// Ends the Controller as its handle does; then all threads must end, and nothing be left over.
     fn stop(mut self) {
         drop(self.running);
         // Whatever the Dstores do: no request needs them to end.
@@ -171,7 +171,7 @@ impl Stage {
         for dstore in self.dstores.drain(..) {
             dstore.join().unwrap();
         }
-        self.cast.assert_nobody_waits();
+        self.cast.assert_no_thread_waits();
         assert!(self.cast.controller.links.all().is_empty());
         assert!(self.cast.controller.gate.is_left());
     }
@@ -180,7 +180,7 @@ impl Stage {
         for client in self.clients.drain(..) {
             client.join().unwrap();
         }
-        self.cast.assert_nobody_waits();
+        self.cast.assert_no_thread_waits();
     }
 }
 
@@ -207,10 +207,10 @@ impl Cast {
         }
     }
 
-    /// Between operations: nobody waits for one, and what is kept twice agrees.
-    fn assert_nobody_waits(&self) {
+    /// Between operations: no thread waits for one, and what is kept twice agrees.
+    fn assert_no_thread_waits(&self) {
         let state = self.controller.state.lock();
-        assert!(!state.is_anybody_waiting());
+        assert!(!state.is_any_thread_waiting());
         state.index.assert_consistent();
         let members = state.index.members().into_iter().map(|member| member.dstore);
         assert!(members.eq(self.controller.links.all().into_iter().map(|(dstore, _)| dstore)));

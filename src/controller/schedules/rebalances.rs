@@ -28,7 +28,7 @@ fn requests_and_rebalances_take_turns_and_none_is_refused() {
 }
 
 #[test]
-fn rebalances_all_the_time_keep_nobody_out() {
+fn rebalances_all_the_time_keep_no_request_out() {
     // spec 4.6: the period may end at any moment
     explore(|| {
         let period = Some(ANY_TIME);
@@ -194,7 +194,7 @@ fn what_waits_in_line_for_a_rebalance_is_served_in_order() {
                         request
                     })
                     .collect();
-                assert_eq!(served.load(Ordering::SeqCst), 0, "nobody is served while the rebalance runs");
+                assert_eq!(served.load(Ordering::SeqCst), 0, "no request is served while the rebalance runs");
                 assert!(cast.controller.hear(id, &slow.link, slow.obey(list), None));
                 slow.serve(id);
                 requests.into_iter().for_each(|request| request.join().unwrap());

@@ -105,7 +105,7 @@ fn a_remove_completes_whether_its_holders_acknowledge_or_leave() {
         stage.dstore(2, Diligent);
         assert_eq!(stage.cast.store("f").unwrap(), Some(Message::StoreComplete));
         stage.dstore(3, Diligent);
-        stage.dstore(4, Mute); // holds nothing: nobody waits for it
+        stage.dstore(4, Mute); // holds nothing: no request waits for it
         for _ in 0..2 {
             stage.client(|cast| match cast.remove("f").unwrap() {
                 Message::RemoveComplete => assert_eq!(cast.list(), [""; 0]),
@@ -195,7 +195,7 @@ fn a_store_and_a_remove_of_one_file_take_turns() {
 
 #[test]
 fn a_client_that_cannot_be_told_leaves_nothing_behind() {
-    // spec 4.2: its connection has ended, and nobody waits
+    // spec 4.2: its connection has ended, and no thread waits
     explore(|| {
         let mut stage = Stage::at_rest(1, NEVER);
         stage.dstore(1, Diligent);

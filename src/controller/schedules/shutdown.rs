@@ -1,4 +1,4 @@
-//! A Controller that is stopped, at any moment, keeps nobody waiting.
+//! A Controller that is stopped, at any moment, keeps no thread waiting.
 
 use shuttle::rand::{Rng, thread_rng};
 

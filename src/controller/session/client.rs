@@ -15,7 +15,7 @@ const LEAST_STALL: Duration = Duration::from_secs(1);
 pub(super) struct ClientSession<'a> {
     controller: &'a Controller,
     connection: Connection,
-    /// The load that a RELOAD would go on with: the file, and who has been offered. (spec 4.3)
+    /// The load that a RELOAD would go on with: the file, and which Dstores have been offered. (spec 4.3)
     load: Option<(FileName, Vec<DstoreId>)>,
 }
 

@@ -58,7 +58,7 @@ fn a_remove_completes_on_its_last_acknowledgement_not_before() {
 }
 
 #[test]
-fn a_remove_with_nobody_to_tell_is_complete_at_once() {
+fn a_remove_without_holders_is_complete_at_once() {
     // spec 7.24
     let (mut state, ids) = state_with_f();
     ids.iter().for_each(|&dstore| state.leave(dstore));
@@ -211,7 +211,7 @@ fn stopping_ends_every_wait_now_and_in_future() {
     state.stop();
     assert_eq!(before.try_recv(), Err(Missing::Gone));
     let (_, after) = state.begin_store(&name("after"), 1).unwrap();
-    assert_eq!(after.try_recv(), Err(Missing::Gone), "nobody is going to conclude it");
+    assert_eq!(after.try_recv(), Err(Missing::Gone), "no thread is going to conclude it");
     for (file, outcome) in [("before", before), ("after", after)] {
         state.acknowledge_store(&name("nothing"), ids[0]);
         assert_eq!(state.expire_store(&name(file), &outcome), Outcome::Failed);

@@ -424,7 +424,7 @@ fn a_damaged_copy_is_never_read_to_its_end_and_then_is_missing() {
 }
 
 #[test]
-fn a_copy_with_somebody_elses_checksum_is_bad() {
+fn a_copy_with_another_files_checksum_is_bad() {
     let fixture = Fixture::new();
     let Some(folder) = fixture.open_to_verify() else { return };
     store(&folder, "f", "content");
@@ -450,7 +450,7 @@ fn an_empty_file_is_verified_too() {
 
 #[test]
 fn what_carries_no_checksum_is_read_as_it_is() {
-    // spec 5.1: a file system has no attributes, or somebody has put a file there by hand
+    // spec 5.1: a file system has no attributes, or a file was put there by hand
     let fixture = Fixture::new();
     let mut folder = fixture.open();
     fs::write(fixture.path.join("by-hand"), "as it is").unwrap();
@@ -569,7 +569,7 @@ fn while_syncing<T>(folder: &Folder, name: &str, meanwhile: impl FnOnce() -> T) 
 
 #[test]
 fn what_is_overtaken_while_it_is_synced_is_not_acknowledged() {
-    // spec 4.2, 4.4, 7.5: who is told of a file must find it, and not what came after it
+    // spec 4.2, 4.4, 7.5: a thread that is told of a file must find it, and not what came after it
     let fixture = Fixture::new();
     let folder = fixture.open().synced().unwrap();
     assert!(while_syncing(&folder, "f", || ()).0.unwrap());

@@ -1,6 +1,6 @@
 //! What Dstores that have just joined may take away from older ones. (spec 4.6.3)
 //!
-//! The problem: anyone may JOIN, and a rebalance then moves copies to the newcomer, as the spec's balance asks. A process
+//! The problem: any process may JOIN, and a rebalance then moves copies to the newcomer, as the spec's balance asks. A process
 //! that joins thirty times, takes what it is sent and drops it would have nearly all files of a small cluster within
 //! seconds, although no member of old has failed.
 //!
@@ -8,7 +8,7 @@
 //!
 //! - *A newcomer is given, nothing is taken for it.* Where a file's copy moves to a newcomer, the older copies stay until a
 //!   later LIST has shown the newcomer's. Only then does the planner find the file on more than R Dstores, and has one of them
-//!   remove its copy. Who takes copies and leaves, or does not even store them, takes nothing away.
+//!   remove its copy. A newcomer that takes copies and leaves, or does not even store them, takes nothing away.
 //! - *Of what the balance moves, each file's last copy on an older Dstore goes last.* That is the planner's part
 //!   ([`Holdings::mark_newcomer`](super::Holdings::mark_newcomer)). Newcomers that lie in their lists get those files
 //!   only for which the older Dstores have no room within their share.

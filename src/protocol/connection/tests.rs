@@ -516,7 +516,7 @@ fn messages_are_sent_in_order_each_ending_in_a_line_feed() {
 }
 
 #[test]
-fn content_that_nobody_takes_fails_once_it_stalls() {
+fn content_that_the_peer_does_not_take_fails_once_it_stalls() {
     let (connection, _peer) = pair();
     connection.outgoing().limit_stalls(IN_VAIN).unwrap();
     let bytes = vec![0; 1 << 20];

@@ -38,12 +38,12 @@ fn come_to_wait(commits: &GroupCommit, waiting: &AtomicU64, expected: u64) {
         assert!(Instant::now() < deadline, "{} of {expected} wait", waiting.load(SeqCst));
         thread::yield_now();
     }
-    // Whoever has counted itself holds the lock until it waits; it is passed on in turn.
+    // A thread that has counted itself holds the lock until it waits; the lock is passed on in turn.
     drop(commits.state.lock());
 }
 
 #[test]
-fn nobody_returns_before_a_sync_that_began_after_the_write() {
+fn no_commit_returns_before_a_sync_that_began_after_the_write() {
     let (commits, disk) = (GroupCommit::default(), Disk::default());
     thread::scope(|scope| {
         for thread in 0..8 {
@@ -62,7 +62,7 @@ fn nobody_returns_before_a_sync_that_began_after_the_write() {
 }
 
 #[test]
-fn all_who_come_during_a_sync_share_the_next_one() {
+fn all_commits_that_come_during_a_sync_share_the_next_one() {
     const SHARING: u64 = 32;
     let (commits, disk) = (GroupCommit::default(), Disk::default());
     let (begun, has_begun) = channel();
@@ -90,7 +90,7 @@ fn all_who_come_during_a_sync_share_the_next_one() {
         come_to_wait(commits, asking, SHARING);
         go_on.send(()).unwrap();
     });
-    // All but those who had asked and not yet begun to wait when the first one ended.
+    // All but the threads that had asked and not yet begun to wait when the first one ended.
     let syncs = disk.syncs.load(SeqCst);
     assert!((2..SHARING / 2).contains(&syncs), "{syncs} syncs for {SHARING}");
 }

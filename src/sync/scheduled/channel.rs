@@ -146,7 +146,7 @@ pub(crate) fn ready(arms: &[&dyn Arm]) -> usize {
         }
         let wake = Arc::new(Wake::default());
         arms.iter().for_each(|arm| arm.watch(Some(Arc::clone(&wake))));
-        // Looked at again: what came before the watch has woken nobody.
+        // Looked at again: what came before the watch has woken no thread.
         if !arms.iter().any(|arm| arm.is_ready()) {
             let mut is_due = wake.is_due.lock();
             while !*is_due {
