@@ -1,12 +1,18 @@
 //! How programs use a store. (depot 3.4, 5.1, 5.5)
 //!
 //! [`Files`] is what a store can do, as one interface: every layer above it, and the program `stevedore`, is written
-//! against it. [`memory`] is a store without disks and sockets, for tests of such programs.
+//! against it. [`Cluster`] is a store that is reached over the network: `upload` is its put, `download` its get, `pool` keeps
+//! its connections. [`memory`] is a store without disks and sockets, for tests of such programs.
 
+mod cluster;
+mod download;
 mod error;
 mod files;
 pub mod memory;
+mod pool;
+mod upload;
 
+pub use cluster::{Cluster, ClusterOptions};
 pub use error::Error;
 pub use files::{
     ChangeEvent, Content, ControllerStatus, CopyOptions, DstoreState, DstoreStatus, Files, FindPage, ListOptions,

@@ -64,8 +64,9 @@ use crate::wire::{Address, Secret};
 use keys::Keys;
 use links::Link;
 
-/// So long after its start a Controller has requests wait for Dstores that are not there yet. (depot 6.2)
-const SETTLING: Duration = Duration::from_secs(10);
+/// So long after its start a Controller has requests wait for Dstores that are not there yet, unless told otherwise.
+/// (depot 6.2)
+pub const SETTLING: Duration = Duration::from_secs(10);
 
 /// How a Controller is started.
 pub struct Options {
@@ -85,6 +86,8 @@ pub struct Options {
     pub address: Address,
     /// How it keeps its log.
     pub replica: ReplicaOptions,
+    /// So long after the start requests wait for Dstores that are not there yet: [`SETTLING`].
+    pub settling: Duration,
 }
 
 /// Why a Controller does not start.
@@ -149,6 +152,7 @@ struct Shared {
     options: ReplicaOptions,
     data: PathBuf,
     started: Instant,
+    settling: Duration,
     state: Mutex<State>,
     /// Signalled when a Dstore has come, gone, or completed its inventory.
     news: Condvar,
@@ -191,6 +195,7 @@ impl Handle {
             options: options.replica,
             data: options.data,
             started: Instant::now(),
+            settling: options.settling,
             state: Mutex::new(State {
                 holdings: Holdings::default(),
                 links: BTreeMap::new(),
@@ -270,7 +275,7 @@ impl Shared {
     /// Waits until `is_there` says so, for as long as Dstores may still be about to come back after a start; what it says
     /// in the end.
     fn wait_for_dstores(&self, is_there: impl Fn(&mut State) -> bool) -> bool {
-        let deadline = self.started + SETTLING;
+        let deadline = self.started + self.settling;
         let mut state = self.state.lock();
         loop {
             if is_there(&mut state) {

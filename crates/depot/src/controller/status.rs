@@ -137,7 +137,7 @@ impl Shared {
         if status.settings.is_read_only {
             problems.push("the store is set read-only: stevedore set read-only off".into());
         }
-        let is_settling = self.started.elapsed() < super::SETTLING;
+        let is_settling = self.started.elapsed() < self.settling;
         if status.no_copy > 0 {
             problems.push(format!(
                 "{} objects have no copy at a Dstore that is there: their files cannot be read until one returns",

@@ -1,0 +1,418 @@
+//! A store that is reached over the network. (depot 5.1, 5.5)
+//!
+//! A [`Cluster`] knows the Controllers' addresses and a key that proves which client it is. It keeps connections that it may
+//! need again, to the Controller and to Dstores, and may be used by many threads at a time.
+//!
+//! What may be repeated is repeated: a question always; a change under its stamp, which has its effect once however often it
+//! is sent. Only when that does not help within the deadline is an error returned, and it says whether the change may have
+//! had an effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use stevedore::socket::Wait;
+
+use super::pool::Pool;
+use super::{
+    Content, CopyOptions, Error, Files, FindPage, ListOptions, MoveOptions, ObjectCopies, PutOptions, Source, Status,
+    WatchPage,
+};
+use crate::disk::random;
+use crate::identity::{ClusterId, DstoreId, Key, SessionId, Version};
+use crate::namespace::change::{Command, Condition, Details, Refusal, RemovalExtent, Settings, Stamp};
+use crate::namespace::listing::{Page, Stat};
+use crate::path::Path;
+use crate::wire::message::{Answer, Failure, Grant, Grants, ObjectAnswer, ObjectRequest, Request};
+use crate::wire::{Access, Address, ClientId, ClientKey, HandshakeError, ReceiveError, Role};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long to look for a Controller that can be reached.
+const SEARCH: Duration = Duration::from_secs(5);
+
+/// Between two attempts, at first; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Keys that were granted ahead are used within this time: their lease lasts a minute.
+const GRANT_USE: Duration = Duration::from_secs(40);
+
+/// How a client reaches a store.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// The Controllers.
+    pub controllers: Vec<Address>,
+    /// The store.
+    pub cluster: ClusterId,
+    /// Which client this is.
+    pub client: ClientId,
+    /// The key that proves it.
+    pub key: ClientKey,
+}
+
+/// A store that is reached over the network.
+pub struct Cluster {
+    options: ClusterOptions,
+    pub(super) pool: Pool,
+    session: Mutex<Option<Session>>,
+    granted: Mutex<Granted>,
+}
+
+/// What marks this client's changes. (depot 3.5)
+#[derive(Debug)]
+struct Session {
+    id: SessionId,
+    born: Version,
+    /// Content is cut into objects of this many bytes.
+    chunk_bytes: u64,
+    next: u64,
+    /// Changes whose outcomes are not known yet.
+    open: BTreeSet<u64>,
+}
+
+/// Keys and places for puts to come.
+#[derive(Debug, Default)]
+struct Granted {
+    grants: Grants,
+    since: Option<Instant>,
+}
+
+impl Cluster {
+    /// A client of this store. Connects when there is something to ask.
+    pub fn new(options: ClusterOptions) -> Self {
+        let access = Access::Client { id: options.client, key: options.key.clone() };
+        let pool = Pool::new(access, options.cluster);
+        Self { options, pool, session: Mutex::new(None), granted: Mutex::default() }
+    }
+
+    /// Asks the Controller, again if it must be, for as long as an answer may take.
+    pub(super) fn ask(&self, request: &Request) -> Result<Answer, Error> {
+        self.ask_within(request, PATIENCE).map_err(|unanswered| unanswered.error)
+    }
+
+    fn ask_within(&self, request: &Request, patience: Duration) -> Result<Answer, Unanswered> {
+        let begun = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        let mut attempts = 0;
+        if self.options.controllers.is_empty() {
+            return Err(Unanswered { error: Error::Unavailable("no Controller is known".into()), attempts });
+        }
+        loop {
+            let address = &self.options.controllers[attempts % self.options.controllers.len()];
+            attempts += 1;
+            let deadline = Wait::deadline(patience.saturating_sub(begun.elapsed()));
+            let (why, is_reached) = match self.ask_once(address, request, deadline) {
+                Ok(Answer::Error { failure: Failure::NotLeader { .. } }) => {
+                    (format!("{address} does not lead the store just now"), true)
+                }
+                Ok(Answer::Error { failure }) => return Err(Unanswered { error: failure.into(), attempts }),
+                Ok(answer) => return Ok(answer),
+                Err(Missed::NotReached(HandshakeError::Io(error))) => {
+                    (format!("no Controller is reached at {address}: {error}"), false)
+                }
+                Err(Missed::NotReached(refused)) => {
+                    return Err(Unanswered { error: Error::NotPermitted(refused.to_string()), attempts });
+                }
+                Err(Missed::NoAnswer(error)) => (format!("{address} did not answer: {error}"), true),
+            };
+            let limit = if is_reached { patience } else { SEARCH.min(patience) };
+            if begun.elapsed() + pause > limit {
+                return Err(Unanswered { error: Error::Unavailable(why), attempts });
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn ask_once(&self, address: &Address, request: &Request, wait: Wait) -> Result<Answer, Missed> {
+        let mut connection = self.pool.take(address, Role::Controller).map_err(Missed::NotReached)?;
+        let answer = connection.send(request).map_err(ReceiveError::Io).and_then(|()| connection.receive(wait));
+        let answer = answer.map_err(Missed::NoAnswer)?;
+        self.pool.give_back(address, connection);
+        Ok(answer)
+    }
+
+    /// Makes a change that takes effect once, however often it must be sent. `more` keys are asked for with it.
+    pub(super) fn change(&self, command: Command, more: u32) -> Result<Version, Error> {
+        let mut request = Request::Change { stamp: self.stamp()?, more, command: Box::new(command) };
+        loop {
+            let Request::Change { stamp, .. } = &request else { unreachable!("made above") };
+            let number = stamp.number;
+            let result = self.ask_within(&request, PATIENCE);
+            if let Some(session) = self.session.lock().as_mut() {
+                session.open.remove(&number); // it is not asked for again
+            }
+            match result {
+                Ok(Answer::Done { version, grants }) => {
+                    if !grants.objects.is_empty() {
+                        *self.granted.lock() = Granted { grants, since: Some(Instant::now()) };
+                    }
+                    return Ok(version);
+                }
+                Ok(other) => return Err(unexpected(&other)),
+                Err(Unanswered { error: Error::Refused(Refusal::UnknownOutcome), attempts: 1 }) => {
+                    // It was sent once, and not made: the session is forgotten. A new one may make it.
+                    *self.session.lock() = None;
+                    if let Request::Change { stamp, .. } = &mut request {
+                        *stamp = self.stamp()?;
+                    }
+                }
+                Err(Unanswered { error: Error::Refused(Refusal::UnknownOutcome), .. }) => {
+                    return Err(Error::OutcomeUnknown("the store has forgotten this session".into()));
+                }
+                Err(Unanswered { error: Error::Unavailable(why), attempts }) if attempts > 1 => {
+                    return Err(Error::OutcomeUnknown(why));
+                }
+                Err(Unanswered { error, .. }) => return Err(error),
+            }
+        }
+    }
+
+    fn stamp(&self) -> Result<Stamp, Error> {
+        self.with_session(|session| {
+            let number = session.next;
+            session.next += 1;
+            session.open.insert(number);
+            let done_below = session.open.first().copied().unwrap_or(number);
+            Stamp { session: session.id, born: session.born, number, done_below }
+        })
+    }
+
+    /// Into how large objects content is cut.
+    pub(super) fn chunk_bytes(&self) -> Result<u64, Error> {
+        self.with_session(|session| session.chunk_bytes)
+    }
+
+    fn with_session<T>(&self, use_it: impl FnOnce(&mut Session) -> T) -> Result<T, Error> {
+        let mut session = self.session.lock();
+        if session.is_none() {
+            let (born, settings) = match self.ask(&Request::Session)? {
+                Answer::Session { born, settings } => (born, settings),
+                other => return Err(unexpected(&other)),
+            };
+            let id = SessionId(u128::from_le_bytes(random().map_err(Error::Source)?).max(1));
+            let chunk_bytes = settings.chunk_bytes.max(1);
+            *session = Some(Session { id, born, chunk_bytes, next: 1, open: BTreeSet::new() });
+        }
+        Ok(use_it(session.as_mut().expect("made above")))
+    }
+
+    /// A key and places that were granted ahead, if they are still good.
+    pub(super) fn take_granted(&self) -> Option<Grants> {
+        let mut granted = self.granted.lock();
+        if granted.since.is_none_or(|since| since.elapsed() > GRANT_USE) {
+            return None;
+        }
+        let object: Grant = granted.grants.objects.pop()?;
+        let grants = &granted.grants;
+        Some(Grants { addresses: grants.addresses.clone(), objects: vec![object], ..*grants })
+    }
+
+    /// Which Dstores have an object, as the Controller knows now.
+    pub(super) fn holders(&self, key: Key) -> Result<Vec<(DstoreId, Address)>, Error> {
+        match self.ask(&Request::Holders { key })? {
+            Answer::Holders { holders } => Ok(holders),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn ask_settings(&self) -> Result<Settings, Error> {
+        match self.ask(&Request::Session)? {
+            Answer::Session { settings, .. } => Ok(settings),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// Why a Controller gave no answer.
+enum Missed {
+    /// No connection was made: the request was not sent.
+    NotReached(HandshakeError),
+    /// The request may have been received.
+    NoAnswer(ReceiveError),
+}
+
+/// Why a request failed, and how often it was tried.
+struct Unanswered {
+    error: Error,
+    attempts: usize,
+}
+
+pub(super) fn unexpected(answer: &Answer) -> Error {
+    Error::Protocol(format!("an answer to another question: {answer:?}"))
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused { refusal } => Self::Refused(refusal),
+            Failure::NoSpace => Self::NoSpace,
+            Failure::NotEnoughDstores { there, needed } => {
+                Self::NotEnoughDstores { there: there as usize, needed: needed as usize }
+            }
+            Failure::Unavailable { what } => Self::Unavailable(what),
+            Failure::Damaged { what } => Self::Damaged(what),
+            Failure::NotPermitted { why } => Self::NotPermitted(why),
+            Failure::OutcomeUnknown { why } => Self::OutcomeUnknown(why),
+            Failure::NotLeader { .. } | Failure::NoLease | Failure::NotHere => Self::Unavailable(failure.to_string()),
+            Failure::TooOld => Self::Gone,
+            Failure::Conflict | Failure::Mismatch | Failure::BadRequest { .. } => Self::Protocol(failure.to_string()),
+        }
+    }
+}
+
+impl Files for Cluster {
+    fn put(&self, path: &Path, source: Source<'_>, options: &PutOptions) -> Result<Version, Error> {
+        super::upload::put(self, path, source, options)
+    }
+
+    fn get(&self, path: &Path, condition: Condition) -> Result<Box<dyn Content + Send + '_>, Error> {
+        match self.ask(&Request::Open { path: path.clone(), condition })? {
+            Answer::File { stat, addresses, objects } => {
+                Ok(Box::new(super::download::Download::new(self, stat, addresses, objects)?))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn stat(&self, path: &Path) -> Result<Stat, Error> {
+        match self.ask(&Request::Stat { path: path.clone() })? {
+            Answer::Stat { stat } => Ok(stat),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn list(&self, path: &Path, options: &ListOptions) -> Result<Page, Error> {
+        let ListOptions { prefix, after, is_recursive, limit } = options.clone();
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        match self.ask(&Request::List { path: path.clone(), prefix, after, is_recursive, limit })? {
+            Answer::Page { entries, after } => Ok(Page { entries, after }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn find(&self, path: &Path, pattern: &str, after: &str) -> Result<FindPage, Error> {
+        let (pattern, after) = (pattern.to_owned(), after.to_owned());
+        match self.ask(&Request::Find { path: path.clone(), pattern, after })? {
+            Answer::Page { entries, after } => Ok(FindPage { entries, after }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path, options: &MoveOptions) -> Result<Version, Error> {
+        let MoveOptions { from_condition, to_condition, replace, parents } = *options;
+        let (from, to) = (from.clone(), to.clone());
+        self.change(Command::Move { from, from_condition, to, to_condition, replace, parents }, 0)
+    }
+
+    fn copy(&self, from: &Path, to: &Path, options: &CopyOptions) -> Result<Version, Error> {
+        let MoveOptions { from_condition, to_condition, replace, parents } = options.placing;
+        let (from, to, details) = (from.clone(), to.clone(), options.details.clone());
+        self.change(Command::Copy { from, from_condition, to, to_condition, replace, parents, details }, 0)
+    }
+
+    fn remove(&self, path: &Path, condition: Condition) -> Result<Version, Error> {
+        self.change(Command::Remove { path: path.clone(), condition }, 0)
+    }
+
+    fn make_directory(
+        &self,
+        path: &Path,
+        parents: bool,
+        details: &Details,
+        modified_ms: Option<u64>,
+    ) -> Result<Version, Error> {
+        let details = details.clone();
+        self.change(Command::MakeDirectory { path: path.clone(), parents, details, modified_ms }, 0)
+    }
+
+    fn remove_directory(&self, path: &Path, condition: Condition, extent: RemovalExtent) -> Result<Version, Error> {
+        self.change(Command::RemoveDirectory { path: path.clone(), condition, extent }, 0)
+    }
+
+    fn set_attributes(
+        &self,
+        path: &Path,
+        condition: Condition,
+        attributes: &BTreeMap<String, Option<String>>,
+        content_type: Option<&str>,
+        modified_ms: Option<u64>,
+    ) -> Result<Version, Error> {
+        let attributes = attributes.clone();
+        let content_type = content_type.map(str::to_owned);
+        let path = path.clone();
+        self.change(Command::SetAttributes { path, condition, attributes, content_type, owner: None, modified_ms }, 0)
+    }
+
+    fn compose(
+        &self,
+        path: &Path,
+        sources: &[(Path, Version)],
+        remove_sources: bool,
+        options: &PutOptions,
+    ) -> Result<Version, Error> {
+        let PutOptions { condition, parents, modified_ms, details } = options.clone();
+        let (path, sources) = (path.clone(), sources.to_vec());
+        self.change(Command::Compose { path, condition, parents, sources, remove_sources, modified_ms, details }, 0)
+    }
+
+    fn watch(&self, after: Option<Version>, wait: Duration) -> Result<WatchPage, Error> {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let answer = self.ask_within(&Request::Watch { after, wait_ms }, PATIENCE + wait.min(PATIENCE));
+        match answer.map_err(|unanswered| unanswered.error)? {
+            Answer::Changes { events, next } => Ok(WatchPage { events, next }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn status(&self) -> Result<Status, Error> {
+        match self.ask(&Request::Status)? {
+            Answer::Status { status } => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn settings(&self) -> Result<Settings, Error> {
+        self.ask_settings()
+    }
+
+    fn set(&self, settings: &Settings) -> Result<Version, Error> {
+        self.change(Command::Set { settings: settings.clone() }, 0)
+    }
+
+    fn copies(&self, path: &Path) -> Result<Vec<ObjectCopies>, Error> {
+        let mut objects = match self.ask(&Request::Copies { path: path.clone() })? {
+            Answer::Copies { objects } => objects,
+            other => return Err(unexpected(&other)),
+        };
+        let mut addresses: BTreeSet<String> = BTreeSet::new();
+        for copy in objects.iter().flat_map(|object| &object.copies).filter(|copy| copy.is_present) {
+            addresses.insert(copy.address.clone());
+        }
+        for text in addresses {
+            let Ok(address) = text.parse::<Address>() else { continue };
+            let is_there = |copy: &&mut super::PlaceOfCopy| copy.address == text;
+            let keys: Vec<Key> = objects
+                .iter()
+                .filter(|object| object.copies.iter().any(|copy| copy.address == text))
+                .map(|object| object.key)
+                .collect();
+            // A Dstore that does not say where its copies are has them all the same.
+            let Ok(mut connection) = self.pool.take(&address, Role::Dstore) else { continue };
+            let asked = connection.send(&ObjectRequest::Locate { keys }).map_err(ReceiveError::Io);
+            let answer = asked.and_then(|()| connection.receive::<ObjectAnswer>(Wait::deadline(PATIENCE)));
+            let Ok(ObjectAnswer::Located { places }) = answer else { continue };
+            self.pool.give_back(&address, connection);
+            let copies = objects.iter_mut().filter_map(|object| object.copies.iter_mut().find(is_there));
+            copies.zip(places).for_each(|(copy, place)| copy.location = place);
+        }
+        Ok(objects)
+    }
+
+    fn format(&self, name: &str) -> Result<Version, Error> {
+        self.change(Command::Format { name: name.to_owned() }, 0)
+    }
+}

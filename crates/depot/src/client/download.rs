@@ -1,0 +1,219 @@
+//! Reading a file: each block is verified before it is handed over, from whichever holder can give it. (depot 5.5)
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::ops::Range;
+use std::time::Duration;
+
+use stevedore::socket::Wait;
+
+use super::cluster::Cluster;
+use super::{Content, Error};
+use crate::checksum::Checksum;
+use crate::identity::DstoreId;
+use crate::namespace::listing::{Kind, Stat};
+use crate::wire::message::{Failure, ObjectAnswer, ObjectPlaces, ObjectRequest, Request};
+use crate::wire::{Address, Connection, Role};
+
+/// Checksums are of blocks of this many bytes; the last of an object may be shorter. (depot 3.3)
+pub const BLOCK: u64 = 64 << 10;
+
+/// How long a holder may take to begin, and to go on.
+const STALL: Duration = Duration::from_secs(10);
+
+/// A file that is being read.
+pub(super) struct Download<'a> {
+    cluster: &'a Cluster,
+    stat: Stat,
+    size: u64,
+    addresses: BTreeMap<DstoreId, Address>,
+    objects: Vec<ObjectPlaces>,
+}
+
+/// Why a holder did not give all that was asked for.
+enum Interrupted {
+    /// It is this holder's fault: the next one may do better. True if its copy is damaged.
+    Holder { why: String, is_damaged: bool },
+    /// The bytes cannot be handed over.
+    Sink(std::io::Error),
+}
+
+impl<'a> Download<'a> {
+    pub(super) fn new(
+        cluster: &'a Cluster,
+        stat: Stat,
+        addresses: Vec<(DstoreId, Address)>,
+        objects: Vec<ObjectPlaces>,
+    ) -> Result<Self, Error> {
+        let Kind::File { size, .. } = stat.kind else {
+            return Err(Error::Protocol("a file was asked for, and a directory was answered".into()));
+        };
+        if objects.iter().map(|object| object.length).sum::<u64>() != size {
+            return Err(Error::Protocol("the objects of a file do not add up to its size".into()));
+        }
+        Ok(Self { cluster, stat, size, addresses: addresses.into_iter().collect(), objects })
+    }
+
+    /// Hands over a range of one object, from as many holders as it takes.
+    fn copy_object(&mut self, at: usize, range: Range<u64>, sink: &mut dyn Write) -> Result<(), Error> {
+        let object = &self.objects[at];
+        let mut holders = object.holders.clone();
+        let mut position = range.start;
+        let mut was_asked = false;
+        let mut damage = None;
+        let mut last = String::from("no Dstore that is there has a copy");
+        loop {
+            let before = position;
+            for holder in std::mem::take(&mut holders) {
+                let Some(address) = self.addresses.get(&holder) else { continue };
+                match self.read_from(address, object, &mut position, range.end, sink) {
+                    Ok(()) => return Ok(()),
+                    Err(Interrupted::Sink(error)) => return Err(Error::Sink(error)),
+                    Err(Interrupted::Holder { why, is_damaged }) => {
+                        log::info!("Dstore {holder} at {address}, object {}: {why}", object.key);
+                        if is_damaged {
+                            damage = Some(format!("object {} at Dstore {holder}: {why}", object.key));
+                            // Only the Dstore's own finding counts; a reader goes on whatever the answer.
+                            let _ = self.cluster.ask(&Request::Suspect { key: object.key, dstore: holder });
+                        }
+                        last = format!("Dstore {holder} at {address}: {why}");
+                    }
+                }
+            }
+            if position > before {
+                holders.clone_from(&object.holders); // what one lacks another may have, block by block
+                continue;
+            }
+            if was_asked {
+                break;
+            }
+            // The leader may know of others by now.
+            was_asked = true;
+            let known = self.cluster.holders(object.key)?;
+            holders = known.iter().map(|(holder, _)| *holder).collect();
+            self.addresses.extend(known);
+        }
+        let object = &self.objects[at];
+        Err(match damage {
+            Some(what) => Error::Damaged(format!("no copy that can be reached is good: {what}")),
+            None => Error::Unavailable(format!("object {} of this file: {last}", object.key)),
+        })
+    }
+
+    /// Hands over what one holder has, from `position` on, which advances with what was handed over.
+    fn read_from(
+        &self,
+        address: &Address,
+        object: &ObjectPlaces,
+        position: &mut u64,
+        end: u64,
+        sink: &mut dyn Write,
+    ) -> Result<(), Interrupted> {
+        let failed = |why: String| Interrupted::Holder { why, is_damaged: false };
+        let damaged = |why: &str| Interrupted::Holder { why: why.to_owned(), is_damaged: true };
+        let mut connection =
+            self.cluster.pool.take(address, Role::Dstore).map_err(|error| failed(error.to_string()))?;
+        let from = *position / BLOCK * BLOCK;
+        let length = (end.div_ceil(BLOCK) * BLOCK).min(object.length) - from;
+        let get = ObjectRequest::Get { key: object.key, from, length };
+        connection.send(&get).map_err(|error| failed(error.to_string()))?;
+        let sums = match receive(&mut connection)? {
+            ObjectAnswer::Object { length, sums } if length == object.length => sums,
+            ObjectAnswer::Object { .. } => return Err(damaged("it has another length")),
+            other => return Err(failed(format!("an answer to another question: {other:?}"))),
+        };
+        if combined(&sums, object.length) != Some(object.checksum) {
+            return Err(damaged("its blocks are not those of the object"));
+        }
+        let mut block = vec![0; BLOCK as usize];
+        let mut at = from;
+        while at < from + length {
+            let ObjectAnswer::Data { length: piece } = receive(&mut connection)? else {
+                return Err(failed("an answer to another question".into()));
+            };
+            if piece == 0 || at + piece > from + length || (piece % BLOCK != 0 && at + piece != from + length) {
+                return Err(failed(format!("a piece of {piece} bytes at {at}")));
+            }
+            let mut content = connection.content(piece, STALL);
+            while content.left() > 0 {
+                let bytes = &mut block[..BLOCK.min(content.left()) as usize];
+                content.read_exact(bytes).map_err(|error| failed(error.to_string()))?;
+                if sums.get((at / BLOCK) as usize) != Some(&Checksum::of(bytes)) {
+                    return Err(damaged("a block is not what its checksum says"));
+                }
+                let wanted = position.saturating_sub(at)..(end - at).min(bytes.len() as u64);
+                sink.write_all(&bytes[wanted.start as usize..wanted.end as usize]).map_err(Interrupted::Sink)?;
+                at += bytes.len() as u64;
+                *position = at.min(end);
+            }
+        }
+        self.cluster.pool.give_back(address, connection);
+        Ok(())
+    }
+}
+
+fn receive(connection: &mut Connection) -> Result<ObjectAnswer, Interrupted> {
+    let failed = |why: String, is_damaged| Interrupted::Holder { why, is_damaged };
+    match connection.receive(Wait::deadline(STALL)) {
+        Ok(ObjectAnswer::Error { failure }) => {
+            let is_damaged = matches!(failure, Failure::Damaged { .. } | Failure::NotHere);
+            Err(failed(failure.to_string(), is_damaged))
+        }
+        Ok(answer) => Ok(answer),
+        Err(error) => Err(failed(error.to_string(), false)),
+    }
+}
+
+/// What the checksums of an object's blocks add up to; `None` if there are not as many as it has blocks.
+fn combined(sums: &[Checksum], length: u64) -> Option<Checksum> {
+    if sums.len() as u64 != length.div_ceil(BLOCK) {
+        return None;
+    }
+    let mut left = length;
+    Some(sums.iter().fold(Checksum::EMPTY, |whole, sum| {
+        let block = left.min(BLOCK);
+        left -= block;
+        whole.followed_by(*sum, block)
+    }))
+}
+
+impl Content for Download<'_> {
+    fn stat(&self) -> &Stat {
+        &self.stat
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn copy_to(&mut self, range: Range<u64>, sink: &mut dyn Write) -> Result<(), Error> {
+        let end = range.end.min(self.size);
+        let mut offset = 0;
+        for at in 0..self.objects.len() {
+            let length = self.objects[at].length;
+            let (from, to) = (range.start.max(offset), end.min(offset + length));
+            if from < to {
+                self.copy_object(at, from - offset..to - offset, sink)?;
+            }
+            offset += length;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn block_checksums_add_up_to_the_objects_or_are_refused() {
+        let bytes: Vec<u8> = (0..200_000_u32).map(|n| (n.wrapping_mul(n) >> 3) as u8).collect();
+        let sums: Vec<Checksum> = bytes.chunks(BLOCK as usize).map(Checksum::of).collect();
+        assert_eq!(combined(&sums, 200_000), Some(Checksum::of(&bytes)));
+        assert_eq!(combined(&sums[1..], 200_000), None, "one is missing");
+        let mut swapped = sums.clone();
+        swapped.swap(0, 1);
+        assert_ne!(combined(&swapped, 200_000), Some(Checksum::of(&bytes)));
+        assert_eq!(combined(&[], 0), Some(Checksum::EMPTY));
+    }
+}

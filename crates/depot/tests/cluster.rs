@@ -1,0 +1,315 @@
+//! A Controller and clients over real sockets, with Dstores that misbehave as they are told. (depot 3.4, 5.1, 5.5)
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Cursor, Write};
+use std::time::Duration;
+
+use common::{BLOCK, Behaviour, ScriptedDstore, Store};
+use depot::client::{Cluster, Error, Files, ListOptions, MoveOptions, PutOptions, Source};
+use depot::namespace::change::{Condition, Details, Refusal, RemovalExtent};
+use depot::path::Path;
+use depot::wire::message::{Answer, Failure};
+use kit::bytes;
+use stevedore::socket::Wait;
+
+fn path(text: &str) -> Path {
+    text.parse().unwrap()
+}
+
+fn put(client: &Cluster, at: &str, content: &[u8]) -> Result<depot::identity::Version, Error> {
+    let options = PutOptions { parents: true, ..PutOptions::default() };
+    client.put(&path(at), Source::Once(&mut Cursor::new(content)), &options)
+}
+
+fn get(client: &Cluster, at: &str) -> Result<Vec<u8>, Error> {
+    let mut content = Vec::new();
+    let mut file = client.get(&path(at), Condition::Any)?;
+    let size = file.size();
+    file.copy_to(0..size, &mut content)?;
+    Ok(content)
+}
+
+fn dstores<const N: usize>(store: &Store) -> [ScriptedDstore; N] {
+    std::array::from_fn(|number| ScriptedDstore::new(store, number as u128 + 1))
+}
+
+/// Around every size at which something changes: blocks, small objects, chunks.
+fn sizes() -> Vec<usize> {
+    vec![0, 1, 1000, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7, (8 << 20) - 1, 8 << 20, (8 << 20) + 1, 20 << 20]
+}
+
+#[test]
+fn files_of_all_sizes_come_back_as_they_were_put() {
+    let store = Store::new(3);
+    let _dstores: [_; 3] = dstores(&store);
+    let client = store.client();
+    for (seed, size) in sizes().into_iter().enumerate() {
+        let content = bytes(seed as u64, size);
+        put(&client, &format!("/dir/{size}"), &content).unwrap();
+        assert!(get(&client, &format!("/dir/{size}")).unwrap() == content, "{size} bytes");
+    }
+    // From a file that can be read again.
+    let content = bytes(99, (1 << 20) + 5);
+    let mut file = tempfile(&content);
+    let options = PutOptions::default();
+    client.put(&path("/file"), Source::File(&file), &options).unwrap();
+    assert!(get(&client, "/file").unwrap() == content);
+    file.flush().unwrap();
+}
+
+fn tempfile(content: &[u8]) -> std::fs::File {
+    let folder = kit::TempFolder::new();
+    let place = folder.path().join("content");
+    std::fs::write(&place, content).unwrap();
+    std::fs::File::open(place).unwrap()
+}
+
+#[test]
+fn a_range_comes_from_its_blocks_only() {
+    let store = Store::new(1);
+    let [dstore] = dstores(&store);
+    let client = store.client();
+    let content = bytes(1, 10 * BLOCK + 9);
+    put(&client, "/a", &content).unwrap();
+    let block = BLOCK as u64;
+    let size = content.len() as u64;
+    for (from, to) in [(0, 1), (5, block), (block - 1, block + 1), (3 * block, 4 * block), (size - 3, size), (7, 7)] {
+        let before = dstore.bytes_sent();
+        let mut out = Vec::new();
+        client.get(&path("/a"), Condition::Any).unwrap().copy_to(from..to, &mut out).unwrap();
+        assert!(out == content[from as usize..to as usize], "{from}..{to}");
+        let needed = if from == to { 0 } else { (to.div_ceil(block) - from / block) * block };
+        assert!(dstore.bytes_sent() - before <= needed, "{from}..{to} moved {}", dstore.bytes_sent() - before);
+    }
+}
+
+#[test]
+fn a_place_that_fails_is_replaced_while_it_is_needed() {
+    let store = Store::that_waits_for_dstores(2, Duration::ZERO);
+    let all: [_; 4] = dstores(&store);
+    let client = store.client();
+    let behaviours = [
+        Behaviour { refuses: Some(Failure::NoSpace), ..Behaviour::default() },
+        Behaviour { hangs_up: true, ..Behaviour::default() },
+    ];
+    all.iter().zip(behaviours).for_each(|(dstore, behaviour)| dstore.behave(behaviour));
+    for size in [10, 5 * BLOCK] {
+        for number in 0..10 {
+            let content = bytes(number, size);
+            put(&client, "/a", &content).unwrap();
+            assert!(get(&client, "/a").unwrap() == content);
+        }
+    }
+    let copies = client.copies(&path("/a")).unwrap();
+    assert_eq!(copies[0].copies.iter().map(|copy| copy.dstore).collect::<Vec<_>>(), [all[2].number(), all[3].number()]);
+    // With one good Dstore left, two copies cannot be.
+    all[2].behave(Behaviour { hangs_up: true, ..Behaviour::default() });
+    for size in [10, 5 * BLOCK] {
+        let result = put(&client, "/b", &bytes(1, size));
+        assert!(matches!(result, Err(Error::NotEnoughDstores { needed: 2, .. })), "{result:?}");
+    }
+    assert!(matches!(client.stat(&path("/b")), Err(Error::Refused(Refusal::NotFound))), "a failed put leaves no file");
+}
+
+#[test]
+fn a_put_waits_for_a_slow_third_place_only_shortly() {
+    let store = Store::new(3);
+    let all: [_; 3] = dstores(&store);
+    all[1].behave(Behaviour { is_stuck: true, ..Behaviour::default() });
+    let client = store.client();
+    for size in [10, 5 * BLOCK] {
+        let content = bytes(1, size);
+        put(&client, "/a", &content).unwrap();
+        let copies = client.copies(&path("/a")).unwrap();
+        assert!(copies[0].copies.iter().all(|copy| copy.dstore != all[1].number()), "{copies:?}");
+        assert!(get(&client, "/a").unwrap() == content);
+    }
+}
+
+#[test]
+fn a_get_goes_on_with_another_holder_where_one_fails() {
+    let store = Store::new(3);
+    let all: [_; 3] = dstores(&store);
+    let client = store.client();
+    let content = bytes(1, 20 * BLOCK + 77);
+    put(&client, "/a", &content).unwrap();
+    let key = *all[0].objects().keys().next().unwrap();
+    // Each has lost other blocks, in another way: together they still have all.
+    let with = |blocks: [u64; 3]| BTreeSet::from(blocks);
+    all[0].behave(Behaviour { flips: with([0, 7, 19]), ..Behaviour::default() });
+    all[1].behave(Behaviour { finds_damaged: with([1, 8, 20]), ..Behaviour::default() });
+    all[2].behave(Behaviour { gives_up_after: Some(2), ..Behaviour::default() });
+    for _ in 0..10 {
+        assert!(get(&client, "/a").unwrap() == content);
+    }
+    let asked = || all[0].is_asked_to_verify(key) || all[1].is_asked_to_verify(key);
+    kit::eventually("a damaged copy is to be verified by its Dstore", asked);
+    // A block that no holder has is an error, and no wrong byte comes before it.
+    all.iter().for_each(|dstore| dstore.behave(Behaviour { flips: BTreeSet::from([3]), ..Behaviour::default() }));
+    let mut out = Vec::new();
+    let error = client.get(&path("/a"), Condition::Any).unwrap().copy_to(0..u64::MAX, &mut out).unwrap_err();
+    assert!(matches!(error, Error::Damaged(_)), "{error}");
+    assert!(out == content[..3 * BLOCK], "{} bytes", out.len());
+}
+
+#[test]
+fn names_survive_a_restart_and_copies_are_learned_again() {
+    let mut store = Store::new(2);
+    let all: [_; 2] = dstores(&store);
+    let client = store.client();
+    let content = bytes(1, 3 * BLOCK);
+    let version = put(&client, "/a/b", &content).unwrap();
+    client.rename(&path("/a"), &path("/c"), &MoveOptions::default()).unwrap();
+    store.stop();
+    store.start();
+    let client = store.client();
+    assert_eq!(client.stat(&path("/c/b")).unwrap().version, version);
+    all.iter().for_each(|dstore| dstore.join(&store));
+    assert!(get(&client, "/c/b").unwrap() == content);
+    // A Dstore that comes back empty has nothing, whatever was claimed.
+    all[0].cut_link();
+    all[0].lose_everything();
+    all[0].join(&store);
+    kit::eventually("the copies that are gone are known to be gone", || {
+        let copies = client.copies(&path("/c/b")).unwrap();
+        copies[0].copies.iter().map(|copy| copy.dstore).eq([all[1].number()])
+    });
+    assert!(get(&client, "/c/b").unwrap() == content);
+}
+
+#[test]
+fn conditions_are_checked_before_any_byte_is_sent() {
+    let store = Store::new(1);
+    let [dstore] = dstores(&store);
+    let client = store.client();
+    let first = put(&client, "/a", b"one").unwrap();
+    put(&client, "/a", b"two").unwrap();
+    let stored = dstore.objects().len();
+    for (condition, refusal) in
+        [(Condition::Absent, Refusal::AlreadyExists), (Condition::Version { version: first }, Refusal::ConditionFailed)]
+    {
+        let options = PutOptions { condition, ..PutOptions::default() };
+        let result = client.put(&path("/a"), Source::Once(&mut Cursor::new(b"three")), &options);
+        assert!(matches!(&result, Err(Error::Refused(why)) if *why == refusal), "{result:?}");
+    }
+    let missing = client.put(&path("/no/where"), Source::Once(&mut Cursor::new(b"x")), &PutOptions::default());
+    assert!(matches!(missing, Err(Error::Refused(Refusal::NotFound))), "{missing:?}");
+    assert_eq!(get(&client, "/a").unwrap(), b"two");
+    assert!(dstore.objects().len() <= stored + 1, "only the put without a condition may have sent its byte");
+}
+
+#[test]
+fn every_operation_works_over_the_wire() {
+    let store = Store::new(1);
+    let [_dstore] = dstores(&store);
+    let client = store.client();
+    let beginning = client.watch(None, Duration::ZERO).unwrap().next;
+    put(&client, "/a b/%/ü\n", b"12345").unwrap();
+    let version = put(&client, "/x", b"67").unwrap();
+    client.copy(&path("/x"), &path("/y"), &Default::default()).unwrap();
+    let sources = [(path("/x"), version), (path("/y"), client.stat(&path("/y")).unwrap().version)];
+    client.compose(&path("/z"), &sources, true, &PutOptions::default()).unwrap();
+    assert_eq!(get(&client, "/z").unwrap(), b"6767");
+    client.make_directory(&path("/d"), false, &Details::default(), None).unwrap();
+    let attributes = BTreeMap::from([("colour".to_owned(), Some("red".to_owned()))]);
+    client.set_attributes(&path("/d"), Condition::Any, &attributes, None, Some(5)).unwrap();
+    assert_eq!(client.stat(&path("/d")).unwrap().details.attributes["colour"], "red");
+    let listed = |recursive| {
+        let options = ListOptions { is_recursive: recursive, limit: 1, ..ListOptions::default() };
+        let mut names = Vec::new();
+        let mut options = options;
+        loop {
+            let page = client.list(&path("/"), &options).unwrap();
+            names.extend(page.entries.into_iter().map(|entry| entry.name));
+            match page.after {
+                Some(after) => options.after = after,
+                None => return names,
+            }
+        }
+    };
+    assert_eq!(listed(false), ["a b/", "d/", "z"]);
+    assert_eq!(listed(true), ["a b/", "a b/%/", "a b/%/ü\n", "d/", "z"]);
+    let found = client.find(&path("/"), "[%z]", "").unwrap();
+    assert_eq!(found.entries.iter().map(|entry| &*entry.name).collect::<Vec<_>>(), ["a b/%/", "z"]);
+    client.remove_directory(&path("/a b"), Condition::Any, RemovalExtent::Tree).unwrap();
+    client.remove(&path("/z"), Condition::Any).unwrap();
+    assert!(matches!(client.remove(&path("/z"), Condition::Any), Err(Error::Refused(Refusal::NotFound))));
+    let page = client.watch(Some(beginning), Duration::ZERO).unwrap();
+    let verbs: Vec<&str> = page.events.iter().map(|event| &*event.verb).collect();
+    let expected = ["put", "put", "copy", "compose", "make-directory", "set-attributes", "remove-directory", "remove"];
+    assert_eq!(verbs, expected, "what was refused is not told");
+    let status = client.status().unwrap();
+    assert_eq!((status.name.as_str(), status.dstores.len(), status.controllers.len()), ("test", 1, 1));
+    let mut settings = client.settings().unwrap();
+    settings.chunk_bytes = 1 << 20;
+    client.set(&settings).unwrap();
+    assert_eq!(client.settings().unwrap(), settings);
+    settings.chunk_bytes = 1;
+    assert!(client.set(&settings).is_err(), "a chunk of one byte");
+    assert!(matches!(client.format("another"), Err(Error::Refused(Refusal::NotPermitted))));
+    client.format("test").unwrap();
+    assert_eq!(listed(true), [""; 0]);
+}
+
+#[test]
+fn a_watch_is_told_of_a_change_as_it_comes() {
+    let store = Store::new(1);
+    let client = store.client();
+    let next = client.watch(None, Duration::ZERO).unwrap().next;
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| client.watch(Some(next), common::SOON).unwrap());
+        let other = store.client();
+        other.make_directory(&path("/d"), false, &Details::default(), None).unwrap();
+        assert_eq!(watching.join().unwrap().events[0].paths, [path("/d")]);
+    });
+    let foreign = depot::identity::Version { sequence: next.sequence, history: depot::identity::History(1) };
+    assert!(matches!(client.watch(Some(foreign), Duration::ZERO), Err(Error::Gone)), "a cursor of another history");
+}
+
+#[test]
+fn lines_that_are_no_requests_are_answered_and_survived() {
+    let store = Store::new(1);
+    let mut connection = store.dial();
+    for line in ["", "NONSENSE", "STAT", "STAT relative", "LIST / % %", "CHANGE 1 1 1 1 1 0 reap", "STAT /x/../y"] {
+        connection.send_content(format!("{line}\n").as_bytes()).unwrap();
+        let answer: Answer = connection.receive(Wait::deadline(common::SOON)).unwrap();
+        assert!(matches!(answer, Answer::Error { .. }), "{line}: {answer:?}");
+    }
+    connection.send_content(b"STAT /\n").unwrap();
+    let answer: Answer = connection.receive(Wait::deadline(common::SOON)).unwrap();
+    assert!(matches!(answer, Answer::Stat { .. }), "{answer:?}");
+}
+
+#[test]
+fn a_controller_whose_disk_is_an_old_copy_is_told_so() {
+    // depot 2.2
+    let mut store = Store::new(1);
+    let [dstore] = dstores(&store);
+    store.stop();
+    let log = store.folder.path().join("log");
+    let copy = store.folder.path().join("copy");
+    copy_folder(&log, &copy);
+    store.start();
+    dstore.join(&store); // it acknowledges a leadership that the copy knows nothing of
+    store.stop();
+    std::fs::remove_dir_all(&log).unwrap();
+    std::fs::rename(&copy, &log).unwrap();
+    store.start();
+    let (disk, number) = (dstore.disk, dstore.number());
+    std::thread::scope(|scope| {
+        scope.spawn(|| dstore.try_join(&store));
+        kit::eventually("the Controller gives up", || store.controller().failure().is_some());
+    });
+    let why = store.controller().failure().unwrap();
+    assert!(why.contains("old copy"), "{why} {disk} {number}");
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}

@@ -1,0 +1,413 @@
+//! A Controller, a client, and Dstores that do what a test tells them to.
+#![allow(dead_code, missing_docs)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use depot::checksum::Checksum;
+use depot::client::{Cluster, ClusterOptions};
+use depot::controller::{Handle, Options};
+use depot::identity::{ClusterId, DiskId, DstoreId, Epoch, Key, Position};
+use depot::log::{ReplicaOptions, SyncMode};
+use depot::namespace::change::{Replicas, Settings};
+use depot::wire::message::{CopyChange, CopyReport, Failure, Load, ObjectAnswer, ObjectRequest, Order, Report};
+use depot::wire::{Access, Address, ClientId, Connection, Role, Secret, accept, connect};
+use kit::TempFolder;
+use parking_lot::{Condvar, Mutex};
+use stevedore::server::{Server, ThreadGroup};
+use stevedore::socket::Wait;
+
+pub const CLUSTER: ClusterId = ClusterId(0xc1);
+pub const SOON: Duration = Duration::from_secs(20);
+pub const BLOCK: usize = 64 << 10;
+
+/// One Controller on a folder of its own.
+pub struct Store {
+    pub folder: TempFolder,
+    pub secret: Secret,
+    pub address: Address,
+    pub settings: Settings,
+    pub sync: SyncMode,
+    settling: Duration,
+    controller: Option<Handle>,
+}
+
+impl Store {
+    pub fn new(replicas: u8) -> Self {
+        Self::that_waits_for_dstores(replicas, Duration::from_secs(10))
+    }
+
+    /// One that has requests wait so long after its start for Dstores that are not there.
+    pub fn that_waits_for_dstores(replicas: u8, settling: Duration) -> Self {
+        let settings = Settings { replicas: Replicas::Number(replicas), ..Settings::default() };
+        let secret = Secret::draw().unwrap();
+        let address = "127.0.0.1:1".parse().unwrap();
+        let folder = TempFolder::new();
+        let mut store = Self { folder, secret, address, settings, sync: SyncMode::Never, settling, controller: None };
+        store.start();
+        store
+    }
+
+    /// Starts the Controller, on a port that is free.
+    pub fn start(&mut self) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        self.address = listener.local_addr().unwrap().into();
+        let mut replica = ReplicaOptions { sync: self.sync, ..ReplicaOptions::default() };
+        replica.log.ballast_bytes = 0;
+        let options = Options {
+            data: self.folder.path().join("log"),
+            cluster: CLUSTER,
+            name: "test".into(),
+            settings: self.settings.clone(),
+            secret: self.secret.clone(),
+            listener,
+            address: self.address.clone(),
+            replica,
+            settling: self.settling,
+        };
+        self.controller = Some(Handle::start(options).unwrap());
+    }
+
+    pub fn stop(&mut self) {
+        self.controller.take().unwrap().stop().unwrap();
+    }
+
+    pub fn controller(&self) -> &Handle {
+        self.controller.as_ref().unwrap()
+    }
+
+    pub fn client(&self) -> Cluster {
+        let client = ClientId(7);
+        let key = self.secret.client_key(client);
+        Cluster::new(ClusterOptions { controllers: vec![self.address.clone()], cluster: CLUSTER, client, key })
+    }
+
+    /// A connection of a client, to say lines by hand.
+    pub fn dial(&self) -> Connection {
+        let access = Access::Client { id: ClientId(7), key: self.secret.client_key(ClientId(7)) };
+        connect(&self.address, &access, CLUSTER, Role::Controller, SOON, |_| ()).unwrap()
+    }
+}
+
+/// How a Dstore behaves.
+#[derive(Clone, Debug, Default)]
+pub struct Behaviour {
+    /// It answers puts with this.
+    pub refuses: Option<Failure>,
+    /// It closes the connection when a put comes.
+    pub hangs_up: bool,
+    /// It answers a put only once this is taken away.
+    pub is_stuck: bool,
+    /// It sends these blocks with a flipped bit.
+    pub flips: BTreeSet<u64>,
+    /// It finds these blocks damaged itself.
+    pub finds_damaged: BTreeSet<u64>,
+    /// It closes the connection after so many blocks of a get.
+    pub gives_up_after: Option<u64>,
+}
+
+/// A Dstore in memory.
+pub struct ScriptedDstore {
+    pub disk: DiskId,
+    pub address: Address,
+    shared: Arc<Shared>,
+    server: Option<Server>,
+    threads: Arc<ThreadGroup>,
+}
+
+struct Shared {
+    secret: Secret,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    behaviour: Behaviour,
+    objects: BTreeMap<Key, Vec<u8>>,
+    position: Position,
+    unreported: Vec<CopyChange>,
+    number: Option<DstoreId>,
+    epoch: Option<Epoch>,
+    /// How many bytes were sent to clients.
+    sent: u64,
+    verify: Vec<Key>,
+    link: Option<Arc<std::net::TcpStream>>,
+    is_stopped: bool,
+}
+
+impl ScriptedDstore {
+    pub fn new(store: &Store, disk: u128) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().into();
+        let state = State {
+            behaviour: Behaviour::default(),
+            objects: BTreeMap::new(),
+            position: Position { start: 1, number: 0 },
+            unreported: Vec::new(),
+            number: None,
+            epoch: None,
+            sent: 0,
+            verify: Vec::new(),
+            link: None,
+            is_stopped: false,
+        };
+        let shared =
+            Arc::new(Shared { secret: store.secret.clone(), state: Mutex::new(state), changed: Condvar::new() });
+        let threads = ThreadGroup::new("scripted-dstore");
+        let serving = Arc::clone(&shared);
+        let server = Server::start(listener, &threads, move |stream| serving.serve(stream)).unwrap();
+        let dstore = Self { disk: DiskId(disk), address, shared, server: Some(server), threads };
+        dstore.join(store);
+        dstore
+    }
+
+    /// Connects to the Controller, and waits until it is admitted.
+    pub fn join(&self, store: &Store) {
+        let (shared, disk) = (Arc::clone(&self.shared), self.disk);
+        let (controller, address) = (store.address.clone(), self.address.clone());
+        self.threads.spawn(move || shared.follow(&controller, disk, &address)).unwrap();
+        self.wait(|state| state.number.is_some() && state.link.is_some());
+    }
+
+    /// Connects to the Controller and returns when the connection ends.
+    pub fn try_join(&self, store: &Store) {
+        self.shared.follow(&store.address, self.disk, &self.address);
+    }
+
+    pub fn number(&self) -> DstoreId {
+        self.shared.state.lock().number.unwrap()
+    }
+
+    pub fn behave(&self, behaviour: Behaviour) {
+        self.shared.state.lock().behaviour = behaviour;
+        self.shared.changed.notify_all();
+    }
+
+    pub fn objects(&self) -> BTreeMap<Key, Vec<u8>> {
+        self.shared.state.lock().objects.clone()
+    }
+
+    pub fn bytes_sent(&self) -> u64 {
+        self.shared.state.lock().sent
+    }
+
+    pub fn is_asked_to_verify(&self, key: Key) -> bool {
+        self.shared.state.lock().verify.contains(&key)
+    }
+
+    pub fn lose_everything(&self) {
+        let mut state = self.shared.state.lock();
+        state.objects.clear();
+        state.unreported.clear();
+    }
+
+    /// Closes the link, and waits until it is gone.
+    pub fn cut_link(&self) {
+        if let Some(link) = &self.shared.state.lock().link {
+            let _ = link.shutdown(std::net::Shutdown::Both);
+        }
+        self.wait(|state| state.link.is_none());
+    }
+
+    fn wait(&self, is_so: impl Fn(&State) -> bool) {
+        let deadline = Instant::now() + SOON;
+        let mut state = self.shared.state.lock();
+        while !is_so(&state) {
+            assert!(
+                !self.shared.changed.wait_until(&mut state, deadline).timed_out(),
+                "the Dstore does not come so far"
+            );
+        }
+    }
+}
+
+impl Drop for ScriptedDstore {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.is_stopped = true;
+        if let Some(link) = &state.link {
+            let _ = link.shutdown(std::net::Shutdown::Both);
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+        self.server = None;
+        self.threads.stop();
+    }
+}
+
+impl Shared {
+    fn serve(&self, stream: Arc<std::net::TcpStream>) {
+        let Ok(mut connection) = Connection::new(stream) else { return };
+        if accept(&mut connection, Role::Dstore, CLUSTER, &self.secret).is_err() {
+            return;
+        }
+        while let Ok(request) = connection.receive(Wait::Forever) {
+            let goes_on = match request {
+                ObjectRequest::Put { key, length, checksum } => self.put(&mut connection, key, length, checksum),
+                ObjectRequest::Get { key, from, length } => self.get(&connection, key, from, length),
+                ObjectRequest::Locate { keys } => {
+                    let places = keys.iter().map(|_| Some(("memory".to_owned(), 5))).collect();
+                    connection.send(&ObjectAnswer::Located { places }).is_ok()
+                }
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    fn put(&self, connection: &mut Connection, key: Key, length: u64, checksum: Checksum) -> bool {
+        if self.state.lock().behaviour.hangs_up {
+            return false;
+        }
+        let mut bytes = vec![0; length as usize];
+        if connection.content(length, SOON).read_exact(&mut bytes).is_err() {
+            return false;
+        }
+        let mut state = self.state.lock();
+        while state.behaviour.is_stuck && !state.is_stopped {
+            self.changed.wait(&mut state);
+        }
+        if let Some(failure) = state.behaviour.refuses.clone() {
+            drop(state);
+            return connection.send(&ObjectAnswer::Error { failure }).is_ok();
+        }
+        if Checksum::of(&bytes) != checksum {
+            drop(state);
+            return connection.send(&ObjectAnswer::Error { failure: Failure::Mismatch }).is_ok();
+        }
+        state.objects.insert(key, bytes);
+        state.position.number += 1;
+        let position = state.position;
+        let copy = CopyReport { key, length, checksum, is_damaged: false };
+        state.unreported.push(CopyChange::Stored { copy });
+        drop(state);
+        self.changed.notify_all();
+        connection.send(&ObjectAnswer::Stored { position }).is_ok()
+    }
+
+    fn get(&self, connection: &Connection, key: Key, from: u64, length: u64) -> bool {
+        let (bytes, behaviour) = {
+            let state = self.state.lock();
+            (state.objects.get(&key).cloned(), state.behaviour.clone())
+        };
+        let Some(bytes) = bytes else {
+            return connection.send(&ObjectAnswer::Error { failure: Failure::NotHere }).is_ok();
+        };
+        let sums = bytes.chunks(BLOCK).map(Checksum::of).collect();
+        if connection.send(&ObjectAnswer::Object { length: bytes.len() as u64, sums }).is_err() {
+            return false;
+        }
+        let wanted = &bytes[from as usize..(from + length) as usize];
+        for (at, block) in (from / BLOCK as u64..).zip(wanted.chunks(BLOCK)) {
+            if behaviour.gives_up_after.is_some_and(|blocks| at >= from / BLOCK as u64 + blocks) {
+                return false;
+            }
+            if behaviour.finds_damaged.contains(&at) {
+                let failure = Failure::Damaged { what: format!("block {at}") };
+                return connection.send(&ObjectAnswer::Error { failure }).is_ok();
+            }
+            let mut block = block.to_vec();
+            if behaviour.flips.contains(&at) {
+                block[0] ^= 1;
+            }
+            let data = ObjectAnswer::Data { length: block.len() as u64 };
+            self.state.lock().sent += block.len() as u64;
+            if connection.send_with_content(&data, &block).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The link to the Controller: one thread reads orders, this one reports.
+    fn follow(self: &Arc<Self>, controller: &Address, disk: DiskId, address: &Address) {
+        let access = Access::Server { role: Role::Dstore, secret: self.secret.clone() };
+        let Ok(mut connection) = connect(controller, &access, CLUSTER, Role::Controller, SOON, |_| ()) else { return };
+        let (number, epoch, start) = {
+            let state = self.state.lock();
+            (state.number, state.epoch, state.position.start)
+        };
+        let join = Report::Join {
+            disk,
+            format: 1,
+            number,
+            start,
+            epoch,
+            address: address.clone(),
+            host: format!("host-{disk}"),
+            zone: String::new(),
+            sync: SyncMode::Never,
+        };
+        connection.send(&join).unwrap();
+        let Ok(Order::Admitted { number, epoch, has_yours, .. }) = connection.receive(Wait::deadline(SOON)) else {
+            return;
+        };
+        if !has_yours {
+            let _ = connection.send(&Report::Refuse { why: "its disk is an old copy".into() });
+            return;
+        }
+        let sender = connection.sender();
+        let mut state = self.state.lock();
+        (state.number, state.epoch) = (Some(number), Some(epoch));
+        state.unreported.clear();
+        sender.send(&Report::Fenced { epoch, position: state.position }).unwrap();
+        let copies: Vec<CopyReport> = state
+            .objects
+            .iter()
+            .map(|(key, bytes)| CopyReport {
+                key: *key,
+                length: bytes.len() as u64,
+                checksum: Checksum::of(bytes),
+                is_damaged: false,
+            })
+            .collect();
+        sender.send(&Report::Inventory { copies }).unwrap();
+        sender.send(&Report::InventoryEnd { position: state.position }).unwrap();
+        state.link = Some(Arc::clone(connection.stream()));
+        drop(state);
+        self.changed.notify_all();
+        let reader = {
+            let shared = Arc::clone(self);
+            thread::spawn(move || {
+                while let Ok(order) = connection.receive(Wait::Forever) {
+                    if let Order::Verify { keys, .. } = order {
+                        shared.state.lock().verify.extend(keys);
+                        shared.changed.notify_all();
+                    }
+                }
+                shared.state.lock().link = None;
+                shared.changed.notify_all();
+            })
+        };
+        let load = Load { free_bytes: 1 << 40, total_bytes: 1 << 41, ..Load::default() };
+        let mut last_beat: Option<Instant> = None;
+        loop {
+            let mut state = self.state.lock();
+            if state.link.is_none() || state.is_stopped {
+                break;
+            }
+            if state.unreported.is_empty() {
+                self.changed.wait_until(&mut state, Instant::now() + Duration::from_millis(200));
+            }
+            let changes = std::mem::take(&mut state.unreported);
+            let position = state.position;
+            drop(state);
+            if !changes.is_empty() && sender.send(&Report::Changes { position, changes }).is_err() {
+                break;
+            }
+            if last_beat.is_none_or(|beat| beat.elapsed() > Duration::from_millis(500)) {
+                last_beat = Some(Instant::now());
+                if sender.send(&Report::Heartbeat { load }).is_err() {
+                    break;
+                }
+            }
+        }
+        sender.shut_down();
+        reader.join().unwrap();
+    }
+}
