@@ -97,6 +97,11 @@ impl NewFile {
         }
     }
 
+    /// The file as it is so far, to give it times and permissions.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// It is whole: gives it its name.
     pub fn keep(self) -> io::Result<()> {
         let _discarded_no_more = UNFINISHED.lock();

@@ -79,9 +79,18 @@ impl From<client::Error> for Failure {
 
 /// Reads the command line, lets `run` do the work, and turns what comes of it into an exit code: the whole of a main.
 pub fn main<Arguments: FromArgs>(program: &str, run: impl FnOnce(Arguments) -> Result<(), Failure>) -> ExitCode {
+    main_of_words(program, |words| words, run)
+}
+
+/// The same for a program that has its own way with words: `prepare` makes of the command line's what [`FromArgs`] reads.
+pub fn main_of_words<Arguments: FromArgs>(
+    program: &str,
+    prepare: impl FnOnce(Vec<String>) -> Vec<String>,
+    run: impl FnOnce(Arguments) -> Result<(), Failure>,
+) -> ExitCode {
     raise_descriptor_limit();
     let words: Vec<String> = match std::env::args_os().skip(1).map(|word| word.into_string()).collect() {
-        Ok(words) => words,
+        Ok(words) => prepare(words),
         Err(word) => return fail(program, &Failure::usage(format!("{word:?} is not UTF-8"))),
     };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -92,12 +101,15 @@ pub fn main<Arguments: FromArgs>(program: &str, run: impl FnOnce(Arguments) -> R
             let _ = say(format_args!("{}", output.trim_end()));
             return ExitCode::SUCCESS;
         }
-        Err(EarlyExit { output, status: Err(()) }) => {
-            let reason = output.split_whitespace().collect::<Vec<_>>().join(" ");
-            Err(Failure::usage(format!("{reason} (see {program} --help)")))
-        }
+        Err(EarlyExit { output, status: Err(()) }) => Err(misread(&output, program)),
     };
     outcome.map_or_else(|failure| fail(program, &failure), |()| ExitCode::SUCCESS)
+}
+
+/// The failure for what argh says of words that make no sense.
+pub fn misread(reason: &str, program: &str) -> Failure {
+    let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    Failure::usage(format!("{reason} (see {program} --help)"))
 }
 
 fn fail(program: &str, failure: &Failure) -> ExitCode {

@@ -15,6 +15,15 @@ pub fn of_bytes(name: &str, size: u64) -> ProgressBar {
     bar("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}", size, name)
 }
 
+/// A bar for the transfer of so many files, of so many bytes in all; hidden if that is soon over. Its message is free.
+pub fn of_transfer(files: usize, bytes: u64) -> ProgressBar {
+    const MANY: usize = 200;
+    if bytes < LONG && files < MANY {
+        return ProgressBar::hidden();
+    }
+    bar("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}", bytes, "")
+}
+
 /// A bar for so many files.
 pub fn of_files(doing: &str, files: usize) -> ProgressBar {
     bar("{msg} {wide_bar} {pos}/{len} files", files as u64, doing)

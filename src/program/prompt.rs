@@ -2,10 +2,16 @@
 //!
 //! Lines that are typed while a command runs are kept until it has ended. Each line of a pasted block is a command.
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal};
 
-use rustyline::DefaultEditor;
+use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::DefaultHistory;
+use rustyline::validate::Validator;
+use rustyline::{Config, Context, Editor, Helper};
 
 use super::Failure;
 use super::output::{complain, say};
@@ -27,27 +33,63 @@ pub trait Commands {
     fn run(&mut self, words: &[&str]) -> Option<Result<(), Failure>>;
 }
 
+/// What a prompt does with the lines it reads.
+pub trait Lines {
+    /// What a person sees at the start of the line.
+    fn prompt(&self) -> String {
+        "> ".to_owned()
+    }
+
+    /// What the text before the cursor may go on with: where in it the completion begins, in bytes, and each text that may
+    /// stand there.
+    fn completions(&self, before_cursor: &str) -> (usize, Vec<String>) {
+        (before_cursor.len(), Vec::new())
+    }
+
+    /// Does what a line says. `Ok(false)` ends the prompt.
+    fn take(&mut self, line: &str) -> Result<bool, Failure>;
+}
+
 /// Takes commands until `quit` or the end of input. With commands piped in, the last failure is the program's.
 pub fn run(commands: &mut [&mut dyn Commands]) -> Result<(), Failure> {
+    run_lines(&mut Dispatch { commands })
+}
+
+/// Takes lines until `taker` ends it, or the input ends. With lines piped in, the last failure is the program's.
+pub fn run_lines(taker: &mut dyn Lines) -> Result<(), Failure> {
     let is_interactive = io::stdin().is_terminal();
     let mut last_failure = None;
-    let outcome = for_each_line(is_interactive, |line| {
-        let words = split(line);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        if matches!(words[..], ["quit" | "exit"]) {
-            return false;
-        }
-        if let Err(failure) = run_one(commands, &words) {
-            complain(format_args!("{}", failure.message));
+    let mut take = |taker: &mut dyn Lines, line: &str| {
+        taker.take(line).unwrap_or_else(|failure| {
+            if !failure.message.is_empty() {
+                complain(format_args!("{}", failure.message));
+            }
             last_failure = Some(failure);
-        }
-        true
-    });
+            true
+        })
+    };
+    let outcome = if is_interactive { edit_lines(taker, &mut take) } else { pipe_lines(taker, &mut take) };
     outcome.map_err(Failure::new)?;
     match last_failure {
         // Told when it happened.
         Some(failure) if !is_interactive => Err(Failure { message: String::new(), ..failure }),
         _ => Ok(()),
+    }
+}
+
+/// A line is a command of one of these, in words.
+struct Dispatch<'a, 'b> {
+    commands: &'a mut [&'b mut dyn Commands],
+}
+
+impl Lines for Dispatch<'_, '_> {
+    fn take(&mut self, line: &str) -> Result<bool, Failure> {
+        let words = split(line);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        if matches!(words[..], ["quit" | "exit"]) {
+            return Ok(false);
+        }
+        run_one(self.commands, &words).map(|()| true)
     }
 }
 
@@ -70,28 +112,34 @@ fn run_one(commands: &mut [&mut dyn Commands], words: &[&str]) -> Result<(), Fai
     }))
 }
 
-/// Calls `take` with each line until it returns false. A person gets line editing and a history.
-fn for_each_line(is_interactive: bool, mut take: impl FnMut(&str) -> bool) -> io::Result<()> {
-    if !is_interactive {
-        for line in io::stdin().lines() {
-            if !take(&line?) {
-                break;
-            }
+/// Calls `take` with each line of stdin until it returns false.
+fn pipe_lines(taker: &mut dyn Lines, take: &mut dyn FnMut(&mut dyn Lines, &str) -> bool) -> io::Result<()> {
+    for line in io::stdin().lines() {
+        if !take(taker, &line?) {
+            break;
         }
-        return Ok(());
     }
+    Ok(())
+}
+
+/// Calls `take` with each line that a person enters, until it returns false. There is a history, and completion.
+fn edit_lines(taker: &mut dyn Lines, take: &mut dyn FnMut(&mut dyn Lines, &str) -> bool) -> io::Result<()> {
     Terminal::remember();
-    let mut editor = DefaultEditor::new().map_err(io::Error::other)?;
+    let config = Config::builder().completion_type(rustyline::CompletionType::List).build();
+    let asked = RefCell::new(taker);
+    let mut editor: Editor<Asked<'_, '_>, DefaultHistory> = Editor::with_config(config).map_err(io::Error::other)?;
+    editor.set_helper(Some(Asked { taker: &asked }));
     loop {
         // What a command has logged comes before the next prompt.
         log::logger().flush();
-        match editor.readline("> ") {
+        let prompt = asked.borrow().prompt();
+        match editor.readline(&prompt) {
             // A pasted block arrives as one.
             Ok(block) => {
                 for line in block.lines() {
                     // A line that cannot be remembered is still a command.
                     let _ = editor.add_history_entry(line);
-                    if !take(line) {
+                    if !take(&mut **asked.borrow_mut(), line) {
                         return Ok(());
                     }
                 }
@@ -102,6 +150,27 @@ fn for_each_line(is_interactive: bool, mut take: impl FnMut(&str) -> bool) -> io
         }
     }
 }
+
+/// The taker of the lines is asked for completions while one is edited.
+struct Asked<'a, 'b> {
+    taker: &'a RefCell<&'b mut dyn Lines>,
+}
+
+impl Completer for Asked<'_, '_> {
+    type Candidate = String;
+
+    fn complete(&self, line: &str, cursor: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
+        Ok(self.taker.borrow().completions(&line[..cursor]))
+    }
+}
+
+impl Hinter for Asked<'_, '_> {
+    type Hint = String;
+}
+
+impl Highlighter for Asked<'_, '_> {}
+impl Validator for Asked<'_, '_> {}
+impl Helper for Asked<'_, '_> {}
 
 /// Words between white space; double quotes keep white space in a word.
 fn split(line: &str) -> Vec<String> {
