@@ -1,0 +1,335 @@
+//! `put`: local files into the store.
+
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
+
+use argh::FromArgs;
+use depot::client::{Error, PutOptions, Source};
+use depot::namespace::change::{Condition, Details, Refusal, Replicas};
+use depot::namespace::listing::{Kind, Stat};
+use depot::path::Path;
+use depot::words::Words;
+use indicatif::ProgressBar;
+use stevedore::program::Failure;
+
+use crate::failure::about;
+use crate::session::{Session, below};
+use crate::transfer::{self, Counted, Done, Summary, jobs, local};
+use crate::words::STANDARD_STREAM;
+
+/// The attribute that keeps a file's permissions, in octal.
+pub const MODE: &str = "mode";
+
+/// Put local files into the store. The last word is where: a directory of the store if it is one or ends in /, else the
+/// file's new path. Directories on the way are made. What is there already with the same size and checksum is not sent
+/// again, so that an interrupted command is simply repeated.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "put",
+    note = "put -r DIR /docs makes /docs like DIR; put -r DIR /docs/ makes /docs/DIR. Permissions and modification times are\nkept. Links and special files are left out, and reported. Nothing is removed from the store.",
+    example = "stevedore put notes.txt /docs/\nstevedore put *.jpg /photos/\nstevedore put -r ~/Documents /docs",
+    example = "tar c src | stevedore put - /backup/src.tar"
+)]
+pub struct Put {
+    /// take directories, with all that is in them
+    #[argh(switch, short = 'r')]
+    pub recursive: bool,
+    /// how many files at a time (default 4)
+    #[argh(option, short = 'j', default = "4", from_str_fn(jobs))]
+    pub jobs: usize,
+    /// fail where there is a file already, instead of replacing it
+    #[argh(switch)]
+    pub no_replace: bool,
+    /// keep these files on so many Dstores (a number, or all), whatever the store's setting
+    #[argh(option, arg_name = "R", from_str_fn(replicas))]
+    pub replicas: Option<Replicas>,
+    /// content type, as in text/plain
+    #[argh(option, arg_name = "TYPE", long = "type", default = "String::new()")]
+    pub content_type: String,
+    /// print the summary as JSON
+    #[argh(switch)]
+    pub json: bool,
+    /// local files, or - for stdin; then the path in the store
+    #[argh(positional, arg_name = "FILE... PATH")]
+    pub words: Vec<String>,
+}
+
+/// A number of replicas, for argh.
+pub fn replicas(word: &str) -> Result<Replicas, String> {
+    Replicas::from_line(word).map_err(|_| "expected a number from 1 to 255, or all".into())
+}
+
+/// A file to be put.
+struct Upload {
+    from: PathBuf,
+    to: Path,
+}
+
+/// What a command is to do.
+#[derive(Default)]
+struct Plan {
+    files: Vec<Upload>,
+    bytes: u64,
+    /// Each with its permissions and times; the deepest first.
+    directories: Vec<(Path, Metadata)>,
+    /// What is below the directories that are put to, as it was when the command began.
+    there: HashMap<String, Stat>,
+    /// The directories whose content `there` has.
+    listed: Vec<Path>,
+}
+
+impl Put {
+    /// Does it.
+    pub fn run(&self, session: &Session<'_>) -> Result<(), Failure> {
+        let [sources @ .., to] = &self.words[..] else { return Err(Failure::usage("put what, and where?")) };
+        let target = session.target(to)?;
+        let mut summary = Summary::default();
+        match sources {
+            [] => return Err(Failure::usage(format!("put what to {to}? The path in the store comes last"))),
+            [only] if only == STANDARD_STREAM => {
+                if target.is_directory {
+                    return Err(Failure::usage(format!("{to}: what comes from stdin needs a name")));
+                }
+                self.put_stdin(session, &target.path, &mut summary)?;
+            }
+            _ if sources.iter().any(|source| source == STANDARD_STREAM) => {
+                return Err(Failure::usage("- goes alone: put - PATH"));
+            }
+            _ => {
+                let plan = self.plan(session, sources, &target.path, target.is_directory, &mut summary)?;
+                transfer::run(&plan.files, plan.bytes, self.jobs, &mut summary, |upload, bar| {
+                    self.put_file(session, &plan, upload, bar)
+                })?;
+                for (path, metadata) in &plan.directories {
+                    if let Err(failure) = keep_directory(session, path, metadata) {
+                        summary.fail(&failure);
+                    }
+                }
+            }
+        }
+        summary.finish("put", self.json)
+    }
+
+    fn plan(
+        &self,
+        session: &Session<'_>,
+        sources: &[String],
+        to: &Path,
+        is_named_directory: bool,
+        summary: &mut Summary,
+    ) -> Result<Plan, Failure> {
+        let mut plan = Plan::default();
+        let is_into = is_named_directory || sources.len() > 1;
+        for source in sources {
+            let from = PathBuf::from(source);
+            let metadata = match fs::metadata(&from) {
+                Ok(metadata) => metadata,
+                Err(error) => {
+                    summary.fail(&local("read", &from)(error));
+                    continue;
+                }
+            };
+            let is_tree = metadata.is_dir();
+            if is_tree && !self.recursive {
+                summary
+                    .fail(&Failure::usage(format!("{source} is a directory: put -r takes it with all that is in it")));
+                continue;
+            }
+            if !is_tree && !metadata.is_file() {
+                summary.leave_out(&from, "a special file");
+                continue;
+            }
+            let path = if is_into || (!is_tree && session.is_directory(to)?) {
+                to.join(&own_name(&from)?)
+            } else {
+                Ok(to.clone())
+            };
+            let path = path.map_err(|error| Failure::new(format!("{source}: {error}")))?;
+            if is_tree {
+                plan.list(session, &path)?;
+                plan.add_tree(&from, &path, metadata, summary);
+            } else {
+                plan.add_file(from, path, &metadata);
+            }
+        }
+        // A directory's own times come last: what happens in it changes them.
+        plan.directories.sort_by_key(|(path, _)| std::cmp::Reverse(path.components().count()));
+        Ok(plan)
+    }
+
+    fn options(&self, metadata: Option<&Metadata>) -> PutOptions {
+        let mut details =
+            Details { content_type: self.content_type.clone(), replicas: self.replicas, ..Details::default() };
+        if let Some(metadata) = metadata {
+            details.attributes.insert(MODE.to_owned(), mode(metadata));
+        }
+        let condition = if self.no_replace { Condition::Absent } else { Condition::Any };
+        PutOptions { condition, parents: true, modified_ms: metadata.map(modified_ms), details }
+    }
+
+    fn put_file(
+        &self,
+        session: &Session<'_>,
+        plan: &Plan,
+        upload: &Upload,
+        bar: &ProgressBar,
+    ) -> Result<Done, Failure> {
+        let Upload { from, to } = upload;
+        let cannot_read = local("read", from);
+        let file = File::open(from).map_err(&cannot_read)?;
+        let metadata = file.metadata().map_err(&cannot_read)?;
+        if let Some(stat) = plan.there(session, to)?
+            && let Kind::File { size, checksum } = stat.kind
+            && size == metadata.len()
+            && (size, checksum) == transfer::checksum(&file).map_err(&cannot_read)?
+        {
+            bar.inc(size);
+            keep_attributes(session, to, &stat, &metadata)?;
+            return Ok(Done::Skipped);
+        }
+        let source = Counted::new(&file, bar);
+        session.store.put(to, Source::File(&source), &self.options(Some(&metadata))).map_err(|error| match error {
+            Error::Source(error) => cannot_read(error),
+            error => about(to)(error),
+        })?;
+        Ok(Done::Moved(metadata.len()))
+    }
+
+    fn put_stdin(&self, session: &Session<'_>, to: &Path, summary: &mut Summary) -> Result<(), Failure> {
+        let begun = std::time::Instant::now();
+        let mut stdin = CountedRead { reader: io::stdin(), bytes: 0 };
+        session.store.put(to, Source::Once(&mut stdin), &self.options(None)).map_err(about(to))?;
+        (summary.files, summary.bytes, summary.took) = (1, stdin.bytes, begun.elapsed());
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Looks at what is below a directory of the store already.
+    fn list(&mut self, session: &Session<'_>, directory: &Path) -> Result<(), Failure> {
+        match session.look(directory)?.map(|stat| stat.kind) {
+            None => {}
+            Some(Kind::File { .. }) => return Err(about(directory)(Error::Refused(Refusal::NotADirectory))),
+            Some(Kind::Directory { .. }) => {
+                for listed in session.entries(directory, true) {
+                    let listed = listed?;
+                    self.there.insert(below(directory, &listed.name)?.to_string(), listed.stat);
+                }
+            }
+        }
+        self.listed.push(directory.clone());
+        Ok(())
+    }
+
+    fn there(&self, session: &Session<'_>, path: &Path) -> Result<Option<Stat>, Failure> {
+        if self.listed.iter().any(|directory| path.is_within(directory)) {
+            return Ok(self.there.get(path.as_str()).cloned());
+        }
+        session.look(path)
+    }
+
+    fn add_file(&mut self, from: PathBuf, to: Path, metadata: &Metadata) {
+        self.bytes += metadata.len();
+        self.files.push(Upload { from, to });
+    }
+
+    /// Adds a local directory, with all that is in it.
+    fn add_tree(&mut self, from: &std::path::Path, to: &Path, metadata: Metadata, summary: &mut Summary) {
+        if !to.is_root() {
+            self.directories.push((to.clone(), metadata));
+        }
+        let entries = fs::read_dir(from).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+        let mut entries = match entries {
+            Ok(entries) => entries,
+            Err(error) => return summary.fail(&local("read", from)(error)),
+        };
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let from = entry.path();
+            let planned = (|| {
+                let metadata = entry.metadata().map_err(local("read", &from))?;
+                let name = entry.file_name().into_string().map_err(|_| not_text(&from))?;
+                let to = to.join(&name).map_err(|error| Failure::new(format!("{}: {error}", from.display())))?;
+                Ok((metadata, to))
+            })();
+            match planned {
+                Err(failure) => summary.fail(&failure),
+                Ok((metadata, to)) if metadata.is_dir() => self.add_tree(&from, &to, metadata, summary),
+                Ok((metadata, to)) if metadata.is_file() => self.add_file(from, to, &metadata),
+                Ok((metadata, _)) if metadata.is_symlink() => summary.leave_out(&from, "a symbolic link"),
+                Ok(_) => summary.leave_out(&from, "a special file"),
+            }
+        }
+    }
+}
+
+/// The name that a local file or directory has itself, also where it was written as `.` or `..`.
+fn own_name(path: &std::path::Path) -> Result<String, Failure> {
+    let whole;
+    let name = match path.file_name() {
+        Some(name) => name,
+        None => {
+            whole = fs::canonicalize(path).map_err(local("read", path))?;
+            whole.file_name().ok_or_else(|| Failure::usage(format!("{} has no name of its own", path.display())))?
+        }
+    };
+    name.to_str().map(str::to_owned).ok_or_else(|| not_text(path))
+}
+
+fn not_text(path: &std::path::Path) -> Failure {
+    Failure::new(format!("{path:?}: the name is not UTF-8, which a path in the store is"))
+}
+
+/// Makes a directory explicit, with the permissions and the time of the local one.
+fn keep_directory(session: &Session<'_>, path: &Path, metadata: &Metadata) -> Result<(), Failure> {
+    let there = session.look(path)?;
+    if let Some(stat) = there.filter(|stat| matches!(stat.kind, Kind::Directory { is_explicit: true, .. })) {
+        return keep_attributes(session, path, &stat, metadata);
+    }
+    let mut details = Details::default();
+    details.attributes.insert(MODE.to_owned(), mode(metadata));
+    let made = session.store.make_directory(path, true, &details, Some(modified_ms(metadata)));
+    made.map(|_| ()).map_err(about(path))
+}
+
+/// Gives what is in the store the permissions and the time of what is on the disk, if they differ.
+fn keep_attributes(session: &Session<'_>, path: &Path, stat: &Stat, metadata: &Metadata) -> Result<(), Failure> {
+    let (mode, modified_ms) = (mode(metadata), modified_ms(metadata));
+    if stat.details.attributes.get(MODE) == Some(&mode) && stat.modified_ms == modified_ms {
+        return Ok(());
+    }
+    let attributes = [(MODE.to_owned(), Some(mode))].into();
+    session
+        .store
+        .set_attributes(path, Condition::Any, &attributes, None, Some(modified_ms))
+        .map(|_| ())
+        .map_err(about(path))
+}
+
+fn mode(metadata: &Metadata) -> String {
+    format!("{:o}", metadata.mode() & 0o7777)
+}
+
+fn modified_ms(metadata: &Metadata) -> u64 {
+    let since = metadata.modified().ok().and_then(|modified| modified.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |since| since.as_millis() as u64) // before 1970: the store has no such times
+}
+
+/// A reader that is asked at the end how much it had.
+struct CountedRead<R> {
+    reader: R,
+    bytes: u64,
+}
+
+impl<R: io::Read> io::Read for CountedRead<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
