@@ -8,11 +8,14 @@
 //! - [`show`]: how entries, sizes and times are shown, for people and for programs
 //! - [`failure`]: what went wrong, and what to do next
 //! - [`shell`], [`words`]: a prompt for the same commands
-//! - [`cluster`]: the files that say where a store is, and prove who asks
+//! - [`cluster`]: the files that say where a store is, and prove that one may use it
+//! - [`servers`], [`folder`]: the servers of a store, and the folders that they use
 
 pub mod cluster;
 pub mod commands;
 pub mod failure;
+pub mod folder;
+pub mod servers;
 pub mod session;
 pub mod shell;
 pub mod show;
@@ -20,9 +23,11 @@ pub mod transfer;
 pub mod words;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use argh::FromArgs;
 use commands::Command;
+use stevedore::program::{self, Failure};
 
 /// The program's name, in messages.
 const PROGRAM: &str = "stevedore";
@@ -46,4 +51,13 @@ pub struct Arguments {
     /// what to do
     #[argh(subcommand)]
     pub command: Command,
+}
+
+/// The whole of the program.
+pub fn main() -> ExitCode {
+    program::main_of_words(PROGRAM, words::prepare, run)
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    arguments.command.run(arguments.cluster.as_deref())
 }

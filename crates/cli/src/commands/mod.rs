@@ -9,9 +9,12 @@ pub mod put;
 pub mod store;
 pub mod watch;
 
-use argh::FromArgs;
-use stevedore::program::Failure;
+use std::path::Path;
 
+use argh::FromArgs;
+use stevedore::program::{self, Failure, signals};
+
+use crate::servers;
 use crate::session::Session;
 use crate::shell::Shell;
 
@@ -38,9 +41,21 @@ pub enum Command {
     Status(store::ShowStatus),
     Set(store::Set),
     Format(store::Format),
+    Controller(servers::RunController),
 }
 
 impl Command {
+    /// Does it: with the store that `cluster` or the environment names, if the command needs one.
+    pub fn run(&self, cluster: Option<&Path>) -> Result<(), Failure> {
+        if let Self::Controller(controller) = self {
+            return controller.run();
+        }
+        let _log = program::start_log("error")?;
+        signals::end_clients_tidily()?;
+        let store = crate::cluster::connect(cluster)?;
+        self.run_in(&Session::new(&store))
+    }
+
     /// Does it in a session.
     pub fn run_in(&self, session: &Session<'_>) -> Result<(), Failure> {
         match self {
@@ -62,6 +77,7 @@ impl Command {
             Self::Status(status) => status.run(session),
             Self::Set(set) => set.run(session),
             Self::Format(format) => format.run(session),
+            Self::Controller(_) => Err(Failure::usage("a server is started on the command line")),
         }
     }
 }

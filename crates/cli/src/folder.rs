@@ -1,0 +1,181 @@
+//! A server's folder: locked while it is used, and never taken for a new one while it holds data. (depot 10)
+//!
+//! ```text
+//! DIR/lock           held by the process that uses the folder
+//! DIR/cluster.toml   in the first folder of a store: for its servers
+//! DIR/client.toml    beside it: for its users
+//! DIR/controller/    the log and snapshots of a Controller
+//! DIR/dstore/        the objects of a Dstore
+//! ```
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use stevedore::program::Failure;
+
+use crate::cluster::{CLUSTER_FILE, ClusterFile};
+
+/// A folder that no other process uses, for as long as this lives.
+#[derive(Debug)]
+pub struct DataFolder {
+    path: PathBuf,
+    /// The system lets go of the lock with the file, however the process ends.
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Makes the folder if it is missing, and keeps other processes out of it.
+    pub fn claim(path: &Path) -> Result<Self, Failure> {
+        let cannot_use = |error: io::Error| Failure::new(format!("cannot use {}: {error}", path.display()));
+        fs::create_dir_all(path).map_err(cannot_use)?;
+        // Given out in messages, and used from wherever a user is.
+        let path = path.canonicalize().map_err(cannot_use)?;
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(path.join("lock"));
+        let lock = lock.map_err(cannot_use)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(Failure::new(format!(
+                "{} is used by another process, probably a stevedore that runs already: end that one first",
+                path.display()
+            ))),
+            Err(TryLockError::Error(error)) => Err(cannot_use(error)),
+        }
+    }
+
+    /// All of them, or none.
+    pub fn claim_all(paths: &[PathBuf]) -> Result<Vec<Self>, Failure> {
+        paths.iter().map(|path| Self::claim(path)).collect()
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a Controller keeps its log.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("controller")
+    }
+
+    /// Where a Dstore keeps its objects.
+    pub fn objects(&self) -> PathBuf {
+        self.path.join("dstore")
+    }
+
+    /// The file that tells of the store.
+    pub fn cluster_file(&self) -> PathBuf {
+        self.path.join(CLUSTER_FILE)
+    }
+
+    fn has_log(&self) -> Result<bool, Failure> {
+        holds_anything(&self.log())
+    }
+
+    fn has_objects(&self) -> Result<bool, Failure> {
+        holds_anything(&self.objects())
+    }
+}
+
+/// What a store is called and knows, as its Controller starts: read from the first folder, or drawn for a new store.
+///
+/// A new store is made only where there is nothing of another one: a missing `cluster.toml` or log beside data is a mistake
+/// or a loss, and to go on would bury what is left.
+pub fn store_in(folders: &[DataFolder], name: &str) -> Result<ClusterFile, Failure> {
+    let first = folders.first().ok_or_else(|| Failure::usage("which folder?"))?;
+    let known = ClusterFile::read(&first.cluster_file())?;
+    let mut holding = None;
+    for folder in folders {
+        if folder.has_objects()? {
+            holding.get_or_insert(folder);
+        }
+    }
+    let has_log = first.has_log()?;
+    match known {
+        Some(known) => match holding {
+            Some(folder) if !has_log => Err(Failure::new(format!(
+                "{} holds objects of the store {:?}, but its log is missing in {}: without it no file is known. Put the log back \
+                 where it was; a new store is never made beside data",
+                folder.path.display(),
+                known.name,
+                first.log().display()
+            ))),
+            _ => Ok(known),
+        },
+        None => match holding.or(has_log.then_some(first)) {
+            Some(folder) => Err(Failure::new(format!(
+                "{} holds data of a store, but there is no {CLUSTER_FILE} in {}. Put it back, or name the store's folders in \
+                 their old order; a new store is never made beside data",
+                folder.path.display(),
+                first.path.display()
+            ))),
+            None => ClusterFile::draw(name).map_err(|error| Failure::new(format!("cannot draw a secret: {error}"))),
+        },
+    }
+}
+
+fn holds_anything(folder: &Path) -> Result<bool, Failure> {
+    match fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Failure::new(format!("cannot read {}: {error}", folder.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kit::TempFolder;
+
+    fn claim(folder: &TempFolder, name: &str) -> DataFolder {
+        DataFolder::claim(&folder.path().join(name)).unwrap()
+    }
+
+    #[test]
+    fn a_folder_has_one_user_at_a_time() {
+        let folder = TempFolder::new();
+        let claimed = claim(&folder, "a");
+        let refused = DataFolder::claim(&folder.path().join("a")).unwrap_err().message;
+        assert!(refused.contains("another process"), "{refused}");
+        // A link leads to the same folder.
+        std::os::unix::fs::symlink(folder.path().join("a"), folder.path().join("b")).unwrap();
+        assert!(DataFolder::claim(&folder.path().join("b")).is_err());
+        drop(claimed);
+        claim(&folder, "a");
+    }
+
+    #[test]
+    fn a_store_is_never_made_beside_data() {
+        let folder = TempFolder::new();
+        let folders = [claim(&folder, "a"), claim(&folder, "b")];
+        let drawn = store_in(&folders, "new").unwrap();
+        assert_eq!(drawn.name, "new");
+        drawn.write(&folders[0].cluster_file()).unwrap();
+        // A crash before the log was made: the store is made now.
+        assert_eq!(store_in(&folders, "other").unwrap(), drawn);
+        fs::create_dir(folders[1].objects()).unwrap();
+        assert_eq!(store_in(&folders, "other").unwrap(), drawn, "an empty folder is no data");
+        fs::write(folders[1].objects().join("pack"), "objects").unwrap();
+        let refused = store_in(&folders, "x").unwrap_err().message;
+        assert!(refused.contains("log is missing") && refused.contains("/b"), "{refused}");
+        fs::create_dir(folders[0].log()).unwrap();
+        fs::write(folders[0].log().join("log-0"), "changes").unwrap();
+        assert_eq!(store_in(&folders, "x").unwrap(), drawn);
+        // In another order, the first folder has no file.
+        let [a, b] = folders;
+        let refused = store_in(&[b, a], "x").unwrap_err().message;
+        assert!(refused.contains("old order"), "{refused}");
+        fs::remove_dir_all(folder.path().join("b")).unwrap();
+        let folders = [DataFolder::claim(&folder.path().join("b")).unwrap()];
+        assert_eq!(store_in(&folders, "fresh").unwrap().name, "fresh");
+    }
+
+    #[test]
+    fn a_log_without_its_file_is_not_overwritten() {
+        let folder = TempFolder::new();
+        let folders = [claim(&folder, "a")];
+        fs::create_dir(folders[0].log()).unwrap();
+        fs::write(folders[0].log().join("log-0"), "changes").unwrap();
+        assert!(store_in(&folders, "new").unwrap_err().message.contains(CLUSTER_FILE));
+    }
+}

@@ -1,0 +1,7 @@
+//! The program `stevedore`. See `stevedore --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}
