@@ -209,7 +209,7 @@ impl Replica {
             epoch_index: 0,
             history,
             state: disk.state(),
-            bytes: 0,
+            bytes: entries.iter().map(bytes_of).sum(),
             failure: None,
         };
         let replica = Self {
@@ -437,7 +437,7 @@ impl Replica {
             if !entries.is_empty() || must_sync {
                 let entries: Vec<_> = entries.iter().map(from_library).collect();
                 let state = Some(core.state);
-                core.bytes += entries.iter().map(|entry| entry.data.len() as u64 + 64).sum::<u64>();
+                core.bytes += entries.iter().map(bytes_of).sum::<u64>();
                 let written = MutexGuard::unlocked(core, || {
                     let mut disk = self.disk.lock();
                     disk.append(&entries, state)?;
@@ -564,6 +564,11 @@ fn namespace_history(namespace: &Namespace, entries: &[Entry]) -> Option<History
 
 fn conf_state(members: &Members) -> ConfState {
     ConfState { voters: members.voters.clone(), learners: members.learners.clone(), ..ConfState::default() }
+}
+
+/// About how many bytes of log an entry takes.
+fn bytes_of(entry: &Entry) -> u64 {
+    entry.data.len() as u64 + 64
 }
 
 fn hard_state(state: &eraftpb::HardState) -> HardState {
