@@ -1,0 +1,185 @@
+//! The program as a process: servers that run, and commands that use them.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use kit::{Program, TempFolder, eventually};
+use parking_lot::Mutex;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use serde_json::Value;
+
+/// The program.
+pub const STEVEDORE: &str = env!("CARGO_BIN_EXE_stevedore");
+
+/// What a server says last of all when it has started.
+const STARTED: &str = "  stevedore status";
+
+/// Starts a server, and waits until it has started.
+pub fn start(words: &[&str]) -> Program {
+    let mut server = spawn(words);
+    server.wait_for_log(STARTED);
+    server
+}
+
+/// Starts a server, and waits for nothing.
+pub fn spawn(words: &[&str]) -> Program {
+    let mut command = Command::new(STEVEDORE);
+    command.args(words).env_remove("STEVEDORE_CLUSTER").env("RUST_LOG", "info").stdin(Stdio::null());
+    Program::spawn(command)
+}
+
+/// A user of a store.
+pub struct User {
+    /// The folder with the `client.toml`.
+    pub cluster: PathBuf,
+}
+
+impl User {
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(STEVEDORE);
+        command.args(words).env("STEVEDORE_CLUSTER", &self.cluster).env_remove("RUST_LOG").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end, whatever that is.
+    pub fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Runs a command that is to work; what it prints.
+    #[track_caller]
+    pub fn ok(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {} {errors}", output.status);
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Runs a command that is to fail; its exit code, and what it says.
+    #[track_caller]
+    pub fn fails(&self, words: &[&str]) -> (i32, String) {
+        let output = self.run(words);
+        assert!(!output.status.success(), "{words:?} works");
+        (output.status.code().expect("no signal"), String::from_utf8(output.stderr).expect("text"))
+    }
+
+    /// Runs a command that prints one JSON document.
+    #[track_caller]
+    pub fn json(&self, words: &[&str]) -> Value {
+        let printed = self.ok(words);
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{words:?}: {error} in {printed}"))
+    }
+
+    /// Runs a command that prints a JSON document in each line.
+    #[track_caller]
+    pub fn json_lines(&self, words: &[&str]) -> Vec<Value> {
+        let printed = self.ok(words);
+        let read = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{words:?}: {error} in {line}"));
+        printed.lines().map(read).collect()
+    }
+
+    /// Runs a command with these bytes on its stdin.
+    #[track_caller]
+    pub fn with_input(&self, words: &[&str], input: &[u8]) -> Output {
+        let mut command = self.command(words);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().expect("piped");
+        thread::scope(|scope| {
+            // It may end before it has read all.
+            scope.spawn(move || stdin.write_all(input));
+            child.wait_with_output().unwrap()
+        })
+    }
+}
+
+/// A command on a terminal of its own.
+pub struct OnTerminal {
+    child: Child,
+    keyboard: File,
+    screen: Arc<Mutex<String>>,
+}
+
+impl OnTerminal {
+    pub fn start(mut command: Command) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let path = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let terminal = OpenOptions::new().read(true).write(true).open(path).unwrap();
+        command.env("TERM", "xterm");
+        command.stdin(terminal.try_clone().unwrap()).stdout(terminal.try_clone().unwrap()).stderr(terminal);
+        let child = command.spawn().unwrap();
+        drop(command); // its ends of the terminal
+        let keyboard = File::from(master);
+        let screen = Arc::<Mutex<String>>::default();
+        let (mut output, shown) = (keyboard.try_clone().unwrap(), Arc::clone(&screen));
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(read @ 1..) = output.read(&mut buffer) {
+                shown.lock().push_str(&String::from_utf8_lossy(&buffer[..read]));
+            }
+        });
+        Self { child, keyboard, screen }
+    }
+
+    /// Waits until this is on the screen.
+    pub fn shows(&self, text: &str) {
+        eventually(text, || self.screen.lock().contains(text));
+    }
+
+    /// All that was ever shown.
+    pub fn screen(&self) -> String {
+        self.screen.lock().clone()
+    }
+
+    pub fn types(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("it ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.expect("it has ended")
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- the screen\n{}", self.screen.lock());
+        }
+    }
+}
+
+/// A Controller without Dstores: enough for all that moves no bytes.
+pub struct Lone {
+    pub server: Program,
+    pub user: User,
+    pub folder: TempFolder,
+}
+
+impl Lone {
+    pub fn start() -> Self {
+        let folder = TempFolder::new();
+        let data = folder.path().join("data");
+        let server = start(&["controller", "--port", "0", "--sync", "never", "--data", text(&data)]);
+        Self { server, user: User { cluster: data }, folder }
+    }
+}
+
+/// A path of ours as text.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of ours")
+}
