@@ -8,10 +8,11 @@
 pub(crate) mod simulated;
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A folder on a disk. Names are plain file names.
 pub trait Folder: fmt::Debug + Send + Sync {
@@ -38,6 +39,15 @@ pub trait Folder: fmt::Debug + Send + Sync {
 
     /// After this, names are as they are now, whatever happens.
     fn sync(&self) -> io::Result<()>;
+
+    /// A file that is there, to read from it. It can be read even after it has been renamed or removed.
+    fn handle(&self, name: &str) -> io::Result<Arc<dyn Handle>>;
+
+    /// How large the file system is, and how much of it is free.
+    fn space(&self) -> io::Result<Space>;
+
+    /// Keeps other processes out for as long as the lock exists; an error of the kind `WouldBlock` if another has it.
+    fn lock(&self) -> io::Result<FolderLock>;
 }
 
 /// A file being appended to.
@@ -54,6 +64,42 @@ pub trait Appender: fmt::Debug + Send {
     /// After this, its bytes are on the disk, whatever happens. An error may mean that the system has dropped some and will
     /// not say so again.
     fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A file that several threads read, and that one of them may sync while another appends to it.
+pub trait Handle: fmt::Debug + Send + Sync {
+    /// How many bytes it has.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Fills the buffer with the bytes from `offset` on; an error of the kind `UnexpectedEof` if the file ends before.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// After this, the bytes that were appended before it are on the disk. As [`Appender::sync`].
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The size of a file system, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total: u64,
+    /// What this program may still use.
+    pub available: u64,
+}
+
+impl Space {
+    /// The share that is in use, in percent, rounded down.
+    pub fn used_percent(&self) -> u8 {
+        let used = u128::from(self.total.saturating_sub(self.available));
+        // At most 100, which fits.
+        (used * 100).checked_div(u128::from(self.total)).map_or(100, |percent| percent as u8)
+    }
+}
+
+/// A folder that no other process can lock. Dropped, or when the process ends, it is free again.
+#[derive(Debug)]
+pub struct FolderLock {
+    _folder: Option<File>,
 }
 
 /// A folder of the file system.
@@ -110,6 +156,41 @@ impl Folder for RealFolder {
 
     fn sync(&self) -> io::Result<()> {
         File::open(&self.0)?.sync_all()
+    }
+
+    fn handle(&self, name: &str) -> io::Result<Arc<dyn Handle>> {
+        Ok(Arc::new(ReadFile(File::open(self.0.join(name))?)))
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let found = rustix::fs::statvfs(&self.0)?;
+        Ok(Space { total: found.f_blocks * found.f_frsize, available: found.f_bavail * found.f_frsize })
+    }
+
+    fn lock(&self) -> io::Result<FolderLock> {
+        let folder = File::open(&self.0)?;
+        match folder.try_lock() {
+            Ok(()) => Ok(FolderLock { _folder: Some(folder) }),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ReadFile(File);
+
+impl Handle for ReadFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
     }
 }
 

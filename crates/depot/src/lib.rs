@@ -9,6 +9,7 @@
 //! - [`glob`]: what a search looks for
 //! - [`namespace`]: which files exist, with which objects: a pure state machine that the log drives
 //! - [`disk`], [`log`]: the sequence of changes, kept so that a crash at any instant loses nothing acknowledged
+//! - [`pack`]: the objects on one disk, of which each byte is verified before a peer sees it
 //! - [`placement`]: which Dstore has which objects, and where new ones go
 //! - [`wire`]: what Controllers, Dstores and clients say to each other
 //! - [`controller`]: the threads that decide and remember
@@ -22,6 +23,7 @@ pub mod glob;
 pub mod identity;
 pub mod log;
 pub mod namespace;
+pub mod pack;
 pub mod path;
 pub mod placement;
 pub mod wire;

@@ -5,18 +5,25 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
 
-use super::{Appender, Folder};
+use super::{Appender, Folder, FolderLock, Handle, Space};
 
 /// What a file system writes or loses in one piece. Smaller than a real one, so that small tests have many.
 const PAGE: usize = 64;
 
 /// A folder in memory. Clones are the same folder.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SimulatedFolder(Arc<Mutex<State>>);
+pub(crate) struct SimulatedFolder(Arc<Mutex<State>>, Arc<Gate>);
+
+/// Where syncs of files wait while it is closed.
+#[derive(Debug, Default)]
+struct Gate {
+    is_closed: Mutex<bool>,
+    has_opened: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -31,6 +38,8 @@ struct State {
     has_ended: bool,
     /// Bytes that may still be appended, where the disk is nearly full.
     room: Option<usize>,
+    /// What programs are told of it.
+    space: Option<Space>,
     syncs: u64,
 }
 
@@ -67,6 +76,22 @@ impl SimulatedFolder {
         self.lock().room = Some(bytes);
     }
 
+    /// How many operations have changed it.
+    pub(crate) fn operations(&self) -> u64 {
+        self.lock().operations
+    }
+
+    /// From now on syncs of files wait, or no more.
+    pub(crate) fn hold_syncs(&self, hold: bool) {
+        *self.1.is_closed.lock().unwrap_or_else(PoisonError::into_inner) = hold;
+        self.1.has_opened.notify_all();
+    }
+
+    /// From now on the disk says that it is so large and has so much free.
+    pub(crate) fn set_space(&self, space: Space) {
+        self.lock().space = Some(space);
+    }
+
     /// What kill -9 leaves: all that was written.
     pub(crate) fn after_kill(&self) -> Self {
         let state = self.lock();
@@ -100,7 +125,8 @@ impl SimulatedFolder {
 
     fn of(mut files: Vec<SimulatedFile>, names: BTreeMap<String, usize>) -> Self {
         files.iter_mut().for_each(|file| file.synced = file.bytes.clone());
-        Self(Arc::new(Mutex::new(State { files, synced_names: names.clone(), names, ..State::default() })))
+        let state = State { files, synced_names: names.clone(), names, ..State::default() };
+        Self(Arc::new(Mutex::new(state)), Arc::default())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -225,6 +251,19 @@ impl Folder for SimulatedFolder {
         state.renamed.clear();
         Ok(())
     }
+
+    fn handle(&self, name: &str) -> io::Result<Arc<dyn Handle>> {
+        let at = self.lock().file(name)?;
+        Ok(Arc::new(OpenFile { folder: self.clone(), at }))
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        Ok(self.lock().space.unwrap_or(Space { total: 1 << 40, available: 1 << 40 }))
+    }
+
+    fn lock(&self) -> io::Result<FolderLock> {
+        Ok(FolderLock { _folder: None })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -266,6 +305,26 @@ impl Appender for OpenFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        Handle::sync(self)
+    }
+}
+
+impl Handle for OpenFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(Appender::length(self))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let state = self.folder.lock();
+        let bytes = state.files[self.at].bytes.get(offset as usize..offset as usize + buffer.len());
+        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let gate = &self.folder.1;
+        let is_closed = gate.is_closed.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(gate.has_opened.wait_while(is_closed, |is_closed| *is_closed));
         let mut state = self.folder.lock();
         if let Some(error) = state.operate()? {
             // As Linux does: what could not be written is dropped, and the next sync succeeds.
