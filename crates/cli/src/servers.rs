@@ -19,12 +19,13 @@ use crate::cluster::{ClusterFile, VARIABLE};
 use crate::commands::put::replicas as read_replicas;
 use crate::folder::{DataFolder, store_in};
 
-/// Run a store's Controller: it decides, and keeps the log of all changes. Dstores are started beside it, with a copy of
-/// its cluster.toml.
+/// Run a store's Controller alone.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "controller",
+    note = "It decides, and keeps the log of all changes; Dstores keep the bytes. Each needs a copy of its cluster.toml.",
     example = "stevedore controller --data /srv/controller --listen 10.0.0.1\nscp /srv/controller/cluster.toml other:/srv/dstore/\nssh other stevedore dstore --data /srv/dstore --controllers 10.0.0.1:7000 --listen 10.0.0.2"
 )]
 pub struct RunController {

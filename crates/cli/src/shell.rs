@@ -14,10 +14,15 @@ use crate::failure::{about, of_store};
 use crate::session::Session;
 use crate::words;
 
-/// Open a prompt with the same commands, and with cd and pwd. Paths may be relative to the directory it is in. Tab
-/// completes commands and paths. Commands can also be piped in.
+/// Open a prompt with the same commands, and with cd and pwd.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "shell", example = "stevedore shell\necho 'ls -l /docs' | stevedore shell")]
+#[argh(
+    subcommand,
+    help_triggers("-h", "--help"),
+    name = "shell",
+    note = "Paths may be relative to the directory it is in. Tab completes commands and paths. Commands can be piped in.",
+    example = "stevedore shell\necho 'ls -l /docs' | stevedore shell"
+)]
 pub struct Shell {}
 
 impl Shell {

@@ -16,6 +16,7 @@ use crate::session::{Session, below};
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "rm",
     note = "Each directory goes at once, however much is in it. Its space is free again some minutes later.",
     example = "stevedore rm /docs/old.txt\nstevedore rm -r /docs/drafts"
@@ -54,7 +55,12 @@ impl Rm {
 
 /// Remove empty directories, and with -r directories with all that is in them.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "rmdir", example = "stevedore rmdir /docs/empty\nstevedore rmdir -r /docs/drafts")]
+#[argh(
+    subcommand,
+    help_triggers("-h", "--help"),
+    name = "rmdir",
+    example = "stevedore rmdir /docs/empty\nstevedore rmdir -r /docs/drafts"
+)]
 pub struct Rmdir {
     /// remove all that is in them, too
     #[argh(switch, short = 'r')]
@@ -96,9 +102,15 @@ fn remove_tree(session: &Session<'_>, path: &Path, is_sure: bool) -> Result<(), 
     removed.map(|_| ()).map_err(about(path))
 }
 
-/// Make directories. They stay when they are empty; a directory that only a put has made goes with its last entry.
+/// Make directories.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "mkdir", example = "stevedore mkdir /docs\nstevedore mkdir -p /photos/2026/summer")]
+#[argh(
+    subcommand,
+    help_triggers("-h", "--help"),
+    name = "mkdir",
+    note = "They stay when they are empty. A directory that only a put has made goes with its last entry.",
+    example = "stevedore mkdir /docs\nstevedore mkdir -p /photos/2026/summer"
+)]
 pub struct Mkdir {
     /// make missing directories on the way, too; a directory that is there already is no failure
     #[argh(switch, short = 'p')]
@@ -129,13 +141,13 @@ impl Mkdir {
     }
 }
 
-/// Move files and directories, or give them another name. The last word is where: a directory if it is one or ends in /,
-/// else the new path. No byte moves, however much is in a directory.
+/// Move files and directories, or give them another name.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "mv",
-    note = "It asks before it replaces anything.",
+    note = "The last word is where: a directory if it is one or ends in /, else the new path. No byte moves, however much is in a\ndirectory. It asks before it replaces anything.",
     example = "stevedore mv /notes.txt /docs/\nstevedore mv /docs /papers\nstevedore mv --replace /docs.new /docs"
 )]
 pub struct Mv {
@@ -159,13 +171,14 @@ impl Mv {
     }
 }
 
-/// Copy files, and with -r directories, within the store. The last word is where: a directory if it is one or ends in /,
-/// else the new path. No byte moves: copies share their content until one is replaced.
+/// Copy files, and with -r directories, within the store.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "cp",
-    note = "It asks before it replaces anything. A directory of up to 10,000 entries is copied as a whole; a larger one\nentry by entry, so that others may see a part of it meanwhile.",
+    note = "The last word is where: a directory if it is one or ends in /, else the new path. No byte moves: copies share their\ncontent until one is replaced. It asks before it replaces anything.",
+    note = "A directory of up to 10,000 entries is copied as a whole; a larger one\nentry by entry, so that others may see a part of it meanwhile.",
     example = "stevedore cp /docs/plan.txt /docs/plan-old.txt\nstevedore cp -r /docs /backup/docs"
 )]
 pub struct Cp {

@@ -23,13 +23,13 @@ use crate::show::cannot_print;
 use crate::transfer::{self, CountedSink, Done, Summary, jobs, local};
 use crate::words::STANDARD_STREAM;
 
-/// Get files out of the store. With two words or more, the last one is where: a local directory if it is one or ends in
-/// /, else the file's new name. With one, the file comes into this directory. What is there already with the same size and
-/// checksum is not fetched again, so that an interrupted command is simply repeated.
+/// Get files out of the store.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "get",
+    note = "With two words or more, the last one is where: a local directory if it is one or ends in /, else the file's new\nname. With one, the file comes into this directory. What is there already with the same size and checksum is not\nfetched again: to resume, repeat the command.",
     note = "get -r /docs DIR makes DIR like /docs; get -r /docs DIR/ makes DIR/docs. A file appears once it is whole, in place\nof any that is there. Nothing else is removed.",
     example = "stevedore get /docs/notes.txt\nstevedore get /photos/a.jpg /photos/b.jpg ~/Pictures\nstevedore get -r /docs ~/Documents",
     example = "stevedore get /backup/src.tar - | tar x"
@@ -203,6 +203,7 @@ impl Write for ToNewFile<'_> {
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "cat",
     example = "stevedore cat /docs/notes.txt | wc\nstevedore cat --range 0-99 /big.bin | xxd"
 )]

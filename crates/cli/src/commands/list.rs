@@ -13,10 +13,11 @@ use crate::failure::about;
 use crate::session::{Session, below};
 use crate::show::{Lines, Time, count, entry_json, replicas};
 
-/// List directories, or show files, one in a line. A directory's name ends in /.
+/// List directories.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "ls",
     example = "stevedore ls /docs\nstevedore ls -l /docs /notes.txt\nstevedore ls --json / | jq .path"
 )]
@@ -75,9 +76,14 @@ impl Ls {
     }
 }
 
-/// Show everything below a directory, each level two blanks further in.
+/// Show everything below a directory.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "tree", example = "stevedore tree /docs\nstevedore tree --depth 2 /")]
+#[argh(
+    subcommand,
+    help_triggers("-h", "--help"),
+    name = "tree",
+    example = "stevedore tree /docs\nstevedore tree --depth 2 /"
+)]
 pub struct Tree {
     /// show so many levels only
     #[argh(option, arg_name = "LEVELS", from_str_fn(program::positive))]
@@ -129,10 +135,11 @@ impl Tree {
     }
 }
 
-/// Find files and directories by their names, below a directory.
+/// Find files and directories by their names.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "find",
     note = "A pattern with *, ? or [a-z] has to match the whole name; any other text may be anywhere in it. Quote the\npattern, so that the shell leaves it alone.",
     example = "stevedore find '*.jpg' /photos\nstevedore find report"
@@ -174,10 +181,11 @@ impl Find {
     }
 }
 
-/// Show how many files and bytes there are below a directory, for each of its entries that is one, and in all.
+/// Show how much is below a directory, and below each directory in it.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "du",
     note = "Bytes are those of the files; each is kept on as many Dstores as the settings say.",
     example = "stevedore du /\nstevedore du --json /docs"
@@ -270,10 +278,11 @@ impl Du {
     }
 }
 
-/// Show what a file or directory has: size, checksum, version, times, attributes.
+/// Show all that is known of a file or directory.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "stat",
     note = "The checksum is CRC-64/NVME, in hexadecimal.",
     example = "stevedore stat /docs/notes.txt\nstevedore stat --copies /big.bin"

@@ -24,13 +24,13 @@ use crate::words::STANDARD_STREAM;
 /// The attribute that keeps a file's permissions, in octal.
 pub const MODE: &str = "mode";
 
-/// Put local files into the store. The last word is where: a directory of the store if it is one or ends in /, else the
-/// file's new path. Directories on the way are made. What is there already with the same size and checksum is not sent
-/// again, so that an interrupted command is simply repeated.
+/// Put local files into the store.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "put",
+    note = "The last word is where: a directory of the store if it is one or ends in /, else the file's new path. Directories\non the way are made. What is there already with the same size and checksum is not sent again: to resume, repeat the\ncommand.",
     note = "put -r DIR /docs makes /docs like DIR; put -r DIR /docs/ makes /docs/DIR. Permissions and modification times are\nkept. Links and special files are left out, and reported. Nothing is removed from the store.",
     example = "stevedore put notes.txt /docs/\nstevedore put *.jpg /photos/\nstevedore put -r ~/Documents /docs",
     example = "tar c src | stevedore put - /backup/src.tar"

@@ -19,10 +19,11 @@ use crate::failure::of_store;
 use crate::session::Session;
 use crate::show::{count, replicas, say_json};
 
-/// Show how the store is: problems first, then what it does not survive, its Controllers, its Dstores and their space.
+/// Show how the store is, problems first.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "status",
     example = "stevedore status\nstevedore status --watch\nstevedore status --json | jq .problems"
 )]
@@ -208,13 +209,13 @@ pub fn status_json(status: &Status) -> Value {
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "set",
     note = "replicas       on how many Dstores a file is kept: a number, or all
 write-quorum   how many Dstores must have it before a put succeeds: a number, or majority
 chunk-size     content is cut into objects of so many bytes: 64K to 1G
 most-entries   how many files and directories there may be
 read-only      on: only removals are accepted; or off
-
 Settings hold for what is put from then on.",
     example = "stevedore set\nstevedore set replicas 2\nstevedore set read-only on"
 )]
@@ -319,12 +320,13 @@ fn settings_json(settings: &Settings) -> Value {
     })
 }
 
-/// Empty the store: every file and directory goes. Settings, Controllers and Dstores stay.
+/// Empty the store: every file and directory goes.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "format",
-    note = "The name is the one that status shows: it says that this store is meant.",
+    note = "Settings, Controllers and Dstores stay. The name is the one that status shows: it says that this store is meant.",
     example = "stevedore format depot"
 )]
 pub struct Format {

@@ -12,12 +12,13 @@ use crate::failure::about;
 use crate::session::Session;
 use crate::show::{Lines, Time};
 
-/// Print changes as they come, one in a line: when, its version, what, which paths. Ends with Ctrl-C, or after --count.
+/// Print changes as they come.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
+    help_triggers("-h", "--help"),
     name = "watch",
-    note = "Each line begins with the change's time and version; --after VERSION goes on behind it.",
+    note = "A line has the change's time, its version, what it did, and to which paths. --after VERSION goes on behind that change.\nIt ends with Ctrl-C, or after --count.",
     example = "stevedore watch /docs\nstevedore watch --json | jq .paths"
 )]
 pub struct Watch {

@@ -183,3 +183,52 @@ impl Lone {
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("a path of ours")
 }
+
+/// A whole store in one process, on free ports.
+pub struct Whole {
+    pub server: Program,
+    pub user: User,
+    pub folder: TempFolder,
+    words: Vec<String>,
+}
+
+impl Whole {
+    /// With so many folders. `sync` is when something counts as kept.
+    pub fn start(folders: usize, sync: &str) -> Self {
+        let folder = TempFolder::new();
+        let mut words: Vec<String> =
+            ["serve", "--controller-port", "0", "--dstore-port", "0", "--sync", sync].map(str::to_owned).into();
+        words.extend((1..=folders).map(|number| text(&folder.path().join(format!("disk{number}"))).to_owned()));
+        let server = Self::serve(&words);
+        let user = User { cluster: folder.path().join("disk1") };
+        Self { server, user, folder, words }
+    }
+
+    fn serve(words: &[String]) -> Program {
+        start(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Kills it as a power cut would, but for what the system has in memory, and starts it again.
+    pub fn kill_and_start(&mut self) {
+        self.server.kill();
+        self.server = Self::serve(&self.words);
+    }
+
+    /// Has it end in order, and starts it again.
+    #[track_caller]
+    pub fn end_and_start(&mut self) {
+        self.server.signal("TERM");
+        assert!(self.server.wait_for_exit().success(), "a server that is asked to end has done its job");
+        self.server = Self::serve(&self.words);
+    }
+
+    /// What it was started with.
+    pub fn words(&self) -> Vec<&str> {
+        self.words.iter().map(String::as_str).collect()
+    }
+
+    /// A place for local files, beside those of the store.
+    pub fn local(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
