@@ -35,7 +35,7 @@ const PROGRAM: &str = "stevedore";
 /// Keeps files in a store of any number of disks and machines, and runs such a store.
 #[derive(FromArgs)]
 #[argh(
-    note = "Paths in the store are written /like/this, local files plainly; - is stdin or stdout. Every command has a\n--help with examples.",
+    note = "Paths in the store are written /like/this, local files plainly; - is stdin or stdout. Every command\nhas a --help with examples.",
     example = "stevedore serve ~/store\n  a whole store in one process; it says what to type next",
     example = "export STEVEDORE_CLUSTER=~/store/client.toml\nstevedore put -r ~/Documents /docs\nstevedore ls -l /docs\nstevedore get /docs/notes.txt\nstevedore shell",
     error_code(1, "it did not work, for a reason below none of these; of many files: some failed"),

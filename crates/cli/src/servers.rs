@@ -25,7 +25,7 @@ use crate::folder::{DataFolder, store_in};
     subcommand,
     help_triggers("-h", "--help"),
     name = "controller",
-    note = "It decides, and keeps the log of all changes; Dstores keep the bytes. Each needs a copy of its cluster.toml.",
+    note = "It decides, and keeps the log of all changes; Dstores keep the bytes. Each needs a copy of its\ncluster.toml.",
     example = "stevedore controller --data /srv/controller --listen 10.0.0.1\nscp /srv/controller/cluster.toml other:/srv/dstore/\nssh other stevedore dstore --data /srv/dstore --controllers 10.0.0.1:7000 --listen 10.0.0.2"
 )]
 pub struct RunController {

@@ -20,7 +20,7 @@ use crate::words;
     subcommand,
     help_triggers("-h", "--help"),
     name = "shell",
-    note = "Paths may be relative to the directory it is in. Tab completes commands and paths. Commands can be piped in.",
+    note = "Paths may be relative to the directory it is in. Tab completes commands and paths. Commands can be\npiped in.",
     example = "stevedore shell\necho 'ls -l /docs' | stevedore shell"
 )]
 pub struct Shell {}
@@ -55,7 +55,7 @@ const HELP: &str = "\
 put FILE... PATH     put local files into the store         get PATH... FILE   get files out of it
 ls, tree, find, du   look at directories                    stat, cat PATH     look at files
 mv, cp, rm           move, copy, remove                     mkdir, rmdir       directories
-cd PATH, pwd         change and show the directory          watch              changes as they come
+cd PATH, pwd         change and show the directory          watch              changes, until Ctrl-C ends it all
 status, set, format  the store                              quit               leave (so do exit and the end of input)
 
 COMMAND --help says more. Tab completes commands and paths. A blank in a name is written \"like this\" or like\\ this.";

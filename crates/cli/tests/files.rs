@@ -191,6 +191,7 @@ fn words_say_where_a_file_goes_as_cp_has_them() {
         (vec!["get", "/x/a", &at("got")], "got"),
         (vec!["get", "/x/a", &at("dir")], "dir/a"),
         (vec!["get", "/x/new", &at("dir/")], "dir/new"),
+        (vec!["get", "/x/a", &at("made/on the way/")], "made/on the way/a"),
         (vec!["get", "-r", "/y", &at("tree")], "tree/dir/c"),
         (vec!["get", "-r", "/y", &at("tree/")], "tree/y/dir/c"),
         (vec!["get", "-r", "/y", "/x/a", &at("many")], "many/y/c"),
@@ -215,6 +216,7 @@ fn a_failure_is_told_by_its_exit_code_and_the_others_go_on() {
     assert_eq!(run(&store, &["put", "--no-replace", &at("a"), "/x/b"]), ALREADY_EXISTS);
     assert_eq!(content(&store, "/x/b"), b"A");
     assert_eq!(run(&store, &["put", &at("a"), "/x/b/c"]), FAILED, "a file is on the way");
+    assert_eq!(run(&store, &["put", &at("a"), &at("a"), "/same"]), USAGE, "two of one name");
     assert_eq!(run(&store, &["put", "-r", text(folder.path()), "/links"]), Ok(()), "a link is no failure");
     assert_eq!(names(&store, "/links"), ["a"]);
     assert_eq!(run(&store, &["get", "/nowhere", &at("x")]), DOES_NOT_EXIST);
@@ -236,9 +238,10 @@ fn an_unfinished_get_leaves_no_file() {
     fs::write(at("a"), "A").unwrap();
     fs::create_dir(at("taken")).unwrap();
     run(&store, &["put", &at("a"), "/taken"]).unwrap();
+    run(&store, &["put", &at("a"), "/other"]).unwrap();
     // The file cannot have the directory's name.
-    assert_eq!(run(&store, &["get", "/taken", "/taken", text(folder.path())]), FAILED);
-    assert_eq!(folder.names(), ["a", "taken"]);
+    assert_eq!(run(&store, &["get", "/taken", "/other", text(folder.path())]), FAILED);
+    assert_eq!(folder.names(), ["a", "other", "taken"]);
 }
 
 #[test]

@@ -147,7 +147,7 @@ impl Mkdir {
     subcommand,
     help_triggers("-h", "--help"),
     name = "mv",
-    note = "The last word is where: a directory if it is one or ends in /, else the new path. No byte moves, however much is in a\ndirectory. It asks before it replaces anything.",
+    note = "The last word is where: a directory if it is one or ends in /, else the new path. No byte moves,\nhowever much is in a directory. It asks before it replaces anything.",
     example = "stevedore mv /notes.txt /docs/\nstevedore mv /docs /papers\nstevedore mv --replace /docs.new /docs"
 )]
 pub struct Mv {
@@ -177,8 +177,8 @@ impl Mv {
     subcommand,
     help_triggers("-h", "--help"),
     name = "cp",
-    note = "The last word is where: a directory if it is one or ends in /, else the new path. No byte moves: copies share their\ncontent until one is replaced. It asks before it replaces anything.",
-    note = "A directory of up to 10,000 entries is copied as a whole; a larger one\nentry by entry, so that others may see a part of it meanwhile.",
+    note = "The last word is where: a directory if it is one or ends in /, else the new path. No byte moves:\ncopies share their content until one is replaced. It asks before it replaces anything.",
+    note = "A directory of up to 10,000 entries is copied as a whole; a larger one entry by entry, so that\nothers may see a part of it meanwhile.",
     example = "stevedore cp /docs/plan.txt /docs/plan-old.txt\nstevedore cp -r /docs /backup/docs"
 )]
 pub struct Cp {

@@ -1,5 +1,6 @@
 //! `get` and `cat`: files out of the store.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, FileTimes, Permissions};
 use std::io::{self, Write};
 use std::ops::Range;
@@ -29,8 +30,8 @@ use crate::words::STANDARD_STREAM;
     subcommand,
     help_triggers("-h", "--help"),
     name = "get",
-    note = "With two words or more, the last one is where: a local directory if it is one or ends in /, else the file's new\nname. With one, the file comes into this directory. What is there already with the same size and checksum is not\nfetched again: to resume, repeat the command.",
-    note = "get -r /docs DIR makes DIR like /docs; get -r /docs DIR/ makes DIR/docs. A file appears once it is whole, in place\nof any that is there. Nothing else is removed.",
+    note = "With two words or more, the last one is where: a local directory if it is one or ends in /, else the\nfile's new name. With one, the file comes into this directory. Directories on the way are made. What\nis there already with the same size and checksum is not fetched again: to resume, repeat the\ncommand.",
+    note = "get -r /docs DIR makes DIR like /docs; get -r /docs DIR/ makes DIR/docs. A file appears once it is\nwhole, in place of any that is there. Nothing else is removed.",
     example = "stevedore get /docs/notes.txt\nstevedore get /photos/a.jpg /photos/b.jpg ~/Pictures\nstevedore get -r /docs ~/Documents",
     example = "stevedore get /backup/src.tar - | tar x"
 )]
@@ -56,8 +57,11 @@ struct Download {
     stat: Stat,
 }
 
+/// What a command is to do.
 #[derive(Default)]
 struct Plan {
+    /// Where each word of the command line goes.
+    targets: BTreeSet<PathBuf>,
     files: Vec<Download>,
     bytes: u64,
     directories: Vec<(PathBuf, Stat)>,
@@ -121,7 +125,13 @@ impl Get {
             Some(name) if is_into => target.join(name),
             _ => target,
         };
+        if !plan.targets.insert(target.clone()) {
+            return Err(Failure::usage(format!("{from}: another one goes to {} already", target.display())));
+        }
         if !is_tree {
+            if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                fs::create_dir_all(parent).map_err(local("make", parent))?;
+            }
             plan.add_file(from, target, stat);
             return Ok(());
         }

@@ -141,7 +141,7 @@ impl Tree {
     subcommand,
     help_triggers("-h", "--help"),
     name = "find",
-    note = "A pattern with *, ? or [a-z] has to match the whole name; any other text may be anywhere in it. Quote the\npattern, so that the shell leaves it alone.",
+    note = "A pattern with *, ? or [a-z] has to match the whole name; any other text may be anywhere in it.\nQuote the pattern, so that the shell leaves it alone.",
     example = "stevedore find '*.jpg' /photos\nstevedore find report"
 )]
 pub struct Find {

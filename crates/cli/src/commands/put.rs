@@ -1,6 +1,6 @@
 //! `put`: local files into the store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -30,8 +30,8 @@ pub const MODE: &str = "mode";
     subcommand,
     help_triggers("-h", "--help"),
     name = "put",
-    note = "The last word is where: a directory of the store if it is one or ends in /, else the file's new path. Directories\non the way are made. What is there already with the same size and checksum is not sent again: to resume, repeat the\ncommand.",
-    note = "put -r DIR /docs makes /docs like DIR; put -r DIR /docs/ makes /docs/DIR. Permissions and modification times are\nkept. Links and special files are left out, and reported. Nothing is removed from the store.",
+    note = "The last word is where: a directory of the store if it is one or ends in /, else the file's new\npath. Directories on the way are made. What is there already with the same size and checksum is not\nsent again: to resume, repeat the command.",
+    note = "put -r DIR /docs makes /docs like DIR; put -r DIR /docs/ makes /docs/DIR. Permissions and\nmodification times are kept. Links and special files are left out, and reported. Nothing is removed\nfrom the store.",
     example = "stevedore put notes.txt /docs/\nstevedore put *.jpg /photos/\nstevedore put -r ~/Documents /docs",
     example = "tar c src | stevedore put - /backup/src.tar"
 )]
@@ -73,6 +73,8 @@ struct Upload {
 /// What a command is to do.
 #[derive(Default)]
 struct Plan {
+    /// Where each word of the command line goes.
+    targets: HashSet<String>,
     files: Vec<Upload>,
     bytes: u64,
     /// Each with its permissions and times; the deepest first.
@@ -150,6 +152,10 @@ impl Put {
                 Ok(to.clone())
             };
             let path = path.map_err(|error| Failure::new(format!("{source}: {error}")))?;
+            if !plan.targets.insert(path.to_string()) {
+                summary.fail(&Failure::usage(format!("{source}: another one goes to {path} already")));
+                continue;
+            }
             if is_tree {
                 plan.list(session, &path)?;
                 plan.add_tree(&from, &path, metadata, summary);

@@ -326,7 +326,7 @@ fn settings_json(settings: &Settings) -> Value {
     subcommand,
     help_triggers("-h", "--help"),
     name = "format",
-    note = "Settings, Controllers and Dstores stay. The name is the one that status shows: it says that this store is meant.",
+    note = "Settings, Controllers and Dstores stay. The name is the one that status shows: it says that this\nstore is meant.",
     example = "stevedore format depot"
 )]
 pub struct Format {

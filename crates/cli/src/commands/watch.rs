@@ -18,7 +18,7 @@ use crate::show::{Lines, Time};
     subcommand,
     help_triggers("-h", "--help"),
     name = "watch",
-    note = "A line has the change's time, its version, what it did, and to which paths. --after VERSION goes on behind that change.\nIt ends with Ctrl-C, or after --count.",
+    note = "A line has the change's time, its version, what it did, and to which paths. --after VERSION goes on\nbehind that change. It ends with Ctrl-C, or after --count.",
     example = "stevedore watch /docs\nstevedore watch --json | jq .paths"
 )]
 pub struct Watch {
