@@ -5,12 +5,15 @@ use std::fs;
 use std::time::Instant;
 
 use depot::checksum::Checksum;
-use depot::identity::{ClusterId, DstoreId, Epoch, History, Position};
+use depot::glob::Pattern;
+use depot::identity::{ClusterId, DstoreId, Epoch, History, Key, Position};
 use depot::namespace::Namespace;
 use depot::namespace::change::{Change, Command, Condition, Details, NewObject, NewObjects, Settings};
 use depot::namespace::listing::Query;
 use depot::namespace::snapshot::Restore;
 use depot::path::Path;
+use depot::placement::Holdings;
+use depot::wire::message::CopyReport;
 use depot::words::Words;
 
 /// Of 20 bytes, as the promise says.
@@ -63,7 +66,18 @@ fn main() {
     }
     let bytes = resident_bytes().saturating_sub(before);
     println!("{files} files, {per_directory} to a directory, one object each");
-    println!("memory               {:8.0} bytes a file (holdings not included)", bytes as f64 / files as f64);
+    let before = resident_bytes();
+    let mut holdings = Holdings::default();
+    (1..=3).map(DstoreId).for_each(|dstore| holdings.connected(dstore));
+    for object in 0..files {
+        let key = Key { history: History(0x1234_5678_9abc_def0), term: 3, number: object };
+        let copy = CopyReport { key, length: 1000, checksum: Checksum(object), is_damaged: false };
+        (1..=3).map(DstoreId).for_each(|dstore| holdings.reported(dstore, &copy));
+    }
+    let of_holdings = resident_bytes().saturating_sub(before);
+    let a_file = |bytes: u64| bytes as f64 / files as f64;
+    println!("memory               {:8.0} bytes a file", a_file(bytes + of_holdings));
+    println!("  of it, holdings    {:8.0} bytes, 3 copies", a_file(of_holdings));
     println!("parse and apply      {:8.2} us a put", seconds / files as f64 * 1e6);
 
     let wide = (files..2 * files).map(|number| put(u64::MAX, number));
@@ -82,6 +96,20 @@ fn main() {
         }
     }
     println!("list 1,000 of {files} {:8.3} ms", begun.elapsed().as_secs_f64() * 1e3 / f64::from(pages));
+
+    let (begun, mut found, mut after) = (Instant::now(), 0, String::new());
+    let pattern = Pattern::new("*77*");
+    loop {
+        let query = Query { after: &after, is_recursive: true, ..Query::default() };
+        let matches = |entry: &str| pattern.matches_last_component(entry);
+        let page = namespace.list(&Path::root(), query, 1000, matches).expect("there");
+        found += page.entries.len();
+        match page.after {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    println!("find among {}    {:8.2} s, {found} found", 2 * files, begun.elapsed().as_secs_f64());
 
     let begun = Instant::now();
     let beginning = namespace.begin_walk();

@@ -35,6 +35,8 @@ pub enum CopyState {
 #[derive(Debug, Default)]
 pub struct Holdings {
     copies: BTreeMap<Key, Copies>,
+    /// The copies of an object beyond its first three.
+    more: BTreeMap<Key, Vec<Copy>>,
     dstores: BTreeMap<DstoreId, Dstore>,
 }
 
@@ -59,13 +61,8 @@ struct Copy {
 
 const GENERATIONS: u16 = 1 << 14;
 
-/// The copies of one object.
-#[derive(Debug)]
-enum Copies {
-    /// In the entry itself; unused places say Dstore 0, which does not exist.
-    Few([Copy; 4]),
-    Many(Vec<Copy>),
-}
+/// Three copies of one object; unused places say Dstore 0, which does not exist. With the key it takes 36 bytes.
+type Copies = [Copy; 3];
 
 const NONE: Copy = Copy { dstore: 0, report: 0 };
 
@@ -99,43 +96,6 @@ impl Copy {
 /// Dstores beyond 65,535 are never admitted.
 fn number(dstore: DstoreId) -> u16 {
     u16::try_from(dstore.0).expect("so many Dstores are not admitted")
-}
-
-impl Copies {
-    fn iter(&self) -> impl Iterator<Item = Copy> + '_ {
-        let all = match self {
-            Self::Few(few) => &few[..],
-            Self::Many(many) => many,
-        };
-        all.iter().copied().filter(|copy| *copy != NONE)
-    }
-
-    fn set(&mut self, copy: Copy) {
-        match self {
-            Self::Few(few) => {
-                let place = few.iter().position(|other| other.dstore == copy.dstore);
-                match place.or_else(|| few.iter().position(|other| *other == NONE)) {
-                    Some(place) => few[place] = copy,
-                    None => *self = Self::Many(few.iter().copied().chain([copy]).collect()),
-                }
-            }
-            Self::Many(many) => match many.iter_mut().find(|other| other.dstore == copy.dstore) {
-                Some(other) => *other = copy,
-                None => many.push(copy),
-            },
-        }
-    }
-
-    fn remove(&mut self, dstore: DstoreId) {
-        match self {
-            Self::Few(few) => few.iter_mut().filter(|copy| copy.id() == dstore).for_each(|copy| *copy = NONE),
-            Self::Many(many) => many.retain(|copy| copy.id() != dstore),
-        }
-    }
-
-    fn get(&self, dstore: DstoreId) -> Option<Copy> {
-        self.iter().find(|copy| copy.id() == dstore)
-    }
 }
 
 impl Holdings {
@@ -180,18 +140,15 @@ impl Holdings {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut last = None;
         let mut seen = 0;
-        let mut empty = Vec::new();
-        for (key, copies) in self.copies.range_mut((from, Bound::Unbounded)).take(most) {
-            if copies.get(dstore).is_some_and(|copy| copy.generation() != generation) {
-                copies.remove(dstore);
-                if copies.iter().next().is_none() {
-                    empty.push(*key);
-                }
+        let mut dropped = Vec::new();
+        for key in self.copies.range((from, Bound::Unbounded)).map(|(key, _)| *key).take(most) {
+            if self.copy(key, dstore).is_some_and(|copy| copy.generation() != generation) {
+                dropped.push(key);
             }
-            last = Some(*key);
+            last = Some(key);
             seen += 1;
         }
-        empty.iter().for_each(|key| drop(self.copies.remove(key)));
+        dropped.into_iter().for_each(|key| self.remove(key, dstore));
         if seen < most { None } else { last }
     }
 
@@ -213,14 +170,12 @@ impl Holdings {
     /// What is known of a Dstore's copy of an object.
     pub fn state(&self, key: Key, dstore: DstoreId) -> Option<CopyState> {
         let known = self.dstores.get(&dstore)?;
-        let copy = self.copies.get(&key)?.get(dstore)?;
-        Self::view(known, copy)
+        Self::view(known, self.copy(key, dstore)?)
     }
 
     /// The Dstores that have an object, or may have it, by number.
     pub fn holders(&self, key: Key) -> Vec<(DstoreId, CopyState)> {
-        let copies = self.copies.get(&key);
-        let known = copies.into_iter().flat_map(Copies::iter).filter_map(|copy| {
+        let known = self.copies_of(key).filter_map(|copy| {
             let state = Self::view(self.dstores.get(&copy.id())?, copy)?;
             Some((copy.id(), state))
         });
@@ -247,16 +202,39 @@ impl Holdings {
         }
     }
 
+    fn copies_of(&self, key: Key) -> impl Iterator<Item = Copy> {
+        let first = self.copies.get(&key).into_iter().flatten().filter(|copy| **copy != NONE);
+        // Hardly any object has more; most of the time the map is empty.
+        first.chain(self.more.get(&key).into_iter().flatten()).copied()
+    }
+
+    fn copy(&self, key: Key, dstore: DstoreId) -> Option<Copy> {
+        self.copies_of(key).find(|copy| copy.id() == dstore)
+    }
+
     fn set(&mut self, key: Key, copy: Copy) {
-        self.copies.entry(key).or_insert(Copies::Few([NONE; 4])).set(copy);
+        let first = self.copies.entry(key).or_insert([NONE; 3]);
+        let more = self.more.get_mut(&key).into_iter().flatten();
+        if let Some(other) = first.iter_mut().chain(more).find(|other| other.dstore == copy.dstore) {
+            *other = copy;
+        } else if let Some(free) = first.iter_mut().find(|other| **other == NONE) {
+            *free = copy;
+        } else {
+            self.more.entry(key).or_default().push(copy);
+        }
     }
 
     fn remove(&mut self, key: Key, dstore: DstoreId) {
-        if let Some(copies) = self.copies.get_mut(&key) {
-            copies.remove(dstore);
-            if copies.iter().next().is_none() {
-                self.copies.remove(&key);
+        if let Some(more) = self.more.get_mut(&key) {
+            more.retain(|copy| copy.id() != dstore);
+            if more.is_empty() {
+                self.more.remove(&key);
             }
+        }
+        let Some(first) = self.copies.get_mut(&key) else { return };
+        first.iter_mut().filter(|copy| copy.id() == dstore).for_each(|copy| *copy = NONE);
+        if *first == [NONE; 3] && !self.more.contains_key(&key) {
+            self.copies.remove(&key);
         }
     }
 
@@ -273,12 +251,7 @@ impl Holdings {
         let generation = known.generation;
         let later: Vec<Key> = known.claims.values().copied().collect();
         for key in later {
-            if self
-                .copies
-                .get(&key)
-                .and_then(|copies| copies.get(dstore))
-                .is_some_and(|copy| copy.generation() != generation)
-            {
+            if self.copy(key, dstore).is_some_and(|copy| copy.generation() != generation) {
                 self.set(key, Copy::new(dstore, generation, CopyState::Claimed));
             }
         }
