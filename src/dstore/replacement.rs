@@ -11,7 +11,7 @@
 //! |---|---|
 //! | ERROR_FILE_DOES_NOT_EXIST | is taken: what is there is left over from a store that failed |
 //! | LOAD_FROM, ERROR_LOAD, anything else | is refused: the file is complete, or may be |
-//! | none | is refused if this Controller has ever answered; else it is one that does not, and all goes as without asking |
+//! | none | is refused if this Controller has ever answered such a question. Otherwise it may be one that never does, and the STORE goes on |
 //!
 //! LOAD_FROM also tells the file's size. A copy of another size is bad, whatever its checksum says.
 

@@ -3,7 +3,7 @@
 //! A deterministic state machine: methods take facts and return decisions. Performs no I/O, reads no clock, starts
 //! no thread: the caller holds the lock, sends the messages, and keeps the threads that wait for an operation's end.
 //!
-//! What the index knows it has been told, and what it is told may be late, missing or wrong. The words for that:
+//! The index knows only what it is told, and that may be late, missing or wrong. The words for that:
 //!
 //! | word | meaning | why |
 //! |---|---|---|
@@ -13,8 +13,8 @@
 //! | *newcomer* | a member that has joined lately, in a cluster that is older | nothing is taken away for it before it has shown what it got (spec 7.19) |
 //! | *silent* | a member that has not answered LIST in time | silence is not proof of loss (spec 7.16) |
 //! | *unwanted* | a listed copy that is to go: of no file, of one that is removed, or where no copy was ordered | a store that failed leaves such debris, with other content (spec 4.6.2) |
-//! | *pending removal* | an order to remove unwanted debris that was not reported | carried out late it would take a new file of that name along (spec 7.20) |
-//! | *late acknowledgement* | a STORE_ACK that comes when its store has ended | it carries no more than a name. From a Dstore that a newer store waits for it cannot be told from that one's; from the holder of a complete file it says that other content may be in its place (spec 7.5, 7.6) |
+//! | *pending removal* | an order to remove unwanted debris that was not reported | carried out late, it would remove a new file of that name (spec 7.20) |
+//! | *late acknowledgement* | a STORE_ACK that comes when its store has ended | it carries only a name. If a newer store waits for this Dstore, the two acknowledgements cannot be told apart. If the Dstore holds a complete file of the name, other content may be in its place (spec 7.5, 7.6) |
 
 pub mod rebalance;
 mod reconcile;

@@ -1,8 +1,8 @@
 //! One Dstore's copy of a complete file, and how sure the index is of it. (spec 4.6.6, 7.6, 7.20)
 //!
-//! The Controller sees no folder. What it knows of a copy it has been told: by an acknowledgement, by a report, by a list.
-//! Between an order and its report it knows less, and if the report does not come (the Dstore hangs, or one of the order's
-//! sends failed) it does not know which of the order's parts were carried out, or will be. Such a copy is *doubtful*: no
+//! The Controller sees no folder. It knows of a copy only by messages: an acknowledgement, a report, a list. Between an order
+//! and its report it knows less. If the report does not come (the Dstore hangs, or one of the order's sends failed), it does
+//! not know which parts of the order were carried out, or will be. A copy that such an order concerns is *doubtful*: no
 //! client is sent there, but a REMOVE is, and the file is not given up.
 //!
 //! ```text
@@ -27,11 +27,11 @@
 //!
 //! *Why two lists?* An order concerns two Dstores, and their lists are not made at the same instant. The receiver may have
 //! listed before a late copy arrived, and the sender after it had removed its own: neither shows the file, and it is there.
-//! The order is over when both have answered once, as a Dstore lists between orders only; so the next list decides. Where one
+//! A Dstore answers LIST only between orders. So the order is over once both have answered, and the next list decides. If one
 //! of the two is silent, nothing is decided.
 //!
-//! *Why does a list not clear a copy that was overwritten?* A list shows names. The name is there; the question is of
-//! which content.
+//! *Why does a list not clear a copy that was overwritten?* A list shows names. The name is there; which content it has is the
+//! question.
 
 use super::DstoreId;
 

@@ -16,8 +16,8 @@ use crate::sync::Mutex;
 /// How long a thread waits for a connection before it ends, unless no other thread waits.
 const PARKED: Duration = Duration::from_secs(5);
 
-/// How long a connection may say nothing at all while others cannot be taken. This often its thread looks whether that
-/// is so; if not, the thread goes on waiting. On Linux a connection inherits this limit from the listener.
+/// How long a connection may say nothing at all while others cannot be taken. Its thread looks this often whether that is
+/// the case. If not, the thread goes on waiting. On Linux a connection inherits this limit from the listener.
 const SILENCE: Duration = PARKED;
 
 /// The same for a connection that is taken when others could not be.

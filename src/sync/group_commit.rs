@@ -1,6 +1,6 @@
 //! One sync for all threads that wait for one: what many threads have written is brought to the disk at the price of one.
 //!
-//! Knows nothing of files: what a sync is, its caller says.
+//! Knows nothing of files: the caller says what a sync is.
 
 use std::io::{self, ErrorKind};
 
@@ -8,8 +8,8 @@ use super::{Condvar, Mutex, MutexGuard};
 
 /// Lets the threads that come while a sync is running share the next one.
 ///
-/// Not that one: it may have begun before what they wrote. Once a sync has failed all that follow fail, untried: the
-/// system may have dropped what it could not write, and would say of the next sync that it went well.
+/// The running one would not do: it may have begun before they wrote. Once a sync has failed, all that follow fail untried:
+/// the system may have dropped what it could not write, and would report the next sync as good.
 #[derive(Default)]
 pub struct GroupCommit {
     state: Mutex<State>,
@@ -26,8 +26,8 @@ struct State {
 }
 
 impl GroupCommit {
-    /// Returns once a sync has ended that began after this was called: one by `sync`, which brings to the disk what
-    /// anybody has written before it began, or another caller's.
+    /// Returns once a sync has ended that began after this was called. It is this caller's `sync`, or another's: either brings
+    /// to the disk what all threads had written before it began.
     pub fn commit(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state.lock();
         let awaited = state.begun + 1;

@@ -6,10 +6,11 @@
 //! for ever, and prints it. `controller::schedules` has those tests. Every thread of the Controller must therefore wait
 //! with what is here, and with nothing else.
 //!
-//! A thread that finds a lock of std's taken sleeps at once; one that finds a lock of parking_lot's taken, or a channel of
-//! crossbeam's empty, yields the processor first, several times. With more threads than processors that costs it up to a
-//! whole time slice. With parking_lot's mutex around the Controller's state alone, 8 clients' slowest stores in a hundred
-//! took 6.4 times as long as the median; with this one 2.3 times. (docs/performance.md)
+//! Why not parking_lot's locks? A thread that finds one of them taken yields the processor several times before it sleeps,
+//! and so does one that finds a crossbeam channel empty. With more threads than processors, each yield costs the thread up
+//! to a whole time slice. A thread that finds a lock of std's taken sleeps at once. With 8 clients, the slowest store in a
+//! hundred took 6.4 times as long as the median with parking_lot's mutex around the Controller's state, and 2.3 times with
+//! this one. (docs/performance.md)
 
 pub mod group_commit;
 mod locks;

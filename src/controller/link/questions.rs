@@ -1,7 +1,7 @@
 //! Which question an answer belongs to. (spec 7.21)
 //!
-//! LIST and REBALANCE_COMPLETE do not say what they answer: it is the oldest question, so that a late answer is never
-//! taken for a newer one's.
+//! LIST and REBALANCE_COMPLETE do not say what they answer. Each answers the oldest question that is open, so that a late
+//! answer is never taken for a newer question's.
 
 use std::collections::VecDeque;
 
@@ -9,8 +9,9 @@ use crate::controller::coordinator::Round;
 
 /// The questions of one kind that a Dstore has not answered yet.
 ///
-/// A question that a Dstore has swallowed (an order that it could not carry out it never reports, spec 7.17) must not
-/// make all later answers look late for ever. After some in a row that were, what is still owed is written off.
+/// Some questions are never answered: a Dstore does not report an order that it could not carry out (spec 7.17). All later
+/// answers would then look late for ever. So after some late answers in a row, the questions that are still open are
+/// written off.
 #[derive(Default)]
 pub(super) struct Questions {
     /// What each was asked for, oldest first.

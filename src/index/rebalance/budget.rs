@@ -1,7 +1,7 @@
 //! How much one Dstore is given to do in one round. (spec 7.19)
 //!
 //! A Dstore reports once, when all of its order is done, and has the timeout to do it in. A plan of a million copies is
-//! therefore cut into rounds; how large they may be, the coordinator learns from how long the last ones took.
+//! therefore cut into rounds. The coordinator learns how large they may be from how long the last ones took.
 
 use super::Plan;
 use crate::index::Inventory;

@@ -2,7 +2,7 @@
 //!
 //! The problem: any process may JOIN, and a rebalance then moves copies to the newcomer, as the spec's balance asks. A process
 //! that joins thirty times, takes what it is sent and drops it would have nearly all files of a small cluster within
-//! seconds, although no member of old has failed.
+//! seconds, although no older member has failed.
 //!
 //! What is done about it, as far as that balance allows:
 //!

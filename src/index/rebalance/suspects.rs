@@ -5,8 +5,8 @@
 //! would give it the next copies again and again, and no file that lacks a copy would ever get one.
 //!
 //! So replication comes before balance. A copy that a file *lacks* goes to another Dstore, where there is one. Copies that
-//! only *balance* would move to the suspect wait, all but one, which it can prove itself by; and nothing is removed for
-//! that one. Once it has been seen to store something it is a suspect no longer, and gets its share.
+//! only *balance* would move to the suspect wait, all but one. With that one the suspect can prove that it stores, and nothing
+//! is removed in its favour. Once it has been seen to store something it is a suspect no longer, and gets its share.
 
 use std::collections::BTreeSet;
 
