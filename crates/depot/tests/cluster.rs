@@ -3,7 +3,11 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Cursor, Write};
+use std::io::{Cursor, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use common::{BLOCK, Behaviour, ScriptedDstore, Store};
@@ -258,7 +262,7 @@ fn a_watch_is_told_of_a_change_as_it_comes() {
     let store = Store::new(1);
     let client = store.client();
     let next = client.watch(None, Duration::ZERO).unwrap().next;
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let watching = scope.spawn(|| client.watch(Some(next), common::SOON).unwrap());
         let other = store.client();
         other.make_directory(&path("/d"), false, &Details::default(), None).unwrap();
@@ -298,7 +302,7 @@ fn a_controller_whose_disk_is_an_old_copy_is_told_so() {
     std::fs::rename(&copy, &log).unwrap();
     store.start();
     let (disk, number) = (dstore.disk, dstore.number());
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(|| dstore.try_join(&store));
         kit::eventually("the Controller gives up", || store.controller().failure().is_some());
     });
@@ -312,4 +316,60 @@ fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
+}
+
+/// Passes connections on to `to`, and counts the bytes of both directions.
+fn counting_proxy(to: &depot::wire::Address) -> (depot::wire::Address, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().into();
+    let to = to.resolve().unwrap()[0];
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&count);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (near, far) = (Arc::new(stream.unwrap()), Arc::new(TcpStream::connect(to).unwrap()));
+            for (from, to) in [(Arc::clone(&near), Arc::clone(&far)), (far, near)] {
+                let counted = Arc::clone(&counted);
+                thread::spawn(move || {
+                    let mut buffer = [0; 4096];
+                    while let Ok(count @ 1..) = (&*from).read(&mut buffer) {
+                        counted.fetch_add(count as u64, Ordering::SeqCst);
+                        if (&*to).write_all(&buffer[..count]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        }
+    });
+    (address, count)
+}
+
+#[test]
+fn what_the_controller_hears_does_not_grow_with_files() {
+    let mut store = Store::new(2);
+    // Clients and Dstores alike come by the proxy.
+    let (address, count) = counting_proxy(&store.address);
+    store.address = address;
+    let dstores: [_; 2] = dstores(&store);
+    let client = store.client();
+    put(&client, "/warm-up", b"x").unwrap();
+    let mut counts = Vec::new();
+    for size in [1000, BLOCK, 8 << 20] {
+        let content = bytes(1, size);
+        let before = count.load(Ordering::SeqCst);
+        put(&client, "/file", &content).unwrap();
+        assert!(get(&client, "/file").unwrap() == content);
+        let is_reported = || {
+            let copies = client.copies(&path("/file")).unwrap();
+            copies.iter().all(|object| object.copies.iter().filter(|copy| copy.is_certain).count() == 2)
+        };
+        kit::eventually("both Dstores have reported", is_reported);
+        counts.push(count.load(Ordering::SeqCst) - before);
+    }
+    drop(dstores);
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    // Heartbeats and the questions of this test come in between: a few kilobytes, where files have megabytes.
+    assert!(most - least < 20_000 && *most < 40_000, "{counts:?}");
 }
