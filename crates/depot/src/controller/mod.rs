@@ -234,6 +234,7 @@ impl Handle {
         let Some(shared) = self.shared.take() else { return Ok(()) };
         shared.stopping.store(true, Ordering::Release);
         shared.replica.wake();
+        drop(shared.state.lock()); // no thread is between asking whether to stop and waiting
         shared.news.notify_all();
         // The threads that accept end with the others.
         if let Some(server) = &mut self.server {
