@@ -13,12 +13,14 @@
 //! - [`placement`]: which Dstore has which objects, and where new ones go
 //! - [`wire`]: what Controllers, Dstores and clients say to each other
 //! - [`controller`]: the threads that decide and remember
+//! - [`dstore`]: the threads that store objects and give them back
 //! - [`client`]: how programs use all of it
 
 pub mod checksum;
 pub mod client;
 pub mod controller;
 pub mod disk;
+pub mod dstore;
 pub mod glob;
 pub mod identity;
 pub mod log;

@@ -46,8 +46,8 @@ impl Identity {
         Ok(Self { disk, cluster: None, number: None, start: 0, epoch: None })
     }
 
-    /// The one in the folder; `None` if there is none.
-    pub(super) fn read(folder: &dyn Folder) -> Result<Option<Self>, OpenError> {
+    /// Who the disk in a folder is; `None` if there is none yet. Changes nothing.
+    pub fn peek(folder: &dyn Folder) -> Result<Option<Self>, OpenError> {
         let bytes = match folder.read(NAME) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

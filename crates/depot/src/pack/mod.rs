@@ -298,23 +298,11 @@ impl Disk {
         self.identity.lock().clone()
     }
 
-    /// It belongs to a cluster now. On the disk when this returns.
-    pub fn admit(&self, cluster: ClusterId, number: DstoreId) -> io::Result<()> {
-        self.change_identity(|identity| {
-            identity.cluster = Some(cluster);
-            identity.number = Some(number);
-        })
-    }
-
-    /// Nothing older than this leadership is obeyed any more. On the disk when this returns.
-    pub fn acknowledge_epoch(&self, epoch: Epoch) -> io::Result<()> {
-        self.change_identity(|identity| identity.epoch = Some(epoch))
-    }
-
-    fn change_identity(&self, change: impl FnOnce(&mut Identity)) -> io::Result<()> {
+    /// It belongs to this cluster, has this number there, and obeys no leadership that is older than this one. On the disk
+    /// when this returns.
+    pub fn follow(&self, cluster: ClusterId, number: DstoreId, epoch: Epoch) -> io::Result<()> {
         let mut identity = self.identity.lock();
-        let mut next = identity.clone();
-        change(&mut next);
+        let next = Identity { cluster: Some(cluster), number: Some(number), epoch: Some(epoch), ..identity.clone() };
         if next != *identity {
             next.write(&*self.folder)?;
             *identity = next;
@@ -500,14 +488,29 @@ impl Disk {
         state.index.changes(after, self.durable(&state), most)
     }
 
-    /// Waits until there are changes after this one, at most until the deadline.
-    pub fn wait_for_changes(&self, after: u64, deadline: Instant) {
+    /// Waits until there are changes after this one, at most until the deadline, or until it is over: that is looked at
+    /// again after each [`wake_followers`](Self::wake_followers).
+    pub fn wait_for_changes(&self, after: u64, deadline: Instant, is_over: &dyn Fn() -> bool) {
         let mut state = self.state.lock();
-        while self.durable(&state) <= after {
+        while self.durable(&state) <= after && !is_over() {
             if self.has_changed.wait_until(&mut state, deadline).timed_out() {
                 return;
             }
         }
+    }
+
+    /// Has those who wait for changes look whether it is over.
+    pub fn wake_followers(&self) {
+        // One that is about to wait holds the lock until it does.
+        drop(self.state.lock());
+        self.has_changed.notify_all();
+    }
+
+    /// The file that has the object, and where it begins there.
+    pub fn locate(&self, key: &Key) -> Option<(String, u64)> {
+        let entry = self.state.lock().index.get(key)?;
+        let is_file = entry.pack == FILE;
+        Some(if is_file { (large::name(key, &entry), 0) } else { (file::name(entry.pack), entry.offset.into()) })
     }
 
     /// Up to where all is on the disk, as far as [`SyncMode`] asks for it.

@@ -120,7 +120,7 @@ impl Disk {
         let packs: BTreeMap<u32, &str> = names.iter().filter_map(|name| Some((file::number(name)?, &**name))).collect();
         let objects: Vec<_> =
             names.iter().filter_map(|name| large::parse_name(name).map(|(key, entry)| (key, entry, name))).collect();
-        let found = Identity::read(&*folder)?;
+        let found = Identity::peek(&*folder)?;
         if found.is_none() && (!packs.is_empty() || !objects.is_empty()) {
             return Err(OpenError::NoIdentity);
         }

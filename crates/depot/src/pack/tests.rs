@@ -720,10 +720,10 @@ fn a_disk_knows_who_it_is_and_counts_its_starts() {
     let (disk, recovered) = open(&folder).expect("a new disk");
     assert!(recovered.is_new);
     let epoch = Epoch { history: History(8), term: 3, nonce: 5 };
-    disk.admit(ClusterId(5), DstoreId(4)).expect("written");
-    disk.acknowledge_epoch(epoch).expect("written");
+    disk.follow(ClusterId(5), DstoreId(4), epoch).expect("written");
     let identity = disk.identity();
     assert_eq!((identity.cluster, identity.number), (Some(ClusterId(5)), Some(DstoreId(4))));
+    assert_eq!(identity.epoch, Some(epoch));
     let position = put(&disk, 1).expect("stored").position;
     drop(disk);
     let (disk, recovered) = open(&folder.after_power_cut(&mut Rng::with_seed(1))).expect("in order");

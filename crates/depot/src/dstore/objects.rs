@@ -1,0 +1,136 @@
+//! A client's connection, or another Dstore's: objects come and go.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stevedore::complaint::complain;
+use stevedore::socket::Wait;
+
+use super::Shared;
+use crate::checksum::Checksum;
+use crate::identity::Key;
+use crate::pack::{BLOCK_BYTES, GetError, MOST_BYTES, Purpose, PutError};
+use crate::wire::message::{Failure, ObjectAnswer, ObjectRequest};
+use crate::wire::{Connection, ReceiveError, Role, accept};
+
+/// A peer that sends nothing of what it has announced, or takes nothing, for so long has gone.
+const STALL: Duration = Duration::from_secs(30);
+
+/// So much of an object is read, verified and sent at a time.
+const PIECE_BLOCKS: usize = 4;
+
+/// If more than this is left of an object that is refused, it is not read: the connection is closed.
+const MOST_SKIPPED: u64 = MOST_BYTES;
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
+
+/// Serves a connection until it ends.
+pub(super) fn serve(shared: &Shared, stream: Arc<TcpStream>) {
+    let Ok(mut connection) = Connection::new(stream) else { return }; // it has ended already
+    let peer = connection.peer();
+    if let Err(error) = accept(&mut connection, Role::Dstore, shared.cluster, &shared.secret) {
+        return complain(format_args!("{peer}: not let in: {error}"));
+    }
+    let Some(_counted) = shared.count_connection() else {
+        let failure = Failure::Unavailable { what: "this Dstore has too many connections".into() };
+        let _ = connection.send(&ObjectAnswer::Error { failure }); // it may have gone already
+        return complain(format_args!("{peer}: too many connections"));
+    };
+    let result =
+        connection.limit_stalls(STALL).map_err(ReceiveError::Io).and_then(|()| answer(shared, &mut connection));
+    match result {
+        Ok(()) | Err(ReceiveError::Ended) => {}
+        Err(error) => complain(format_args!("{peer}: closed: {error}")),
+    }
+}
+
+fn answer(shared: &Shared, connection: &mut Connection) -> Result<(), ReceiveError> {
+    let mut buffer = Vec::new();
+    loop {
+        match connection.receive(Wait::Forever) {
+            Ok(ObjectRequest::Put { key, length, checksum }) => put(shared, connection, key, length, checksum)?,
+            Ok(ObjectRequest::Get { key, from, length }) => get(shared, connection, &mut buffer, key, from, length)?,
+            Ok(ObjectRequest::Locate { keys }) => {
+                let places = keys.iter().map(|key| shared.disk.locate(key)).collect();
+                connection.send(&ObjectAnswer::Located { places })?;
+            }
+            // Content may follow the line, which must not be taken for lines.
+            Err(ReceiveError::Invalid(error)) => {
+                let failure = Failure::BadRequest { why: format!("this line is no request: {error}") };
+                connection.send(&ObjectAnswer::Error { failure })?;
+                return Err(ReceiveError::Invalid(error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn put(
+    shared: &Shared,
+    connection: &mut Connection,
+    key: Key,
+    length: u64,
+    checksum: Checksum,
+) -> Result<(), ReceiveError> {
+    let mut content = connection.content(length, STALL);
+    let result = if length == 0 {
+        Err(Failure::BadRequest { why: "an object has at least one byte".into() })
+    } else {
+        match shared.disk.put(key, length, checksum, &mut content, Purpose::Put) {
+            Ok(stored) if stored.was_there => Ok(ObjectAnswer::Have { position: stored.position }),
+            Ok(stored) => Ok(ObjectAnswer::Stored { position: stored.position }),
+            Err(PutError::Source(error)) => return Err(error.into()),
+            Err(PutError::Conflict) => Err(Failure::Conflict),
+            Err(PutError::Mismatch { .. }) => Err(Failure::Mismatch),
+            Err(PutError::Full) => Err(Failure::NoSpace),
+            Err(error @ PutError::TooLarge) => Err(Failure::BadRequest { why: error.to_string() }),
+            Err(PutError::Disk(error)) => Err(Failure::Unavailable { what: error.to_string() }),
+        }
+    };
+    let left = content.left();
+    // Said before the rest is read: a client that looks can stop sending.
+    connection.send(&result.unwrap_or_else(|failure| ObjectAnswer::Error { failure }))?;
+    if left > MOST_SKIPPED {
+        return Err(ReceiveError::Ended);
+    }
+    Ok(connection.content(left, STALL).skip()?)
+}
+
+fn get(
+    shared: &Shared,
+    connection: &Connection,
+    buffer: &mut Vec<u8>,
+    key: Key,
+    from: u64,
+    length: u64,
+) -> Result<(), ReceiveError> {
+    let failed = |failure| Ok(connection.send(&ObjectAnswer::Error { failure })?);
+    let failure = |error: GetError| match error {
+        GetError::Missing => Failure::NotHere,
+        GetError::Damaged => Failure::Damaged { what: format!("this copy of object {key} is damaged") },
+        GetError::Io(error) => Failure::Unavailable { what: format!("object {key} cannot be read now: {error}") },
+    };
+    let mut object = match shared.disk.open_object(&key) {
+        Ok(object) => object,
+        Err(error) => return failed(failure(error)),
+    };
+    let end = from.saturating_add(length);
+    let ends_well = end.is_multiple_of(BLOCK) && end <= object.length() || end == object.length();
+    if !from.is_multiple_of(BLOCK) || length == 0 || !ends_well {
+        let why = format!("a get is of whole blocks of {BLOCK} bytes, and the object has {} bytes", object.length());
+        return failed(Failure::BadRequest { why });
+    }
+    connection.send(&ObjectAnswer::Object { length: object.length(), sums: object.block_sums().to_vec() })?;
+    let blocks = (from / BLOCK) as usize..end.div_ceil(BLOCK) as usize;
+    for first in blocks.clone().step_by(PIECE_BLOCKS) {
+        let result = object.read(first..(first + PIECE_BLOCKS).min(blocks.end), buffer);
+        if !buffer.is_empty() {
+            connection.send_with_content(&ObjectAnswer::Data { length: buffer.len() as u64 }, buffer)?;
+        }
+        if let Err(error) = result {
+            return failed(failure(error));
+        }
+    }
+    Ok(())
+}

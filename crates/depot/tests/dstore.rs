@@ -1,0 +1,519 @@
+//! A Dstore, its clients, and a Controller that says what a test wants. (depot 2.2, 5.2, 5.6)
+#![allow(missing_docs)]
+
+mod common;
+
+use std::io::Read;
+use std::net::{Shutdown, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{BLOCK, CLUSTER, SOON, Store};
+use depot::checksum::Checksum;
+use depot::client::{Files, PutOptions, Source};
+use depot::disk::RealFolder;
+use depot::dstore::{GIVES_UP_AFTER, Handle, Options, SCRUB_PERIOD, StartError};
+use depot::identity::{ClusterId, DiskId, DstoreId, Epoch, History, Key, Position};
+use depot::log::SyncMode;
+use depot::namespace::change::Condition;
+use depot::pack::{self, Disk, OpenError};
+use depot::wire::message::{CopyChange, CopyReport, Failure, Load, ObjectAnswer, ObjectRequest, Order, Report};
+use depot::wire::{Access, Address, ClientId, Connection, Role, Secret, accept, connect};
+use kit::TempFolder;
+use stevedore::socket::Wait;
+
+const EPOCH: Epoch = Epoch { history: History(5), term: 3, nonce: 9 };
+
+fn key(number: u64) -> Key {
+    Key { history: History(5), term: 3, number }
+}
+
+fn bytes(length: usize) -> Vec<u8> {
+    (0..length as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect()
+}
+
+/// Starts a Dstore on a folder.
+fn start(folder: &Path, secret: &Secret, controllers: Vec<Address>) -> Result<(Handle, Address), StartError> {
+    start_with(folder, secret, controllers, CLUSTER, GIVES_UP_AFTER)
+}
+
+fn start_with(
+    folder: &Path,
+    secret: &Secret,
+    controllers: Vec<Address>,
+    cluster: ClusterId,
+    gives_up_after: Duration,
+) -> Result<(Handle, Address), StartError> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: Address = listener.local_addr().unwrap().into();
+    let options = Options {
+        data: folder.to_owned(),
+        cluster,
+        secret: secret.clone(),
+        listener,
+        address: address.clone(),
+        controllers,
+        host: "host".into(),
+        zone: "zone".into(),
+        disk: pack::Options { sync: SyncMode::Never, ..pack::Options::default() },
+        scrub_period: SCRUB_PERIOD,
+        gives_up_after,
+    };
+    Handle::start(options).map(|handle| (handle, address))
+}
+
+/// A connection of a client to a Dstore.
+fn dial(address: &Address, secret: &Secret) -> Connection {
+    let access = Access::Client { id: ClientId(7), key: secret.client_key(ClientId(7)) };
+    connect(address, &access, CLUSTER, Role::Dstore, SOON, |_| ()).unwrap()
+}
+
+fn receive(connection: &mut Connection) -> ObjectAnswer {
+    connection.receive(Wait::deadline(SOON)).unwrap()
+}
+
+fn put(connection: &mut Connection, key: Key, bytes: &[u8]) -> ObjectAnswer {
+    let put = ObjectRequest::Put { key, length: bytes.len() as u64, checksum: Checksum::of(bytes) };
+    connection.send_with_content(&put, bytes).unwrap();
+    receive(connection)
+}
+
+/// What a get brings, and how it ends if not well.
+fn get(connection: &mut Connection, key: Key, from: u64, length: u64) -> (Vec<u8>, Option<Failure>) {
+    connection.send(&ObjectRequest::Get { key, from, length }).unwrap();
+    let sums = match receive(connection) {
+        ObjectAnswer::Object { sums, .. } => sums,
+        ObjectAnswer::Error { failure } => return (Vec::new(), Some(failure)),
+        other => panic!("{other:?}"),
+    };
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < length {
+        match receive(connection) {
+            ObjectAnswer::Data { length } => {
+                connection.content(length, SOON).read_to_end(&mut bytes).unwrap();
+            }
+            ObjectAnswer::Error { failure } => return (bytes, Some(failure)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let found: Vec<_> = bytes.chunks(BLOCK).map(Checksum::of).collect();
+    let first = from as usize / BLOCK;
+    assert_eq!(found, sums[first..first + found.len()]);
+    (bytes, None)
+}
+
+/// A Controller that does what a test says.
+struct ScriptedController {
+    listener: TcpListener,
+    secret: Secret,
+}
+
+/// Its end of a Dstore's link.
+struct Joined {
+    connection: Connection,
+    disk: DiskId,
+    number: Option<DstoreId>,
+    start: u64,
+    epoch: Option<Epoch>,
+}
+
+impl ScriptedController {
+    fn new() -> Self {
+        Self { listener: TcpListener::bind("127.0.0.1:0").unwrap(), secret: Secret::draw().unwrap() }
+    }
+
+    fn address(&self) -> Address {
+        self.listener.local_addr().unwrap().into()
+    }
+
+    /// Waits for the Dstore's next connection, up to its JOIN.
+    fn join(&self) -> Joined {
+        let (stream, _) = self.listener.accept().unwrap();
+        let mut connection = Connection::new(Arc::new(stream)).unwrap();
+        assert_eq!(accept(&mut connection, Role::Controller, CLUSTER, &self.secret).unwrap(), Role::Dstore);
+        match connection.receive(Wait::deadline(SOON)).unwrap() {
+            Report::Join { disk, format: 1, number, start, epoch, host, zone, sync: SyncMode::Never, .. } => {
+                assert_eq!((host.as_str(), zone.as_str()), ("host", "zone"));
+                Joined { connection, disk, number, start, epoch }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The same, and admits it.
+    fn admit(&self, epoch: Epoch) -> Joined {
+        let mut joined = self.join();
+        joined.admit(epoch, true, &[epoch.history]);
+        match joined.report() {
+            Report::Fenced { epoch: fenced, .. } => assert_eq!(fenced, epoch),
+            other => panic!("{other:?}"),
+        }
+        joined
+    }
+}
+
+impl Joined {
+    fn admit(&self, epoch: Epoch, has_yours: bool, lineage: &[History]) {
+        let lineage = lineage.to_vec();
+        self.connection.send(&Order::Admitted { number: DstoreId(4), epoch, has_yours, lineage }).unwrap();
+    }
+
+    /// The next report that is no heartbeat.
+    fn report(&mut self) -> Report {
+        loop {
+            match self.connection.receive(Wait::deadline(SOON)).unwrap() {
+                Report::Heartbeat { load } => {
+                    assert!(load.total_bytes > load.free_bytes && load.free_bytes > 0, "{load:?}");
+                }
+                report => return report,
+            }
+        }
+    }
+
+    /// All that the Dstore has, and up to where.
+    fn inventory(&mut self) -> (Vec<CopyReport>, Position) {
+        let mut all = Vec::new();
+        loop {
+            match self.report() {
+                Report::Inventory { copies } => all.extend(copies),
+                Report::InventoryEnd { position } => return (all, position),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// The next so many changes, and up to where they go.
+    fn changes(&mut self, count: usize) -> (Vec<CopyChange>, Position) {
+        let mut all = Vec::new();
+        loop {
+            match self.report() {
+                Report::Changes { changes, position } => {
+                    all.extend(changes);
+                    if all.len() >= count {
+                        return (all, position);
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+fn copy(key: Key, bytes: &[u8]) -> CopyReport {
+    CopyReport { key, length: bytes.len() as u64, checksum: Checksum::of(bytes), is_damaged: false }
+}
+
+#[test]
+fn objects_are_stored_once_and_come_back_whole_or_in_parts() {
+    let (folder, secret) = (TempFolder::new(), Secret::draw().unwrap());
+    let (dstore, address) = start(folder.path(), &secret, Vec::new()).unwrap();
+    let mut client = dial(&address, &secret);
+    // One in a pack, one in a file of its own.
+    for (number, length) in [(1, 3 * BLOCK + 100), (2, 20 * BLOCK + 1), (3, 1)] {
+        let (key, bytes) = (key(number), bytes(length));
+        let ObjectAnswer::Stored { position } = put(&mut client, key, &bytes) else { panic!("not stored") };
+        let ObjectAnswer::Have { position: again } = put(&mut client, key, &bytes) else { panic!("not there") };
+        assert!(again >= position && position.start == 1);
+        assert_eq!(put(&mut client, key, b"other"), ObjectAnswer::Error { failure: Failure::Conflict });
+        assert!(get(&mut client, key, 0, length as u64) == (bytes.clone(), None));
+        if length > BLOCK {
+            let (from, end) = (BLOCK, 2 * BLOCK);
+            assert!(get(&mut client, key, from as u64, BLOCK as u64) == (bytes[from..end].to_vec(), None));
+            let last = (length - 1) / BLOCK * BLOCK;
+            assert!(get(&mut client, key, last as u64, (length - last) as u64) == (bytes[last..].to_vec(), None));
+        }
+    }
+    dstore.stop().unwrap();
+}
+
+#[test]
+fn a_request_that_fails_leaves_the_connection_usable() {
+    let (folder, secret) = (TempFolder::new(), Secret::draw().unwrap());
+    let (_dstore, address) = start(folder.path(), &secret, Vec::new()).unwrap();
+    let mut client = dial(&address, &secret);
+    let content = bytes(2 * BLOCK + 5);
+    let length = content.len() as u64;
+    for (number, size) in [(8, content.len()), (9, 3 << 20)] {
+        let content = bytes(size);
+        let lie = ObjectRequest::Put { key: key(number), length: size as u64, checksum: Checksum(1) };
+        client.send_with_content(&lie, &content).unwrap();
+        assert_eq!(receive(&mut client), ObjectAnswer::Error { failure: Failure::Mismatch });
+        assert_eq!(get(&mut client, key(number), 0, 1).1, Some(Failure::NotHere));
+    }
+    assert!(matches!(put(&mut client, key(1), &content), ObjectAnswer::Stored { .. }));
+    for (from, size) in [(1, BLOCK as u64), (0, 7), (0, 0), (0, length + 1), (length, 1), (u64::MAX - 65_535, 65_535)] {
+        let (_, failure) = get(&mut client, key(1), from, size);
+        assert!(matches!(failure, Some(Failure::BadRequest { .. })), "{from} {size}: {failure:?}");
+    }
+    assert!(get(&mut client, key(1), 0, length) == (content, None));
+    client.send(&ObjectRequest::Locate { keys: vec![key(2), key(1)] }).unwrap();
+    let places = vec![None, Some(("pack-0000000001".to_owned(), 8192))];
+    assert_eq!(receive(&mut client), ObjectAnswer::Located { places });
+}
+
+#[test]
+fn a_put_that_breaks_off_leaves_nothing() {
+    let (folder, secret) = (TempFolder::new(), Secret::draw().unwrap());
+    let (dstore, address) = start(folder.path(), &secret, Vec::new()).unwrap();
+    for length in [1000, 3 << 20] {
+        let client = dial(&address, &secret);
+        let content = bytes(length);
+        let put = ObjectRequest::Put { key: key(1), length: length as u64, checksum: Checksum::of(&content) };
+        client.send_with_content(&put, &content[..length - 1]).unwrap();
+        client.stream().shutdown(Shutdown::Write).unwrap();
+        // The Dstore has noticed when it closes its end.
+        let mut client = client;
+        assert!(client.receive::<ObjectAnswer>(Wait::deadline(SOON)).is_err());
+    }
+    assert_eq!(get(&mut dial(&address, &secret), key(1), 0, 1).1, Some(Failure::NotHere));
+    dstore.stop().unwrap();
+    let mut names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["identity", "pack-0000000001"]);
+}
+
+#[test]
+fn a_damaged_block_is_not_sent_and_is_reported() {
+    let folder = TempFolder::new();
+    let controller = ScriptedController::new();
+    let (_dstore, address) = start(folder.path(), &controller.secret, vec![controller.address()]).unwrap();
+    let mut joined = controller.admit(EPOCH);
+    assert_eq!(joined.inventory().0, []);
+    let mut client = dial(&address, &controller.secret);
+    let content = bytes(6 * BLOCK);
+    put(&mut client, key(1), &content);
+    assert_eq!(joined.changes(1).0, [CopyChange::Stored { copy: copy(key(1), &content) }]);
+
+    let pack = folder.path().join("pack-0000000001");
+    let mut stored = std::fs::read(&pack).unwrap();
+    let start = stored.windows(100).position(|window| window == &content[..100]).unwrap();
+    stored[start + 5 * BLOCK + 3] ^= 1;
+    std::fs::write(&pack, stored).unwrap();
+    let (good, failure) = get(&mut client, key(1), 0, 6 * BLOCK as u64);
+    assert!(good == content[..5 * BLOCK], "{} bytes", good.len());
+    assert!(matches!(failure, Some(Failure::Damaged { .. })), "{failure:?}");
+    let damaged = CopyReport { is_damaged: true, ..copy(key(1), &content) };
+    assert_eq!(joined.changes(1).0, [CopyChange::Stored { copy: damaged }]);
+    assert!(get(&mut client, key(1), 0, 5 * BLOCK as u64) == (content[..5 * BLOCK].to_vec(), None), "usable");
+}
+
+#[test]
+fn a_controller_may_ask_to_verify() {
+    let folder = TempFolder::new();
+    let controller = ScriptedController::new();
+    let (_dstore, address) = start(folder.path(), &controller.secret, vec![controller.address()]).unwrap();
+    let mut joined = controller.admit(EPOCH);
+    joined.inventory();
+    let mut client = dial(&address, &controller.secret);
+    let contents: Vec<_> = (1..4).map(|number| bytes(1000 + number)).collect();
+    for (number, content) in (1..).zip(&contents) {
+        put(&mut client, key(number), content);
+    }
+    joined.changes(3);
+    let pack = folder.path().join("pack-0000000001");
+    let mut stored = std::fs::read(&pack).unwrap();
+    let start = stored.windows(1002).position(|window| window == contents[1]).unwrap();
+    stored[start + 500] ^= 1;
+    std::fs::write(&pack, stored).unwrap();
+    // An order of another leadership is dropped: the damage is found by the second one.
+    let older = Epoch { term: 2, ..EPOCH };
+    joined.connection.send(&Order::Verify { epoch: older, keys: vec![key(2)] }).unwrap();
+    joined.connection.send(&Order::Verify { epoch: EPOCH, keys: vec![key(1), key(3)] }).unwrap();
+    put(&mut client, key(9), b"after the orders");
+    assert_eq!(joined.changes(1).0, [CopyChange::Stored { copy: copy(key(9), b"after the orders") }]);
+    joined.connection.send(&Order::Verify { epoch: EPOCH, keys: vec![key(1), key(2)] }).unwrap();
+    let damaged = CopyReport { is_damaged: true, ..copy(key(2), &contents[1]) };
+    assert_eq!(joined.changes(1).0, [CopyChange::Stored { copy: damaged }]);
+}
+
+#[test]
+fn a_dstore_reports_all_it_has_and_remembers_whom_it_followed() {
+    let folder = TempFolder::new();
+    let controller = ScriptedController::new();
+    let (dstore, address) = start(folder.path(), &controller.secret, vec![controller.address()]).unwrap();
+    let mut joined = controller.admit(EPOCH);
+    assert_eq!((joined.number, joined.start, joined.epoch), (None, 1, None));
+    let disk = joined.disk;
+    assert_eq!(joined.inventory(), (Vec::new(), Position { start: 1, number: 0 }));
+    let mut client = dial(&address, &controller.secret);
+    let count = 2500; // more than a line reports
+    for number in 0..count {
+        put(&mut client, key(number), &bytes(1 + number as usize % 5));
+    }
+    let (changes, position) = joined.changes(count as usize);
+    let expected: Vec<_> = (0..count).map(|number| copy(key(number), &bytes(1 + number as usize % 5))).collect();
+    assert_eq!(changes, expected.iter().map(|copy| CopyChange::Stored { copy: *copy }).collect::<Vec<_>>());
+    assert_eq!(position, Position { start: 1, number: count });
+
+    // The Controller is restarted: the Dstore comes back by itself, and tells all anew.
+    drop(joined);
+    let mut joined = controller.admit(EPOCH);
+    assert_eq!((joined.number, joined.start, joined.epoch), (Some(DstoreId(4)), 1, Some(EPOCH)));
+    assert_eq!(joined.inventory(), (expected.clone(), position));
+
+    // So is the Dstore.
+    dstore.stop().unwrap();
+    let (dstore, _) = start(folder.path(), &controller.secret, vec![controller.address()]).unwrap();
+    let mut joined = controller.admit(EPOCH);
+    assert_eq!((joined.disk, joined.number, joined.start, joined.epoch), (disk, Some(DstoreId(4)), 2, Some(EPOCH)));
+    assert_eq!(joined.inventory(), (expected, Position { start: 2, number: 0 }));
+    assert_eq!(dstore.identity().number, Some(DstoreId(4)));
+}
+
+#[test]
+fn a_controller_whose_disk_is_an_old_copy_is_refused() {
+    let folder = TempFolder::new();
+    let controller = ScriptedController::new();
+    let (dstore, _) = start(folder.path(), &controller.secret, vec![controller.address()]).unwrap();
+    drop(controller.admit(EPOCH));
+    let ours = EPOCH.history;
+    let other = Epoch { history: History(6), term: 9, nonce: 1 };
+    let refused = [
+        (Epoch { term: 4, ..EPOCH }, false, vec![ours]), // it lacks what the Dstore has followed
+        (Epoch { term: 2, ..EPOCH }, true, vec![ours]),  // it is older
+        (Epoch { nonce: 8, ..EPOCH }, true, vec![ours]), // of the same term, and another one
+        (other, true, vec![other.history]),              // a history that does not descend from the Dstore's
+    ];
+    for (epoch, has_yours, lineage) in refused {
+        let mut joined = controller.join();
+        assert_eq!(joined.epoch, Some(EPOCH));
+        joined.admit(epoch, has_yours, &lineage);
+        let Report::Refuse { why } = joined.report() else { panic!("{epoch:?} is followed") };
+        assert!(why.contains("old copy"), "{why}");
+    }
+    for (epoch, has_yours, lineage) in [
+        (Epoch { term: 4, ..EPOCH }, true, vec![ours]),
+        (other, false, vec![ours, other.history]), // restored: it descends from the Dstore's
+    ] {
+        let mut joined = controller.join();
+        joined.admit(epoch, has_yours, &lineage);
+        assert!(matches!(joined.report(), Report::Fenced { epoch: fenced, .. } if fenced == epoch));
+        assert_eq!(dstore.identity().epoch, Some(epoch), "before it is said");
+    }
+    assert!(dstore.is_alive());
+}
+
+#[test]
+fn a_dstore_that_is_not_admitted_gives_up_and_says_why() {
+    let folder = TempFolder::new();
+    let controller = ScriptedController::new();
+    let controllers = vec![controller.address()];
+    let (dstore, address) =
+        start_with(folder.path(), &controller.secret, controllers, CLUSTER, Duration::from_millis(300)).unwrap();
+    put(&mut dial(&address, &controller.secret), key(1), b"kept");
+    controller.listener.set_nonblocking(false).unwrap();
+    let failure = Failure::NotPermitted { why: "Dstore 4 was removed from this store".into() };
+    let mut times = 0;
+    let deadline = Instant::now() + SOON;
+    while dstore.is_alive() {
+        assert!(Instant::now() < deadline);
+        if times < 2 || controller_has_a_caller(&controller) {
+            controller.join().connection.send(&Order::Error { failure: failure.clone() }).unwrap();
+            times += 1;
+        }
+    }
+    assert!(times > 1, "a refusal may be passing: {times}");
+    assert!(dstore.failure().unwrap().contains("was removed from this store"), "{:?}", dstore.failure());
+    dstore.stop().unwrap();
+    // Nothing is deleted.
+    let (_dstore, address) = start(folder.path(), &controller.secret, Vec::new()).unwrap();
+    assert_eq!(get(&mut dial(&address, &controller.secret), key(1), 0, 4), (b"kept".to_vec(), None));
+}
+
+fn controller_has_a_caller(controller: &ScriptedController) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(&controller.listener, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 10_000_000 })).unwrap() > 0
+}
+
+#[test]
+fn a_disk_of_another_store_or_in_use_is_refused_untouched() {
+    let folder = TempFolder::new();
+    let controller = ScriptedController::new();
+    let (dstore, _) = start(folder.path(), &controller.secret, vec![controller.address()]).unwrap();
+    let again = start(folder.path(), &controller.secret, Vec::new());
+    assert!(matches!(again.map(|_| ()), Err(StartError::Disk { error: OpenError::InUse, .. })));
+    controller.admit(EPOCH).inventory();
+    dstore.stop().unwrap();
+    let before = std::fs::read(folder.path().join("identity")).unwrap();
+    let other = start_with(folder.path(), &controller.secret, Vec::new(), ClusterId(99), GIVES_UP_AFTER);
+    let Err(error @ StartError::OtherStore { .. }) = other.map(|_| ()) else { panic!("it starts") };
+    assert!(error.to_string().contains("another store"), "{error}");
+    assert_eq!(std::fs::read(folder.path().join("identity")).unwrap(), before);
+}
+
+#[test]
+fn a_dstore_that_has_stopped_lets_go_of_its_disk() {
+    let folder = TempFolder::new();
+    let controller = ScriptedController::new();
+    let (dstore, address) = start(folder.path(), &controller.secret, vec![controller.address()]).unwrap();
+    let mut joined = controller.admit(EPOCH);
+    joined.inventory();
+    // Connections are open, one of them in the middle of a put.
+    let idle = dial(&address, &controller.secret);
+    let busy = dial(&address, &controller.secret);
+    busy.send(&ObjectRequest::Put { key: key(1), length: 1000, checksum: Checksum(1) }).unwrap();
+    dstore.stop().unwrap();
+    // All of its threads have ended: the last one would have kept the lock.
+    Disk::open(Arc::new(RealFolder::new(folder.path()).unwrap()), pack::Options::default()).unwrap();
+    drop((idle, busy, joined));
+}
+
+#[test]
+fn heartbeats_say_how_the_dstore_is() {
+    let folder = TempFolder::new();
+    let controller = ScriptedController::new();
+    let (_dstore, address) = start(folder.path(), &controller.secret, vec![controller.address()]).unwrap();
+    let mut joined = controller.admit(EPOCH);
+    put(&mut dial(&address, &controller.secret), key(1), b"twelve bytes");
+    loop {
+        let report = joined.connection.receive(Wait::deadline(SOON)).unwrap();
+        if let Report::Heartbeat { load: Load { objects: 1, damaged: 0, used_bytes: 12, memory_percent, .. } } = report
+        {
+            assert!((1..100).contains(&memory_percent), "{memory_percent}");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_store_of_three_dstores_keeps_files_over_restarts() {
+    let store = Store::new(3);
+    let folders: Vec<_> = (0..3).map(|_| TempFolder::new()).collect();
+    let start_all = |store: &Store| {
+        let start = |folder: &TempFolder| start(folder.path(), &store.secret, vec![store.address.clone()]).unwrap().0;
+        folders.iter().map(start).collect::<Vec<_>>()
+    };
+    let mut store = store;
+    let mut dstores = start_all(&store);
+    let files: Vec<(String, Vec<u8>)> =
+        [0, 1, 1000, BLOCK, 3 << 20].iter().map(|size| (format!("/d/{size}"), bytes(*size))).collect();
+    {
+        let client = store.client();
+        for (path, content) in &files {
+            let options = PutOptions { parents: true, ..PutOptions::default() };
+            client.put(&path.parse().unwrap(), Source::Once(&mut &content[..]), &options).unwrap();
+        }
+    }
+    for round in 0..3 {
+        let client = store.client();
+        for (path, content) in &files {
+            let mut read = Vec::new();
+            let file = client.get(&path.parse().unwrap(), Condition::Any);
+            file.unwrap().copy_to(0..u64::MAX, &mut read).unwrap();
+            assert!(read == *content, "{path}, round {round}");
+        }
+        drop(client);
+        match round {
+            // One is gone: the others have it all.
+            0 => drop(dstores.pop()),
+            _ => {
+                dstores.drain(..).for_each(|dstore| dstore.stop().unwrap());
+                store.stop();
+                store.start();
+                dstores = start_all(&store);
+            }
+        }
+    }
+}
