@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use depot::client::{Cluster, ClusterOptions};
+use depot::client::{Cluster, ClusterOptions, SEARCH};
 use depot::disk::random;
 use depot::identity::ClusterId;
 use depot::wire::{Address, ClientId, ClientKey, Secret};
@@ -191,7 +191,7 @@ impl ClientFile {
 /// The store that the command line names, or else the environment. Connects when there is something to ask.
 pub fn connect(named: Option<&Path>) -> Result<Cluster, Failure> {
     let ClientFile { cluster, controllers, client, key, .. } = ClientFile::find(named)?;
-    Ok(Cluster::new(ClusterOptions { controllers, cluster, client, key }))
+    Ok(Cluster::new(ClusterOptions { controllers, cluster, client, key, search: SEARCH }))
 }
 
 /// A folder stands for the file in it.

@@ -30,8 +30,8 @@ use crate::wire::{Access, Address, ClientId, ClientKey, HandshakeError, ReceiveE
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long to look for a Controller that can be reached.
-const SEARCH: Duration = Duration::from_secs(5);
+/// How long to look for a Controller that can be reached, unless told otherwise.
+pub const SEARCH: Duration = Duration::from_secs(5);
 
 /// Between two attempts, at first; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -51,6 +51,8 @@ pub struct ClusterOptions {
     pub client: ClientId,
     /// The key that proves it.
     pub key: ClientKey,
+    /// How long to look for a Controller that can be reached: [`SEARCH`].
+    pub search: Duration,
 }
 
 /// A store that is reached over the network.
@@ -118,7 +120,7 @@ impl Cluster {
                 }
                 Err(Missed::NoAnswer(error)) => (format!("{address} did not answer: {error}"), true),
             };
-            let limit = if is_reached { patience } else { SEARCH.min(patience) };
+            let limit = if is_reached { patience } else { self.options.search.min(patience) };
             if begun.elapsed() + pause > limit {
                 return Err(Unanswered { error: Error::Unavailable(why), attempts });
             }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use depot::checksum::Checksum;
-use depot::client::{Cluster, ClusterOptions};
+use depot::client::{Cluster, ClusterOptions, SEARCH};
 use depot::controller::{Handle, Options};
 use depot::identity::{ClusterId, DiskId, DstoreId, Epoch, Key, Position};
 use depot::log::{ReplicaOptions, SyncMode};
@@ -83,7 +83,13 @@ impl Store {
     pub fn client(&self) -> Cluster {
         let client = ClientId(7);
         let key = self.secret.client_key(client);
-        Cluster::new(ClusterOptions { controllers: vec![self.address.clone()], cluster: CLUSTER, client, key })
+        Cluster::new(ClusterOptions {
+            controllers: vec![self.address.clone()],
+            cluster: CLUSTER,
+            client,
+            key,
+            search: SEARCH,
+        })
     }
 
     /// A connection of a client, to say lines by hand.
