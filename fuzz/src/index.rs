@@ -85,7 +85,8 @@ enum File {
 #[derive(Debug, Default)]
 struct Dstore {
     folder: BTreeMap<FileName, Version>,
-    condemned: BTreeSet<FileName>,
+    /// What an order that it has read, and not carried out yet, tells it to remove.
+    to_remove: BTreeSet<FileName>,
     unread: VecDeque<Instruction>,
     /// What has been read and waits for the rebalancer.
     tasks: VecDeque<Instruction>,
@@ -240,7 +241,7 @@ impl World<'_> {
             }
             Some(instruction) => {
                 if let Instruction::CarryOut(_, order) = &instruction {
-                    dstore.condemned.extend(order.removes.iter().cloned());
+                    dstore.to_remove.extend(order.removes.iter().cloned());
                 }
                 dstore.tasks.push_back(instruction);
             }
@@ -274,8 +275,8 @@ impl World<'_> {
         }
         let dstore = self.dstores.get_mut(&number).expect("looked up above");
         for name in &order.removes {
-            // Sent or not, it is condemned no longer. (spec 7.17)
-            if dstore.condemned.remove(name) && !unsent.contains(name) {
+            // Sent or not, it is no longer to be removed. (spec 7.17)
+            if dstore.to_remove.remove(name) && !unsent.contains(name) {
                 dstore.folder.remove(name);
             }
         }
@@ -509,9 +510,9 @@ impl World<'_> {
 }
 
 impl Dstore {
-    /// A file arrives whole: one that is stored anew is condemned no longer.
+    /// A file arrives whole: one that is stored anew is no longer to be removed.
     fn take_in(&mut self, name: FileName, version: Version) {
-        self.condemned.remove(&name);
+        self.to_remove.remove(&name);
         self.folder.insert(name, version);
     }
 }

@@ -44,8 +44,8 @@ struct State {
     newest: HashMap<FileName, u64>,
     /// Files that a rebalance order has removed once its copies are sent. One that is stored anew before that stays.
     to_remove: HashSet<FileName>,
-    /// Files that are there and are treated as if they were not, as they cannot be read. Another file of the name is
-    /// another matter.
+    /// Files that are there and are treated as if they were not, as they cannot be read. A newer file of the same
+    /// name is not meant.
     withheld: HashMap<FileName, Identity>,
 }
 

@@ -106,7 +106,7 @@ enum StoreEnd {
     Complete,
     Unknown,
     /// It may begin; it cannot complete.
-    Doomed,
+    Incomplete,
 }
 
 /// What an answer says of the state.
@@ -129,7 +129,7 @@ impl Step {
                 match outcome {
                     Outcome::Stored => Self::Store { content, end: StoreEnd::Complete },
                     Outcome::Unknown { .. } => Self::Store { content, end: StoreEnd::Unknown },
-                    Outcome::Doomed { .. } => Self::Store { content, end: StoreEnd::Doomed },
+                    Outcome::Incomplete { .. } => Self::Store { content, end: StoreEnd::Incomplete },
                     Outcome::AlreadyExists => Self::See(Sight::Taken),
                     _ => return None,
                 }
@@ -158,7 +158,7 @@ impl Step {
     fn is_over_at_end(self) -> bool {
         !matches!(
             self,
-            Self::Store { end: StoreEnd::Unknown | StoreEnd::Doomed, .. } | Self::Remove { is_known: false }
+            Self::Store { end: StoreEnd::Unknown | StoreEnd::Incomplete, .. } | Self::Remove { is_known: false }
         )
     }
 }
@@ -381,7 +381,7 @@ impl Register {
                     match end {
                         StoreEnd::Complete => todo.push((State::Stored(*content), done)),
                         StoreEnd::Unknown => todo.extend([(State::Stored(*content), past), (State::Absent, past)]),
-                        StoreEnd::Doomed => todo.push((State::Absent, past)),
+                        StoreEnd::Incomplete => todo.push((State::Absent, past)),
                     }
                 }
                 State::Stored(_) => {
@@ -503,7 +503,7 @@ mod tests {
             (Request::Remove(_), "ok") => Outcome::Removed,
             (Request::List, seen) => Outcome::Listed(vec![seen == "shown"]),
             (_, "?") => Outcome::Unknown { reason: String::new() },
-            (_, "doomed") => Outcome::Doomed { reason: String::new() },
+            (_, "incomplete") => Outcome::Incomplete { reason: String::new() },
             (_, "exists") => Outcome::AlreadyExists,
             (_, "missing") => Outcome::DoesNotExist,
             (_, "failed") => Outcome::LoadFailed,
@@ -539,7 +539,7 @@ mod tests {
             "store a 1-2 ok; remove 3-4 ?; load 20-21 a",
             // a failed remove may end whenever a rebalance comes (spec 4.4)
             "store a 1-2 ok; remove 3-4 ?; load 20-21 missing; store b 30-31 exists; store b 40-41 ok; load 42-43 b",
-            "store a 1-2 doomed; store b 3-4 exists; store b 5-6 ok",
+            "store a 1-2 incomplete; store b 3-4 exists; store b 5-6 ok",
             "store a 1-2 ok; load 3-4 failed",
             // offered a, and found b, just begun, on the same Dstore
             "store a 1-2 ok; load 3-9 b; remove 4-5 ok; store b 6-7 ?; load 20-21 missing",
@@ -586,9 +586,9 @@ mod tests {
             "store a 1-2 ok; remove 3-4 ?; load 20-21 a; load 30-31 missing",
             "store a 1-2 ok; remove 3-4 ?; load 5-6 missing; load 7-8 a",
             // acknowledged without R copies
-            "store a 1-2 doomed; load 3-4 a",
-            "store a 1-2 doomed; list 3-4 shown",
-            "store a 1-2 doomed; store b 20-21 exists",
+            "store a 1-2 incomplete; load 3-4 a",
+            "store a 1-2 incomplete; list 3-4 shown",
+            "store a 1-2 incomplete; store b 20-21 exists",
             // of another size: a loader would have noticed
             "store big 1-2 ok; load 3-9 b; remove 4-5 ok; store c 6-7 ?",
         ] {

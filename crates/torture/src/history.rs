@@ -99,7 +99,7 @@ pub enum Outcome {
     },
     /// Not known; but the client has not sent R Dstores what they would need to acknowledge, so the store cannot be
     /// completed.
-    Doomed {
+    Incomplete {
         /// What stood in the way.
         reason: String,
     },
@@ -132,7 +132,7 @@ impl Outcome {
             Self::NotEnoughDstores => "not enough Dstores",
             Self::LoadFailed => "no holder delivers",
             Self::Unknown { .. } => "unknown",
-            Self::Doomed { .. } => "not completed on purpose",
+            Self::Incomplete { .. } => "not completed on purpose",
             Self::Wrong { .. } => "wrong",
         }
     }
@@ -153,7 +153,7 @@ impl fmt::Display for Operation {
         }
         match outcome {
             Outcome::Loaded(content) => write!(f, "-> {content}"),
-            Outcome::Unknown { reason } | Outcome::Doomed { reason } | Outcome::Wrong { reason } => {
+            Outcome::Unknown { reason } | Outcome::Incomplete { reason } | Outcome::Wrong { reason } => {
                 write!(f, "-> {}: {reason}", outcome.kind())
             }
             _ => write!(f, "-> {}", outcome.kind()),

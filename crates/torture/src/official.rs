@@ -65,19 +65,19 @@ impl Official {
         };
         // How many may have all that they need to acknowledge.
         let supplied = dstores.iter().take(most).filter(|dstore| may_have_all(dstore)).count();
-        let is_doomed = supplied < dstores.len();
+        let is_incomplete = supplied < dstores.len();
         if let Manner::Quits(_) = manner {
             self.client.hang_up();
             let reason = format!("left after {supplied} of {} Dstores", dstores.len());
-            return if is_doomed { Outcome::Doomed { reason } } else { Outcome::Unknown { reason } };
+            return if is_incomplete { Outcome::Incomplete { reason } } else { Outcome::Unknown { reason } };
         }
         match self.client.answer() {
-            Ok(Message::StoreComplete) if is_doomed => Outcome::Wrong {
+            Ok(Message::StoreComplete) if is_incomplete => Outcome::Wrong {
                 reason: format!("STORE_COMPLETE although only {supplied} of {} Dstores were sent it", dstores.len()),
             },
             Ok(Message::StoreComplete) => Outcome::Stored,
-            Err(error) if is_doomed => {
-                Outcome::Doomed { reason: format!("{supplied} of {} Dstores supplied; {error}", dstores.len()) }
+            Err(error) if is_incomplete => {
+                Outcome::Incomplete { reason: format!("{supplied} of {} Dstores supplied; {error}", dstores.len()) }
             }
             other => Self::refused(other),
         }
