@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use depot::client::{Cluster, ClusterOptions, Files, PutOptions, Source};
+use depot::client::{Cluster, ClusterOptions, Files, PutOptions, SEARCH, Source};
 use depot::identity::ClusterId;
 use depot::log::{ReplicaOptions, SyncMode};
 use depot::namespace::change::{Condition, Settings};
@@ -66,6 +66,7 @@ impl Store {
                 zone: String::new(),
                 disk: pack::Options { sync, ..pack::Options::default() },
                 scrub_period: Duration::from_secs(30 * 86_400),
+                gives_up_after: dstore::GIVES_UP_AFTER,
             };
             dstore::Handle::start(options).expect("a Dstore")
         });
@@ -75,7 +76,13 @@ impl Store {
     fn client(&self) -> Cluster {
         let client = ClientId(1);
         let key = self.secret.client_key(client);
-        Cluster::new(ClusterOptions { controllers: vec![self.address.clone()], cluster: CLUSTER, client, key })
+        Cluster::new(ClusterOptions {
+            controllers: vec![self.address.clone()],
+            cluster: CLUSTER,
+            client,
+            key,
+            search: SEARCH,
+        })
     }
 }
 
