@@ -1,4 +1,4 @@
-//! `controller`: the servers of a store. (depot 10)
+//! `serve`, `controller`, `dstore`: the servers of a store. (depot 10)
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -8,8 +8,10 @@ use std::time::Duration;
 use argh::FromArgs;
 use crossbeam_channel::Receiver;
 use depot::controller;
+use depot::dstore;
 use depot::log::{ReplicaOptions, SyncMode};
 use depot::namespace::change::{Replicas, Settings};
+use depot::pack;
 use depot::wire::Address;
 use stevedore::program::output::say;
 use stevedore::program::signals::{self, Signal};
@@ -18,6 +20,44 @@ use stevedore::program::{self, Failure};
 use crate::cluster::{ClusterFile, VARIABLE};
 use crate::commands::put::replicas as read_replicas;
 use crate::folder::{DataFolder, store_in};
+use crate::show::count;
+
+/// Run a whole store in one process.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    help_triggers("-h", "--help"),
+    name = "serve",
+    note = "A Controller, and a Dstore in each folder. The first start makes the store; each later one goes on with it. It ends\nwith SIGTERM or Ctrl-C.",
+    note = "Give each disk a folder of its own, and always name them in the same order. The first folder also has the log, and\ncluster.toml and client.toml. With several folders, a file is kept in three of them, or as --replicas says.",
+    example = "stevedore serve ~/store\nstevedore serve /disk1/store /disk2/store /disk3/store\nstevedore serve --controller-port 0 --dstore-port 0 /tmp/store"
+)]
+pub struct Serve {
+    /// name of a new store (default: depot)
+    #[argh(option, default = "\"depot\".to_owned()")]
+    pub name: String,
+    /// on how many Dstores a new store keeps a file: a number, or all (default: 3, or as many as there are folders)
+    #[argh(option, arg_name = "R", from_str_fn(read_replicas))]
+    pub replicas: Option<Replicas>,
+    /// port of the Controller (default 7000); 0 takes a free one
+    #[argh(option, arg_name = "PORT", default = "CONTROLLER_PORT")]
+    pub controller_port: u16,
+    /// port of the first Dstore, the next ones following (default 7100); 0 takes free ones
+    #[argh(option, arg_name = "PORT", default = "DSTORE_PORT")]
+    pub dstore_port: u16,
+    /// address to listen on (default 127.0.0.1: this machine only)
+    #[argh(option, arg_name = "ADDRESS", default = "LOOPBACK")]
+    pub listen: IpAddr,
+    /// host that others reach this machine by, if it listens on all its addresses
+    #[argh(option, arg_name = "HOST")]
+    pub advertise: Option<String>,
+    /// when something counts as kept: always (once it is on the disk; default), interval (it is within a second), never
+    #[argh(option, default = "SyncMode::Always", from_str_fn(sync_mode))]
+    pub sync: SyncMode,
+    /// a folder for each Dstore
+    #[argh(positional, arg_name = "DIR")]
+    pub folders: Vec<PathBuf>,
+}
 
 /// Run a store's Controller alone.
 #[derive(FromArgs)]
@@ -52,8 +92,56 @@ pub struct RunController {
     pub sync: SyncMode,
 }
 
+/// Run one or more of a store's Dstores.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    help_triggers("-h", "--help"),
+    name = "dstore",
+    note = "They keep the bytes of the store's files: a Dstore in each folder, and each folder best on a disk of its\nown. A folder can move to another machine. The store's cluster.toml has to lie in the first folder, or\n--cluster names it.",
+    example = "stevedore dstore --data /srv/dstore --controllers 10.0.0.1:7000 --listen 10.0.0.2\nstevedore dstore --data /disk1 --data /disk2 --controllers 10.0.0.1:7000 --listen 10.0.0.2"
+)]
+pub struct RunDstore {
+    /// folder of a Dstore; may be given again for more of them
+    #[argh(option, arg_name = "DIR")]
+    pub data: Vec<PathBuf>,
+    /// addresses of the Controllers, with commas in between (default: those in cluster.toml)
+    #[argh(option, arg_name = "HOST:PORT,...", from_str_fn(addresses))]
+    pub controllers: Option<Addresses>,
+    /// port of the first Dstore, the next ones following (default 7100); 0 takes free ones
+    #[argh(option, default = "DSTORE_PORT")]
+    pub port: u16,
+    /// address to listen on (default 127.0.0.1: this machine only)
+    #[argh(option, arg_name = "ADDRESS", default = "LOOPBACK")]
+    pub listen: IpAddr,
+    /// host that others reach this machine by, if it listens on all its addresses
+    #[argh(option, arg_name = "HOST")]
+    pub advertise: Option<String>,
+    /// name of this machine: copies of a file go to different ones (default: the machine's id)
+    #[argh(option)]
+    pub host: Option<String>,
+    /// name of the room or building: copies of a file go to different ones (default: none)
+    #[argh(option, default = "String::new()")]
+    pub zone: String,
+    /// when an object counts as kept: always (once it is on the disk; default), interval (it is within a second), never
+    #[argh(option, default = "SyncMode::Always", from_str_fn(sync_mode))]
+    pub sync: SyncMode,
+    /// more folders
+    #[argh(positional, arg_name = "DIR")]
+    pub folders: Vec<PathBuf>,
+}
+
+/// Where Controllers are.
+pub type Addresses = Vec<Address>;
+
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const CONTROLLER_PORT: u16 = 7000;
+const DSTORE_PORT: u16 = 7100;
+
+/// For argh.
+fn addresses(words: &str) -> Result<Addresses, String> {
+    words.split(',').map(|word| word.parse().map_err(|error| format!("{word:?}: {error}"))).collect()
+}
 
 /// For argh.
 fn sync_mode(word: &str) -> Result<SyncMode, String> {
@@ -62,6 +150,38 @@ fn sync_mode(word: &str) -> Result<SyncMode, String> {
         "interval" => Ok(SyncMode::Interval),
         "never" => Ok(SyncMode::Never),
         _ => Err("expected always, interval or never".into()),
+    }
+}
+
+impl Serve {
+    /// Serves until a signal asks to end.
+    pub fn run(&self) -> Result<(), Failure> {
+        if self.folders.is_empty() {
+            return Err(Failure::usage("serve which folder? As in: stevedore serve ~/store"));
+        }
+        let _log = program::start_log("warn")?;
+        let end = signals::requests_to_end()?;
+        let folders = DataFolder::claim_all(&self.folders)?;
+        let at_most_three = Replicas::Number(folders.len().min(3) as u8);
+        let new = NewStore { name: &self.name, replicas: self.replicas.unwrap_or(at_most_three) };
+        let place = Place { listen: self.listen, advertise: self.advertise.as_deref() };
+        let (controller, file) =
+            start_controller(&folders, &new, &place, self.controller_port, self.sync, "--controller-port")?;
+        let machine = Machine { host: dstore::host_name(), zone: String::new() };
+        let dstores = start_dstores(&folders, &file, &place, &machine, self.dstore_port, self.sync, "--dstore-port")?;
+        let servers = Servers { dstores, controller: Some(controller) };
+        let client = file.write_client(folders[0].path())?;
+        say(format_args!(
+            "Store {:?}: a Controller and {} in this process",
+            file.name,
+            count(folders.len() as u64, "Dstore", "Dstores"),
+        ))?;
+        say(format_args!("  Controller  {:<21}  {}", file.controllers[0], folders[0].log().display()))?;
+        for (dstore, folder) in servers.dstores.iter().zip(&folders) {
+            say(format_args!("  Dstore      {:<21}  {}", dstore.address, folder.objects().display()))?;
+        }
+        say_next(&client)?;
+        servers.wait(&end)
     }
 }
 
@@ -75,7 +195,7 @@ impl RunController {
         let place = Place { listen: self.listen, advertise: self.advertise.as_deref() };
         let folders = [folder];
         let (controller, file) = start_controller(&folders, &new, &place, self.port, self.sync, "--port")?;
-        let servers = Servers { controller };
+        let servers = Servers { dstores: Vec::new(), controller: Some(controller) };
         let client = file.write_client(folders[0].path())?;
         let (address, cluster) = (&file.controllers[0], folders[0].cluster_file());
         say(format_args!("Controller of the store {:?} at {address}", file.name))?;
@@ -83,6 +203,35 @@ impl RunController {
         say(format_args!("  stevedore dstore --data DIR --controllers {address}"))?;
         say_next(&client)?;
         servers.wait(&end)
+    }
+}
+
+impl RunDstore {
+    /// Serves until a signal asks to end. `cluster` is the store's `cluster.toml`, or its folder.
+    pub fn run(&self, cluster: Option<&Path>) -> Result<(), Failure> {
+        let paths: Vec<PathBuf> = self.data.iter().chain(&self.folders).cloned().collect();
+        let Some(first) = paths.first() else { return Err(Failure::usage("--data says in which folder")) };
+        let _log = program::start_log("warn")?;
+        let end = signals::requests_to_end()?;
+        let folders = DataFolder::claim_all(&paths)?;
+        let named = cluster.unwrap_or(first);
+        let mut file = ClusterFile::read(named)?.ok_or_else(|| {
+            Failure::new(format!(
+                "{}: there is no cluster.toml; copy it there from the Controller's folder, so that this Dstore is let in",
+                named.display()
+            ))
+        })?;
+        if let Some(controllers) = &self.controllers {
+            file.controllers.clone_from(controllers);
+        }
+        let place = Place { listen: self.listen, advertise: self.advertise.as_deref() };
+        let machine = Machine { host: self.host.clone().unwrap_or_else(dstore::host_name), zone: self.zone.clone() };
+        let dstores = start_dstores(&folders, &file, &place, &machine, self.port, self.sync, "--port")?;
+        for (dstore, folder) in dstores.iter().zip(&folders) {
+            let folder = folder.objects();
+            say(format_args!("Dstore of the store {:?} at {} in {}", file.name, dstore.address, folder.display()))?;
+        }
+        Servers { dstores, controller: None }.wait(&end)
     }
 }
 
@@ -166,19 +315,66 @@ fn start_controller(
     Ok((controller, file))
 }
 
+/// The machine that Dstores are on.
+struct Machine {
+    host: String,
+    zone: String,
+}
+
+/// A Dstore, and where it is reached.
+struct RunningDstore {
+    handle: dstore::Handle,
+    address: Address,
+}
+
+/// Starts a Dstore in each folder.
+fn start_dstores(
+    folders: &[DataFolder],
+    file: &ClusterFile,
+    place: &Place<'_>,
+    machine: &Machine,
+    first_port: u16,
+    sync: SyncMode,
+    port_option: &str,
+) -> Result<Vec<RunningDstore>, Failure> {
+    let ports = (0..).map(|number| if first_port == 0 { 0 } else { first_port.saturating_add(number) });
+    let start = |(folder, port): (&DataFolder, u16)| {
+        let (listener, address) = place.bind(port, "Dstore", port_option)?;
+        let options = dstore::Options {
+            data: folder.objects(),
+            cluster: file.cluster,
+            secret: file.secret.clone(),
+            controllers: file.controllers.clone(),
+            listener,
+            address: address.clone(),
+            host: machine.host.clone(),
+            zone: machine.zone.clone(),
+            disk: pack::Options { sync, ..pack::Options::default() },
+            scrub_period: dstore::SCRUB_PERIOD,
+            gives_up_after: dstore::GIVES_UP_AFTER,
+        };
+        let handle = dstore::Handle::start(options);
+        let handle = handle.map_err(|error| Failure::new(format!("a Dstore does not start: {error}")))?;
+        Ok(RunningDstore { handle, address })
+    };
+    folders.iter().zip(ports).map(start).collect()
+}
+
 /// What runs in this process.
 struct Servers {
-    controller: controller::Handle,
+    dstores: Vec<RunningDstore>,
+    controller: Option<controller::Handle>,
 }
 
 impl Servers {
     /// Waits for a signal, or for a server that cannot go on, and ends all of them in order.
-    fn wait(self, end: &Receiver<Signal>) -> Result<(), Failure> {
+    fn wait(mut self, end: &Receiver<Signal>) -> Result<(), Failure> {
         /// How often servers are asked whether they can go on.
         const PERIOD: Duration = Duration::from_millis(500);
         let failure = loop {
             match end.recv_timeout(PERIOD) {
                 Err(error) if error.is_timeout() => {
+                    self.drop_failed();
                     if let Some(failure) = self.failure() {
                         break Some(failure);
                     }
@@ -186,14 +382,32 @@ impl Servers {
                 _ => break None,
             }
         };
-        let closed = self.controller.stop();
+        // Dstores end before the Controller that they report to.
+        self.dstores.clear();
+        let closed = self.controller.take().map_or(Ok(()), controller::Handle::stop);
         match failure {
             Some(failure) => Err(Failure::new(failure)),
             None => closed.map_err(|error| Failure::new(format!("the log was not closed in order: {error}"))),
         }
     }
 
+    /// Ends Dstores that cannot go on, usually for their disk. The others do.
+    fn drop_failed(&mut self) {
+        self.dstores.retain(|dstore| {
+            let failure = dstore.handle.failure();
+            if let Some(failure) = &failure {
+                log::error!("the Dstore at {} ends: {failure}", dstore.address);
+            }
+            failure.is_none()
+        });
+    }
+
+    /// Why there is nothing left to run.
     fn failure(&self) -> Option<String> {
-        self.controller.failure()
+        match &self.controller {
+            Some(controller) => controller.failure(),
+            None if self.dstores.is_empty() => Some("no Dstore is left that can go on".to_owned()),
+            None => None,
+        }
     }
 }

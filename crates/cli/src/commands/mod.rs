@@ -41,14 +41,24 @@ pub enum Command {
     Status(store::ShowStatus),
     Set(store::Set),
     Format(store::Format),
+    Serve(servers::Serve),
     Controller(servers::RunController),
+    Dstore(servers::RunDstore),
 }
 
 impl Command {
     /// Does it: with the store that `cluster` or the environment names, if the command needs one.
     pub fn run(&self, cluster: Option<&Path>) -> Result<(), Failure> {
-        if let Self::Controller(controller) = self {
-            return controller.run();
+        match (self, cluster) {
+            (Self::Dstore(dstore), cluster) => return dstore.run(cluster),
+            (Self::Serve(_) | Self::Controller(_), Some(_)) => {
+                return Err(Failure::usage(
+                    "--cluster is for those who use a store; its first folder is what a server knows it by",
+                ));
+            }
+            (Self::Serve(serve), None) => return serve.run(),
+            (Self::Controller(controller), None) => return controller.run(),
+            _ => {}
         }
         let _log = program::start_log("error")?;
         signals::end_clients_tidily()?;
@@ -77,7 +87,9 @@ impl Command {
             Self::Status(status) => status.run(session),
             Self::Set(set) => set.run(session),
             Self::Format(format) => format.run(session),
-            Self::Controller(_) => Err(Failure::usage("a server is started on the command line")),
+            Self::Serve(_) | Self::Controller(_) | Self::Dstore(_) => {
+                Err(Failure::usage("a server is started on the command line"))
+            }
         }
     }
 }

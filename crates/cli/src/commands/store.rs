@@ -117,10 +117,10 @@ fn dstore_line(dstore: &DstoreStatus) -> String {
     };
     let mut line = format!(
         "{:>6}  {:<21}  {state:<8}  {}  {:>7}  {:<8}",
-        dstore.id,
+        dstore.id.to_string(),
         dstore.address,
         space(dstore),
-        HumanCount(dstore.objects),
+        HumanCount(dstore.objects).to_string(),
         dstore.sync
     );
     let (processors, memory, disk) = dstore.load_percent;
