@@ -73,6 +73,10 @@ fn text(check: &Check, events: &[Event], folder: &Path) -> String {
         }
         None => text += "  No edition of the coursework asks for this. It costs no marks.\n",
     }
+    if !check.after.is_empty() {
+        let _ = writeln!(text, "  It costs nothing more where one of these fails, on which it builds:");
+        check.after.iter().for_each(|id| _ = writeln!(text, "    {id}"));
+    }
     for clause in check.spec.split(", ") {
         let _ = writeln!(text, "  Spec {clause}, in docs/spec.md:");
         clause_text(SPEC, clause).iter().for_each(|line| _ = writeln!(text, "    {line}"));

@@ -19,7 +19,8 @@ use crate::guard;
 use crate::stage::process::Process;
 use crate::stage::recorder::{CLOSES, ENDS_SENDING, Event, KILLED, Recorder, What};
 use crate::stage::submission::Submission;
-use crate::stage::wire::{Heard, Wire};
+use crate::stage::system_scene::Relay;
+use crate::stage::wire::{Heard, Wire, begins};
 use crate::stage::{self, content, dstore_scene, ports, wait_until};
 
 /// Sends a program the messages of a failed check again, and shows what it says now beside what it said then. Run it in the
@@ -113,6 +114,8 @@ struct Replay<'a> {
     /// Of those that `mark` plays.
     listeners: BTreeMap<String, TcpListener>,
     wires: BTreeMap<u32, Wire>,
+    /// By name: between the Controller and each Dstore, where both are programs.
+    relays: BTreeMap<String, Arc<Relay>>,
     answers: usize,
     same: usize,
 }
@@ -135,6 +138,7 @@ impl<'a> Replay<'a> {
             ports: BTreeMap::new(),
             listeners: BTreeMap::new(),
             wires: BTreeMap::new(),
+            relays: BTreeMap::new(),
             answers: 0,
             same: 0,
         };
@@ -184,7 +188,7 @@ impl<'a> Replay<'a> {
             if event.what.is_shown() {
                 say(event); // between two programs, or what `mark` looked at
             }
-            return Ok(());
+            return self.wait_to_join(event);
         };
         if is_theirs {
             say(event);
@@ -215,9 +219,12 @@ impl<'a> Replay<'a> {
         let is_controller = event.from == "controller";
         let mut values = values.to_vec();
         if !is_controller && self.programs.contains_key("controller") {
-            // `mark` stood between the two then.
-            let port = self.ports.get("controller").copied().unwrap_or(0);
-            values.iter_mut().filter(|(place, _)| place == "{cport}").for_each(|(_, value)| *value = port.to_string());
+            let port = |name: &str| self.ports.get(name).copied().unwrap_or(0);
+            let relay = Relay::start(port(&event.from), port("controller"), &self.recorder);
+            let relay = relay.map_err(|failure| Failure::new(failure.came))?;
+            let its_port = relay.port.to_string();
+            values.iter_mut().filter(|(place, _)| place == "{cport}").for_each(|(_, value)| *value = its_port.clone());
+            self.relays.insert(event.from.clone(), relay);
         }
         if let Some((_, folder)) = values.iter().find(|(place, _)| place == "{folder}") {
             let _ = fs::create_dir_all(self.folder.join(folder));
@@ -231,6 +238,15 @@ impl<'a> Replay<'a> {
             .map_err(|failure| Failure::new(failure.came))?;
         self.programs.insert(event.from.clone(), Some(process));
         if is_controller { self.wait_to_listen(&event.from) } else { Ok(()) }
+    }
+
+    /// What clients say after a Dstore has joined makes no sense before.
+    fn wait_to_join(&self, event: &Event) -> Result<(), Failure> {
+        let relay =
+            self.relays.get(&event.from).filter(|_| matches!(&event.what, What::Line(line) if begins(line, "JOIN")));
+        let Some(relay) = relay else { return Ok(()) };
+        let joined = wait_until(stage::START, || relay.has_heard("JOIN").then_some(()));
+        joined.ok_or_else(|| Failure::new(format!("the {} does not join", event.from)))
     }
 
     fn wait_to_listen(&self, name: &str) -> Result<(), Failure> {

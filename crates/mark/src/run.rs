@@ -88,7 +88,7 @@ pub enum Verdict {
 /// Why a check is not judged.
 #[derive(Clone, Copy)]
 pub enum Because {
-    /// A step before its situation failed: the claim of this check, by its id; none if no check claims it.
+    /// A step that failed is the claim of this check, by its id, or builds on it; none if no check claims it.
     Step(Option<&'static str>),
     /// The machine stalled for so long, each time that the check was played.
     Stall(Duration),
@@ -133,7 +133,7 @@ impl Outcome {
         let Verdict::NotJudged { because, .. } = &self.verdict else { return None };
         let reason = match because {
             Because::Step(None) => "its situation was not brought about".into(),
-            Because::Step(Some(id)) => format!("its situation was not brought about; see {id}"),
+            Because::Step(Some(id)) => format!("it builds on what another check is about; see {id}"),
             Because::Stall(stall) => format!("this machine stalled for {} ms while it was played", stall.as_millis()),
         };
         Some(format!("Not judged: {reason}."))
@@ -180,7 +180,9 @@ pub fn run(plan: &Arc<Plan>, checks: Vec<Arc<Check>>, mut tell: impl FnMut(&Outc
         verdict: Verdict::NotRun,
     };
     let outcomes = queue.checks().iter().zip(known);
-    let outcomes = outcomes.map(|(check, known)| known.unwrap_or_else(|| not_run(Arc::clone(check)))).collect();
+    let outcomes = outcomes.map(|(check, known)| known.unwrap_or_else(|| not_run(Arc::clone(check))));
+    let mut outcomes: Vec<Outcome> = outcomes.collect();
+    leave_to_others(&mut outcomes);
     Run { outcomes, took: start.elapsed(), strays }
 }
 
@@ -216,6 +218,51 @@ fn verdict(check: &Check, trouble: Trouble) -> Verdict {
         true => Verdict::NotJudged { trouble, because: Because::Step(judge) },
         false => Verdict::Fails(trouble),
     }
+}
+
+/// What goes wrong in many checks is told by one, and costs marks in its category only: a check is not judged if it failed at a step that
+/// is the claim of another, or builds on another of another category, and that one fails as well.
+fn leave_to_others(outcomes: &mut [Outcome]) {
+    let causes: Vec<_> = (0..outcomes.len()).map(|at| cause(outcomes, at)).collect();
+    for (outcome, cause) in outcomes.iter_mut().zip(causes) {
+        let Some(cause) = cause else { continue };
+        outcome.verdict = match std::mem::replace(&mut outcome.verdict, Verdict::NotRun) {
+            Verdict::Fails(trouble) | Verdict::NotJudged { trouble, .. } => {
+                Verdict::NotJudged { trouble, because: Because::Step(Some(cause)) }
+            }
+            verdict => verdict,
+        };
+    }
+}
+
+/// The check that tells what went wrong in the one at this place: the last of a chain of checks, each of which builds on the next. None
+/// if there is no chain, if it leads back to its beginning, or if its last check does not fail.
+fn cause(outcomes: &[Outcome], at: usize) -> Option<&'static str> {
+    let (mut chain, mut cause) = (vec![at], None);
+    loop {
+        let last = &outcomes[*chain.last()?];
+        let next = judges(last).find_map(|(id, is_step)| {
+            let place = outcomes.iter().position(|other| other.check.id == id && other.trouble().is_some())?;
+            let is_other = is_step || outcomes[place].check.category != last.check.category;
+            (is_other && chain.last() != Some(&place)).then_some((place, id))
+        });
+        match next {
+            Some((place, _)) if place == at => return None,
+            Some((place, id)) if !chain.contains(&place) => (chain.push(place), cause = Some(id)).0,
+            _ => return cause.filter(|_| matches!(last.verdict, Verdict::Fails(_))),
+        }
+    }
+}
+
+/// The checks that may tell what went wrong in this one, by id: first the one whose claim the step is that failed.
+fn judges(outcome: &Outcome) -> impl Iterator<Item = (&'static str, bool)> {
+    let step = match &outcome.verdict {
+        Verdict::Fails(trouble) => trouble.failure.judged_by,
+        Verdict::NotJudged { because: Because::Step(judge), .. } => *judge,
+        _ => None,
+    };
+    let builds_on = outcome.trouble().map_or(&[][..], |_| &outcome.check.after);
+    step.map(|id| (id, true)).into_iter().chain(builds_on.iter().map(|id| (*id, false)))
 }
 
 /// What is said in a check that is played with our own programs.
@@ -291,4 +338,65 @@ fn events(stage: &Stage, failure: &Failure) -> Vec<Event> {
         events.extend(stage.recorder.events().pop());
     }
     events
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::checks::Category;
+    use crate::checks::published::Edition;
+
+    const STORES: &str = "controller/store/completes-on-the-last-acknowledgement";
+    const SAME: &str = "controller/store/sizes-are-remembered";
+    const EVEN: &str = "controller/store/two-copies-evenly";
+
+    /// What becomes of checks of which these fail, some at a step that is the claim of another.
+    fn left(fails: &[(&str, Option<&'static str>)]) -> BTreeMap<String, &'static str> {
+        let outcome = |check: Check| {
+            let failure = |judge: Option<&'static str>| {
+                let failure = Failure { judged_by: judge, ..Failure::new("this", "that") };
+                Verdict::Fails(Box::new(Trouble { failure, events: Vec::new(), printed: Vec::new() }))
+            };
+            let fails = fails.iter().find(|(id, _)| *id == check.id);
+            let verdict = fails.map_or(Verdict::Holds, |(_, judge)| failure(*judge));
+            Outcome { check: Arc::new(check), took: Duration::ZERO, remarks: Vec::new(), was_set_up: true, verdict }
+        };
+        let mut outcomes: Vec<Outcome> = crate::checks::all(Edition::LAST).into_iter().map(outcome).collect();
+        leave_to_others(&mut outcomes);
+        let left = outcomes.iter().filter_map(|outcome| match outcome.verdict {
+            Verdict::NotJudged { because: Because::Step(cause), .. } => Some((outcome.check.id.clone(), cause?)),
+            _ => None,
+        });
+        left.collect()
+    }
+
+    #[test]
+    fn a_failure_at_a_step_is_left_to_its_check_if_that_fails() {
+        assert_eq!(left(&[(SAME, Some(STORES)), (STORES, None)]), BTreeMap::from([(SAME.into(), STORES)]));
+        assert_eq!(left(&[(SAME, Some(STORES))]), BTreeMap::new());
+    }
+
+    #[test]
+    fn a_failure_is_left_to_what_it_builds_on_elsewhere() {
+        let even = crate::checks::all(Edition::LAST).into_iter().find(|check| check.id == EVEN).unwrap();
+        assert!(even.category == Category::Replication && even.after.contains(&STORES));
+        assert_eq!(left(&[(EVEN, None), (STORES, None)]), BTreeMap::from([(EVEN.into(), STORES)]));
+        // The last of a chain tells of it.
+        let chain = left(&[
+            (EVEN, None),
+            (STORES, Some("controller/list/complete-files")),
+            ("controller/list/complete-files", None),
+        ]);
+        assert_eq!(chain[EVEN], "controller/list/complete-files");
+    }
+
+    #[test]
+    fn two_that_blame_each_other_both_fail() {
+        assert_eq!(
+            left(&[(SAME, Some(STORES)), (STORES, Some("controller/store/sizes-are-remembered"))]),
+            BTreeMap::new()
+        );
+    }
 }

@@ -41,25 +41,46 @@ fn a_part_of_an_id_that_many_checks_have_is_refused() {
     assert_eq!(mark(&["explain", "no-such-check"]).status.code(), Some(2));
 }
 
-#[test]
-fn a_replay_shows_what_comes_now_beside_what_came_then() {
-    let json = env::temp_dir().join(format!("mark-argue-{}.json", std::process::id()));
-    let file = json.to_str().unwrap();
-    let faulty =
-        format!("{} controller --fault completes-early {{cport}} {{r}} {{timeout}} {{period}}", faulty().display());
-    let output = mark(&["--controller", &faulty, "--only", CHECK, "--json", file]);
+/// Marks a program with a fault by one check, which must fail, and replays that: with the same program what comes where it went wrong is
+/// the same again, and with a program that is right it is this.
+fn replays([role, fault]: [&str; 2], others: &[&str], check: &str, then: &str, mended: &str) {
+    let json = env::temp_dir().join(format!("mark-argue-{}-{fault}.json", std::process::id()));
+    let (file, option) = (json.to_str().unwrap(), format!("--{role}"));
+    let wrong = command(role, &format!("--fault {fault}"));
+    let marked = ["--edition", "2025", "--only", check, "--json", file];
+    let output = mark(&[&[option.as_str(), &wrong], others, &marked].concat());
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
 
-    let again = said(&mark(&["replay", file, CHECK]));
+    let again = said(&mark(&["replay", file, check]));
     let end = again.split("=>").nth(1).unwrap_or_else(|| panic!("{again}"));
-    assert!(end.contains("controller -> client: STORE_COMPLETE") && end.contains("now: the same"), "{again}");
-    assert!(again.contains("then: expected nothing"), "{again}");
+    assert!(end.contains(then) && end.contains("now: the same"), "{again}");
+    assert!(again.contains("then: expected "), "{again}");
 
-    let mended = faulty.replace("--fault completes-early ", "");
-    let mended = said(&mark(&["replay", file, "--controller", &mended, "--patience", "1"]));
-    let end = mended.split("=>").nth(1).unwrap_or_else(|| panic!("{mended}"));
-    assert!(end.contains("now: (nothing, for 1 s)"), "{mended}");
+    let again = said(&mark(&["replay", file, &option, &command(role, ""), "--patience", "1"]));
+    let end = again.split("=>").nth(1).unwrap_or_else(|| panic!("{again}"));
+    assert!(end.contains(then) && end.contains(&format!("now: {mended}")), "{again}");
     fs::remove_file(&json).unwrap();
+}
+
+#[test]
+fn a_replay_shows_what_a_controller_says_now_beside_then() {
+    let then = "controller -> client: STORE_COMPLETE";
+    replays(["controller", "completes-early"], &[], CHECK, then, "(nothing, for 1 s)");
+}
+
+#[test]
+fn a_replay_shows_what_a_dstore_says_now_beside_then() {
+    let check = "dstore/remove/a-file-that-is-not-there";
+    let (then, mended) = ("-> controller: ERROR_FILE_DOES_NOT_EXIST\n", "ERROR_FILE_DOES_NOT_EXIST absent");
+    replays(["dstore", "error-without-name"], &[], check, then, mended);
+}
+
+#[test]
+fn a_replay_of_a_whole_system_waits_until_it_stands() {
+    let check = "system/sequential/the-official-clients-wrong-load";
+    // They take 300 to 700 ms to start: some may take longer now than then.
+    let slow = ["--dstore", &command("dstore", "--habits slow-start")];
+    replays(["controller", "error-load-early"], &slow, check, "controller -> client: ERROR_LOAD", "LOAD_FROM ");
 }
 
 #[test]
@@ -67,6 +88,13 @@ fn a_replay_of_what_is_no_report_makes_no_sense() {
     let output = mark(&["replay", env!("CARGO_MANIFEST_PATH")]);
     assert_eq!(output.status.code(), Some(2));
     assert!(said(&output).contains("no report of mark"), "{}", said(&output));
+}
+
+/// The command of the fixture in a role.
+fn command(role: &str, switches: &str) -> String {
+    let places =
+        if role == "controller" { "{cport} {r} {timeout} {period}" } else { "{port} {cport} {timeout} {folder}" };
+    format!("{} {role} {switches} {places}", faulty().display())
 }
 
 /// Builds the fixture, which is another package's program.

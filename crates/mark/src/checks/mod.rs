@@ -102,6 +102,9 @@ pub struct Check {
     pub spec: &'static str,
     /// The claim, as a sentence.
     pub claim: String,
+    /// The checks of other categories on whose claims it builds, by id. Where one of them fails, a failure of this one costs nothing
+    /// more.
+    pub after: Vec<&'static str>,
     /// Plays it out.
     pub play: Box<dyn Fn(&mut Stage) -> Verdict + Send + Sync>,
 }
@@ -122,7 +125,13 @@ impl Check {
             Role::System => "system",
         };
         let id = format!("{role_name}/{area}/{}", function.replace('_', "-"));
-        Self { id, role, category, published, spec, claim: claim.into(), play: Box::new(play) }
+        Self { id, role, category, published, spec, claim: claim.into(), after: Vec::new(), play: Box::new(play) }
+    }
+
+    /// The same, which also builds on these.
+    fn after(mut self, others: &[&'static str]) -> Self {
+        self.after.extend(others);
+        self
     }
 
     /// As this edition has it.
@@ -137,11 +146,12 @@ impl Check {
 /// What a check counts towards, and the published sentence that it rests on.
 type Basis = (Category, Option<&'static Published>);
 
-/// A module's checks: category, published sentence, clause, function, claim. Robustness has no sentence.
+/// A module's checks: category, published sentence, clause, function, claim, and the ids of checks that it builds on. Robustness has no
+/// sentence.
 macro_rules! checks {
     ($role:ident $area:literal: $($check:tt)*) => { $crate::checks::checks! { $role $area as checks: $($check)* } };
     ($role:ident $area:literal as $name:ident:
-        $([$category:ident $($published:ident)? $spec:literal] $function:ident $claim:literal)*
+        $([$category:ident $($published:ident)? $spec:literal] $function:ident $claim:literal $(after ($after:expr))?)*
     ) => {
         /// The checks of this module.
         pub fn $name() -> Vec<$crate::checks::Check> {
@@ -153,7 +163,7 @@ macro_rules! checks {
                 stringify!($function),
                 $claim,
                 $function,
-            )),*]
+            )$(.after($after))?),*]
         }
     };
 }
@@ -169,6 +179,15 @@ macro_rules! basis {
     };
 }
 use basis;
+
+/// All but the sequential checks build on these, which are sequential.
+fn built_on(sequential: &[&'static str], checks: impl IntoIterator<Item = Check>) -> Vec<Check> {
+    let build = |check: Check| match check.category {
+        Category::Sequential => check,
+        _ => check.after(sequential),
+    };
+    checks.into_iter().map(build).collect()
+}
 
 /// All checks, in the order of the spec, as an edition has them.
 pub fn all(edition: Edition) -> Vec<Check> {
@@ -197,6 +216,18 @@ mod tests {
             }
         }
         assert!(checks.len() >= 60, "{}", checks.len());
+    }
+
+    #[test]
+    fn a_check_builds_on_checks_of_other_categories() {
+        let checks = super::all(Edition::Year(2025));
+        for check in &checks {
+            for id in &check.after {
+                let other =
+                    checks.iter().find(|other| other.id == **id).unwrap_or_else(|| panic!("{}: {id}", check.id));
+                assert!(other.category.is_marked() && other.category != check.category, "{}: {id}", check.id);
+            }
+        }
     }
 
     #[test]

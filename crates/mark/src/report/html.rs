@@ -60,7 +60,7 @@ const SCRIPT: &str = "<script>\n\
       if (!wrong) return;\n\
       const [arrow, frame] = [wrong.getBoundingClientRect(), box.getBoundingClientRect()];\n\
       box.scrollTop = arrow.top - frame.top - box.clientHeight + arrow.height + 60;\n\
-      if (!wrong.classList.contains('band')) {\n\
+      if (!wrong.classList.contains('band') && arrow.right + 12 > frame.right) {\n\
         box.scrollLeft = arrow.left + arrow.width / 2 - frame.left - box.clientWidth / 2;\n\
       }\n\
     };\n\

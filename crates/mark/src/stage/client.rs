@@ -1,12 +1,12 @@
 //! A client, played as the official one behaves, and as lenient as that is: a reply's first word decides, and every port of a
 //! STORE_TO is used. What a reply must look like to the letter has checks of its own. (spec 6)
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::failure::{Failure, Verdict};
 use super::recorder::Recorder;
-use super::wire::{Heard, Wire, words};
-use super::{QUIET, difference, dstore_name};
+use super::wire::{Heard, Wire, begins, words};
+use super::{QUIET, difference, dstore_name, wait_until};
 
 /// One client, with its one connection to the Controller. (spec 2.4)
 pub struct Client {
@@ -29,8 +29,10 @@ pub struct Judges {
     pub load: &'static str,
     /// A file is removed.
     pub remove: &'static str,
-    /// LIST is answered.
+    /// LIST shows the files.
     pub list: &'static str,
+    /// LIST shows that there are none.
+    pub list_of_none: &'static str,
 }
 
 /// Among scripted Dstores.
@@ -41,6 +43,7 @@ pub const OF_A_CONTROLLER: Judges = Judges {
     load: "controller/load/names-a-holder-and-the-size",
     remove: "controller/remove/then-the-file-is-gone",
     list: "controller/list/complete-files",
+    list_of_none: "controller/list/nothing-at-first",
 };
 
 /// In a whole system.
@@ -51,7 +54,72 @@ pub const OF_A_SYSTEM: Judges = Judges {
     load: "system/sequential/a-store-and-a-load",
     remove: "system/sequential/a-whole-life",
     list: "system/sequential/a-whole-life",
+    list_of_none: "controller/list/nothing-at-first",
 };
+
+/// What a scene's first client asks.
+const FIRST_REQUEST: &str = "LOAD first-of-all";
+
+/// A request that has had no reply for so long may be lost.
+const LOST: Duration = Duration::from_secs(2);
+
+/// So many clients ask at most.
+const ASKING: usize = 3;
+
+/// Why a scene's first client is not served.
+pub struct NotServed {
+    /// In words.
+    pub failure: Failure,
+    /// Whether nothing was said at all.
+    pub is_silence: bool,
+}
+
+/// Waits until the Controller serves, as the reply to a LOAD shows; returns the client that got it. A request that comes during a
+/// rebalance may be lost by some: after a while another client asks, too.
+pub fn wait_to_be_served(
+    connect: impl Fn() -> Result<Client, Failure>,
+    recorder: &Recorder,
+    patience: Duration,
+) -> Result<Client, NotServed> {
+    let mut clients: Vec<Client> = Vec::new();
+    let mut came = Heard::Nothing(patience);
+    let start = Instant::now();
+    let served = recorder.wait_for("a reply to LOAD", patience, |most| {
+        came = Heard::Nothing(most);
+        wait_until(most, || {
+            if clients.len() < ASKING && start.elapsed() >= LOST * clients.len() as u32 {
+                match connect() {
+                    Ok(client) => clients.push(client),
+                    Err(failure) => return Some(Err(failure)),
+                }
+                clients.last().inspect(|client| client.send(FIRST_REQUEST));
+            }
+            clients.iter_mut().enumerate().find_map(|(at, client)| {
+                match client.wire.receive(Duration::from_millis(10)) {
+                    Heard::Nothing(_) => return None,
+                    heard => came = heard,
+                }
+                let is_refused = matches!(&came, Heard::Line(line) if begins(line, "ERROR_NOT_ENOUGH_DSTORES"));
+                if is_refused {
+                    client.send(FIRST_REQUEST);
+                }
+                (!is_refused).then_some(Ok(at))
+            })
+        })
+    });
+    match served {
+        Some(Ok(at)) if matches!(came, Heard::Line(_)) => {
+            recorder.set_up();
+            Ok(clients.swap_remove(at))
+        }
+        Some(Err(failure)) => Err(NotServed { failure, is_silence: false }),
+        _ => {
+            let expected = "another reply to LOAD, once enough Dstores have joined";
+            let failure = clients[0].wire.wrong(expected, &came);
+            Err(NotServed { failure, is_silence: !matches!(came, Heard::Line(_)) })
+        }
+    }
+}
 
 impl Client {
     /// Connects to the Controller.
@@ -123,7 +191,8 @@ impl Client {
 
     /// LIST must show exactly these files, in any order. (spec 4.5)
     pub fn expect_listed(&mut self, files: &[&str]) -> Verdict {
-        let listed = self.list()?;
+        let judge = if files.is_empty() { self.judges.list_of_none } else { self.judges.list };
+        let listed = self.list().map_err(|failure| failure.judged_by(judge))?;
         let mut files = files.to_vec();
         files.sort_unstable();
         if listed == files {
@@ -133,7 +202,7 @@ impl Client {
         let expected =
             if files.is_empty() { "`LIST`, with no file".into() } else { format!("`LIST {}`", files.join(" ")) };
         let came = format!("`LIST {}`", listed.join(" "));
-        Err(Failure::new(expected, came).marked().judged_by(self.judges.list))
+        Err(Failure::new(expected, came).marked().judged_by(judge))
     }
 
     /// Asks to store, and is told ports. (spec 4.2)

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use stevedore::protocol::{FileName, Message, Order, Transfer};
 
-use super::client::{Client, OF_A_CONTROLLER};
+use super::client::{self, Client, NotServed, OF_A_CONTROLLER};
 use super::failure::{Failure, Verdict, claim, given};
 use super::recorder::Recorder;
 use super::wire::{Heard, Sender, Wire, begins};
-use super::{REACTION, Setup, Stage, dstore_name, wait_until};
+use super::{REACTION, SETTLING, Setup, Stage, dstore_name, wait_until, wait_until_calm};
 
 /// How a scripted Dstore behaves. The default is the spec's.
 #[derive(Clone, Copy, Debug, Default)]
@@ -318,14 +318,6 @@ pub struct ControllerScene {
 /// The check of whether the Controller goes on accepting connections.
 const STAYS: &str = "controller/wire/clients-come-and-go";
 
-/// Why a scene's first client is not served.
-pub struct NotServed {
-    /// In words.
-    pub failure: Failure,
-    /// Whether nothing was said at all.
-    pub is_silence: bool,
-}
-
 impl Stage {
     /// Starts the Controller and lets the Dstores join.
     pub fn controller(&mut self, setup: Setup) -> Result<ControllerScene, Failure> {
@@ -416,46 +408,31 @@ impl ControllerScene {
         Ok(self.dstores.len() - 1)
     }
 
-    /// Waits until the joins have been taken note of: every member has been asked for its list, and a client is served. A
-    /// Controller that does not rebalance when a Dstore joins gets a second and a half, as the official validation gives it one.
+    /// Waits until the joins have been taken note of: every member has been asked for its list, what they are told in these
+    /// rebalances has ended, and a client is served. A Controller that does not rebalance when a Dstore joins gets a second and a half,
+    /// as the official validation gives it one.
     pub fn settle(&self) -> Verdict {
         if self.dstores.len() < self.setup.replicas {
             return Ok(());
         }
-        let deadline = Instant::now() + Duration::from_millis(1_500);
+        let deadline = Instant::now() + SETTLING;
         for dstore in &self.dstores {
             dstore.wait_within("LIST", 0, deadline.saturating_duration_since(Instant::now()));
         }
-        let mut client = self.client()?;
-        let served = self.wait_to_be_served(&mut client);
-        if served.is_ok() {
-            *self.first_client.lock() = Some(client);
+        wait_until_calm(|| self.dstores.iter().map(FakeDstore::now).sum());
+        match self.wait_to_be_served() {
+            Ok(client) => *self.first_client.lock() = Some(client),
+            // A request that is not answered at all is for the checks of that request to find.
+            Err(came) if came.is_silence => {}
+            Err(came) => return Err(came.failure),
         }
-        // A request that is not answered at all is for the checks of that request to find.
-        served.or_else(|came| if came.is_silence { Ok(()) } else { Err(came.failure) })
+        Ok(())
     }
 
-    /// Waits until enough Dstores have joined, as a LOAD shows. Several rebalances may come first.
-    pub fn wait_to_be_served(&self, client: &mut Client) -> Result<(), NotServed> {
-        let served = wait_until(self.patience, || {
-            client.send("LOAD first-of-all");
-            match client.wire().receive_due("a reply to LOAD", self.patience * 2) {
-                Heard::Line(line) if begins(&line, "ERROR_NOT_ENOUGH_DSTORES") => None,
-                heard => Some(heard),
-            }
-        });
-        let (dstores, replicas) = (self.dstores.len(), self.setup.replicas);
-        let expected = format!("another reply to LOAD: {dstores} Dstores have joined and {replicas} suffice");
-        let came = match served {
-            Some(Heard::Line(_)) => {
-                self.recorder.set_up();
-                return Ok(());
-            }
-            Some(came) => came,
-            None => Heard::Line("ERROR_NOT_ENOUGH_DSTORES".into()),
-        };
-        let is_silence = !matches!(came, Heard::Line(_));
-        Err(NotServed { failure: client.wire().wrong(expected, &came).judged_by(super::SERVES), is_silence })
+    /// Waits until enough Dstores have joined, and returns the client that has seen it. Several rebalances may come first.
+    pub fn wait_to_be_served(&self) -> Result<Client, NotServed> {
+        let served = client::wait_to_be_served(|| self.client(), &self.recorder, self.patience * 2);
+        served.map_err(|came| NotServed { failure: came.failure.judged_by(super::SERVES), ..came })
     }
 
     /// The Dstore that listens on a port, which must be one of ours.

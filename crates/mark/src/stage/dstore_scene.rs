@@ -23,6 +23,7 @@ pub struct DstoreScene {
     listener: TcpListener,
     recorder: Recorder,
     patience: Duration,
+    start_patience: Duration,
 }
 
 /// The checks whose claims the steps of a scene are, by id.
@@ -71,7 +72,7 @@ impl Stage {
         let listener = super::ports::listen()?;
         let controller_port = listener.local_addr().map_or(0, |address| address.port());
         let process = self.start_dstore(port, controller_port, timeout, &folder_name)?;
-        let accepted = accept(&listener, super::START, || process.lock().end().is_some());
+        let accepted = accept(&listener, self.start_patience, || process.lock().end().is_some());
         let Some(stream) = accepted else {
             self.recorder.missing(&name, "controller", "JOIN: missing");
             let mut process = process.lock();
@@ -83,8 +84,8 @@ impl Stage {
         };
         let mut controller = Wire::over(stream, "controller", &name, &self.recorder);
         controller.expect(&format!("JOIN {port}"), self.patience)?;
-        let recorder = self.recorder.clone();
-        Ok(DstoreScene { port, controller, process, folder, listener, recorder, patience: self.patience })
+        let (recorder, patience, start_patience) = (self.recorder.clone(), self.patience, self.start_patience);
+        Ok(DstoreScene { port, controller, process, folder, listener, recorder, patience, start_patience })
     }
 }
 
@@ -92,7 +93,7 @@ impl DstoreScene {
     /// Waits until the Dstore listens. Asks the kernel, so that the Dstore notices nothing.
     fn wait_to_listen(&self) -> Verdict {
         let name = dstore_name(self.port);
-        let listens = wait_until(super::START, || ports::is_listened_to(self.port).then_some(()));
+        let listens = wait_until(self.start_patience, || ports::is_listened_to(self.port).then_some(()));
         listens.ok_or_else(|| {
             self.recorder.missing(&name, &name, "does not listen");
             Failure::new(format!("{name} listens on its port"), "it does not").marked()

@@ -65,7 +65,7 @@ pub const SOON: u64 = 2;
 /// How long it may take until a rebalance has done its work, with waits for several timeouts.
 pub const LONG: Duration = Duration::from_secs(40);
 
-/// How long a program may take to start.
+/// How long a program may take to start; less with little patience.
 pub const START: Duration = Duration::from_secs(30);
 
 /// What all processes of a run together may take of the disk.
@@ -131,6 +131,8 @@ pub struct Stage {
     pub seed: u64,
     /// How long to wait for an answer that is due.
     pub patience: Duration,
+    /// How long to wait for a program to start.
+    start_patience: Duration,
     /// The shortest timeout that a program has been told: a stall that is long beside it may have made it strike.
     pub shortest_timeout: Duration,
     cast: Arc<Cast>,
@@ -173,6 +175,7 @@ impl Stage {
             recorder: Recorder::start(Arc::clone(precedents)),
             seed,
             patience: patience.max(LEAST_PATIENCE),
+            start_patience: START.min(patience * 4),
             shortest_timeout: NO_TIMEOUT,
             cast,
             ports: Vec::new(),
@@ -229,7 +232,7 @@ impl Stage {
     }
 
     fn wait_to_listen(&self, name: &str, process: &SharedProcess, port: u16) -> Result<(), Failure> {
-        let listens = wait_until(START, || {
+        let listens = wait_until(self.start_patience, || {
             let end = process.lock().end();
             match end {
                 Some(end) => Some(Err(end)),
@@ -239,7 +242,7 @@ impl Stage {
         let came = match listens {
             Some(Ok(())) => return Ok(()),
             Some(Err(end)) => format!("it has ended ({end}); it printed: {}", last_lines(&process.lock().printed())),
-            None => format!("it does not, after {} s", START.as_secs()),
+            None => format!("it does not, after {} s", self.start_patience.as_secs()),
         };
         self.recorder.missing(name, name, "does not listen");
         Err(Failure::new(format!("the {name} starts and listens on port {port}"), came).marked())
@@ -359,6 +362,24 @@ pub fn wait_until<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) ->
         thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// Waits until what is counted has not changed for a while, or the official validation would no longer wait.
+pub fn wait_until_calm(count: impl Fn() -> usize) {
+    let (mut last, mut since) = (count(), Instant::now());
+    wait_until(SETTLING, || {
+        let now = count();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        (since.elapsed() >= CALM).then_some(())
+    });
+}
+
+/// How long the official validation lets Dstores join before it begins. (spec 5.3)
+pub const SETTLING: Duration = Duration::from_millis(1_500);
+
+/// A rebalance in which nothing is said for so long is over.
+const CALM: Duration = Duration::from_millis(150);
 
 /// Dstores' folders are called this and their port, as in the official validation. (spec 5.3)
 const FOLDER: &str = "file_folder_";

@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::client::{Client, OF_A_SYSTEM};
+use super::client::{self, Client, OF_A_SYSTEM};
 use super::failure::{Failure, Verdict, claim, given};
 use super::recorder::{KILLED, Recorder};
 use super::wire::{Heard, begins};
 use super::{
-    CONTROLLER_STARTS, DSTORE_STARTS, LONG, Setup, SharedProcess, Stage, dstore_name, last_lines, ports, wait_until,
+    CONTROLLER_STARTS, DSTORE_STARTS, LONG, SETTLING, Setup, SharedProcess, Stage, dstore_name, last_lines, ports,
+    wait_until, wait_until_calm,
 };
 
 /// A Dstore of the system.
@@ -46,6 +47,7 @@ pub struct SystemScene {
     pub setup: Setup,
     recorder: Recorder,
     patience: Duration,
+    start_patience: Duration,
     clients: AtomicUsize,
     /// The one that has seen that the Controller serves, until a check takes it.
     first_client: Mutex<Option<Client>>,
@@ -66,6 +68,7 @@ impl Stage {
             setup,
             recorder: self.recorder.clone(),
             patience: self.patience,
+            start_patience: self.start_patience,
             clients: AtomicUsize::new(0),
             first_client: Mutex::new(None),
         };
@@ -131,35 +134,19 @@ impl SystemScene {
         for dstore in self.living() {
             self.wait_to_join(dstore)?;
         }
-        let deadline = Instant::now() + Duration::from_millis(1_500);
+        let deadline = Instant::now() + SETTLING;
         for dstore in self.living() {
             dstore.relay.wait_for("LIST", deadline);
         }
-        let mut client = self.client()?;
-        let served = wait_until(super::START, || {
-            client.send("LOAD first-of-all");
-            match client.wire().receive_due("a reply to LOAD", LONG) {
-                Heard::Line(line) if begins(&line, "ERROR_NOT_ENOUGH_DSTORES") => None,
-                heard => Some(heard),
-            }
-        });
-        let served = match served {
-            Some(Heard::Line(_)) => {
-                self.recorder.set_up();
-                Ok(())
-            }
-            came => {
-                let came = came.unwrap_or_else(|| Heard::Line("ERROR_NOT_ENOUGH_DSTORES".into()));
-                let failure = client.wire().wrong("another reply to LOAD, once enough Dstores have joined", &came);
-                Err(failure.judged_by(CONTROLLER_STARTS))
-            }
-        };
+        wait_until_calm(|| self.living().map(|dstore| dstore.relay.heard.lock().len()).sum());
+        let served = client::wait_to_be_served(|| self.client(), &self.recorder, LONG);
+        let client = served.map_err(|came| came.failure.judged_by(CONTROLLER_STARTS))?;
         *self.first_client.lock() = Some(client);
-        served
+        Ok(())
     }
 
     fn wait_to_join(&self, dstore: &RealDstore) -> Verdict {
-        let joined = wait_until(super::START, || {
+        let joined = wait_until(self.start_patience, || {
             let end = dstore.process.lock().end();
             end.map(Err).or_else(|| dstore.relay.has_heard("JOIN").then_some(Ok(())))
         });
@@ -272,8 +259,9 @@ impl SystemScene {
 }
 
 /// Stands between one Dstore and the Controller, and writes down what passes.
-struct Relay {
-    port: u16,
+pub struct Relay {
+    /// Where the Dstore is to find the Controller.
+    pub port: u16,
     heard: Mutex<Vec<String>>,
     news: Condvar,
     is_over: AtomicBool,
@@ -291,7 +279,8 @@ impl Drop for RealDstore {
 const KEPT_LINES: usize = 10_000;
 
 impl Relay {
-    fn start(dstore_port: u16, controller_port: u16, recorder: &Recorder) -> Result<Arc<Self>, Failure> {
+    /// Listens for the Dstore, which itself is to listen on `dstore_port`.
+    pub fn start(dstore_port: u16, controller_port: u16, recorder: &Recorder) -> Result<Arc<Self>, Failure> {
         let listener = super::ports::listen()?;
         let port = listener.local_addr().map_or(0, |address| address.port());
         let relay =
@@ -351,7 +340,8 @@ impl Relay {
         self.news.notify_all();
     }
 
-    fn has_heard(&self, verb: &str) -> bool {
+    /// Whether one of the two has said a line that begins with this word.
+    pub fn has_heard(&self, verb: &str) -> bool {
         self.heard.lock().iter().any(|line| line.split(' ').next() == Some(verb))
     }
 

@@ -13,10 +13,12 @@ use crate::stage::{Setup, Stage};
 checks! { Controller "concurrency":
     [Concurrent DURING_STORE "3.2"] one_name_is_stored_once "Of 10 clients that store the same name at once, exactly one is accepted"
     [Concurrent DURING_REMOVE "3.2"] one_file_is_removed_once "Of 10 clients that remove the same file at once, exactly one is accepted"
+        after (&["controller/remove/completes-on-the-last-acknowledgement"])
     [Concurrent MANY_CLIENTS "4.2"] ten_clients_store_at_once "Ten clients store ten files each at the same time, and all are complete"
     [Concurrent MANY_CLIENTS "4.2"] a_pending_store_holds_up_nobody "While a STORE waits for acknowledgements, other clients are served"
     [Concurrent MANY_CLIENTS "4.4"] a_pending_remove_holds_up_nobody "While a REMOVE waits for acknowledgements, other clients are served"
     [Concurrent STORE_COMPLETE "4.2"] acknowledgements_out_of_order "Two STOREs at once: each is complete with its own acknowledgements, in whatever order they come"
+        after (&["controller/store/completes-on-the-last-acknowledgement"])
     [Concurrent MANY_CLIENTS "4.3"] ten_clients_load_at_once "Ten clients load ten files at the same time, each from its holders"
     [Robustness "4.1"] a_dstore_that_does_not_read_holds_up_nobody "A Dstore that says nothing at all holds up no client but those that need it"
 }

@@ -9,6 +9,7 @@ checks! { Controller "list":
     [Sequential LIST "4.5"] nothing_at_first "With no files, LIST gets LIST alone"
     [Sequential LIST "4.5"] complete_files "LIST shows the files that are stored"
     [Concurrent DURING_STORE "4.5"] complete_files_only "LIST shows no file that is being stored"
+        after (&["controller/store/completes-on-the-last-acknowledgement"])
     [Sequential LIST "4.5"] a_hundred_files "LIST shows a hundred files on one line"
     [Sequential SEQUENTIAL_REQUESTS "2.4"] many_requests_on_one_connection "A client sends any number of requests on one connection, and gets one reply to each"
     [Robustness "4.5"] five_hundred_files "LIST shows five hundred files on one line"

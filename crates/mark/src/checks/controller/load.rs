@@ -17,8 +17,11 @@ checks! { Controller "load":
     [Sequential SEQUENTIAL_REQUESTS "6.6"] stopped_half_way "A load that is stopped half way leaves nothing owed: the next request gets its own reply"
     [Sequential RELOAD "4.3"] loads_of_several_files "Each file is loaded from its own holders"
     [Concurrent RELOAD "4.3"] two_clients_reload_independently "What one client has tried is nothing to another"
+        after (&["controller/load/reload-offers-every-holder-once"])
     [OneFailure DSTORE_DROPPED "4.1"] a_dstore_that_left_is_not_offered "A Dstore that has left is not offered any more"
+        after (&["controller/load/load-forgets-what-was-tried", "controller/load/reload-offers-every-holder-once"])
     [OneFailure RELOAD "4.3"] reload_after_a_holder_left "After a holder has left, RELOAD goes through the others and ends with ERROR_LOAD"
+        after (&["controller/load/reload-offers-every-holder-once"])
     [Robustness "7.4"] reload_after_the_end "RELOAD after ERROR_LOAD gets ERROR_LOAD again, until the next LOAD"
     [Robustness "7.23"] reload_without_load "RELOAD with no LOAD before it is like a LOAD"
     [Robustness "2.6"] nonsense_forgets_nothing "What is no request does not make the Controller forget what has been tried"

@@ -4,7 +4,7 @@ mod concurrency;
 mod join;
 mod list;
 mod load;
-mod rebalance;
+pub mod rebalance;
 mod remove;
 mod states;
 mod store;

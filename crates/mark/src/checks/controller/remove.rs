@@ -15,8 +15,10 @@ checks! { Controller "remove":
     [Sequential REMOVE "4.4"] then_the_file_is_gone "After REMOVE_COMPLETE the file is neither listed nor loaded, and the name is free"
     [Sequential REMOVE_TIMEOUT "4.4"] nothing_is_said_at_the_timeout "If not every holder acknowledges in time, nothing is said to the client"
     [Sequential REMOVE_TIMEOUT "4.4"] the_entry_stays_in_progress "If not every holder acknowledges in time, the file stays as remove in progress"
+        after (&["controller/states/remove-in-progress-store", "controller/states/remove-in-progress-load", "controller/states/remove-in-progress-list"])
     [Sequential REMOVE_TIMEOUT "6.1"] no_late_reply "A REMOVE_ACK after the timeout brings no late REMOVE_COMPLETE"
     [Concurrent REMOVE "4.4"] another_files_acknowledgement_does_not_count "A REMOVE_ACK counts for the file that it names and no other"
+        after (&["controller/remove/completes-on-the-last-acknowledgement"])
     [OneFailure ONE_FAILURE "4.4"] a_holder_had_left_before "A file of which a holder has left is removed, or its removal times out; it is not served any more"
     [Robustness "4.4"] completes_without_a_holder_that_had_left "The removal of a file of which a holder has left is completed by the others"
     [Robustness "4.4"] a_holder_without_the_file_counts "ERROR_FILE_DOES_NOT_EXIST from a holder counts as its acknowledgement"

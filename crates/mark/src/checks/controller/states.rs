@@ -41,14 +41,18 @@ const LOAD: &str = "LOAD a";
 const REMOVE: &str = "REMOVE a";
 const LIST: &str = "LIST";
 
+/// A state, its name, the checks of other categories that its row builds on, and the row's cells.
+type Row = (State, &'static str, &'static [&'static str], [Cell; 4]);
+
 /// The table, row by row. While an operation is in progress it takes a second client to ask.
-fn table() -> [(State, &'static str, [Cell; 4]); 4] {
+fn table() -> [Row; 4] {
     let during_store = || basis!(Concurrent DURING_STORE);
     let during_remove = || basis!(Concurrent DURING_REMOVE);
     [
         (
             State::Absent,
             "absent",
+            &[],
             [
                 (STORE, Reply::AcceptedStore, basis!(Sequential STORE_TO)),
                 (LOAD, NO_FILE, basis!(Sequential LOAD_ABSENT)),
@@ -59,6 +63,7 @@ fn table() -> [(State, &'static str, [Cell; 4]); 4] {
         (
             State::Storing,
             "store in progress",
+            &["controller/store/completes-on-the-last-acknowledgement", "controller/list/nothing-at-first"],
             [
                 (STORE, EXISTS, during_store()),
                 (LOAD, NO_FILE, during_store()),
@@ -69,6 +74,7 @@ fn table() -> [(State, &'static str, [Cell; 4]); 4] {
         (
             State::Complete,
             "store complete",
+            &[],
             [
                 (STORE, EXISTS, basis!(Sequential EXISTS)),
                 (LOAD, Reply::Served, basis!(Sequential LOAD_FROM)),
@@ -79,6 +85,7 @@ fn table() -> [(State, &'static str, [Cell; 4]); 4] {
         (
             State::Removing,
             "remove in progress",
+            &["controller/remove/completes-on-the-last-acknowledgement", "controller/list/nothing-at-first"],
             [
                 (STORE, EXISTS, during_remove()),
                 (LOAD, NO_FILE, during_remove()),
@@ -91,8 +98,9 @@ fn table() -> [(State, &'static str, [Cell; 4]); 4] {
 
 /// One for each cell.
 pub fn checks() -> Vec<Check> {
-    let cells = table().into_iter().flat_map(|(state, title, cells)| cells.map(|cell| (state, title, cell)));
-    let check = |(state, title, (request, reply, basis)): (State, &str, Cell)| {
+    let cells =
+        table().into_iter().flat_map(|(state, title, after, cells)| cells.map(|cell| (state, title, after, cell)));
+    let check = |(state, title, after, (request, reply, basis)): (State, &str, _, Cell)| {
         let verb = request.split(' ').next().unwrap_or(request);
         let id = format!("{title}, {verb}").to_lowercase().replace(", ", "-").replace(' ', "-");
         let answer = match reply {
@@ -104,7 +112,7 @@ pub fn checks() -> Vec<Check> {
         };
         let claim = format!("A file that is {title}: {verb} {answer}");
         let play = move |stage: &mut Stage| play(stage, state, request, reply);
-        Check::new(Role::Controller, "states", basis, "3.2", &id, claim, play)
+        Check::new(Role::Controller, "states", basis, "3.2", &id, claim, play).after(after)
     };
     cells.map(check).collect()
 }

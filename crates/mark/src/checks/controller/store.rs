@@ -24,10 +24,15 @@ checks! { Controller "store":
     [Sequential LIST "2.2"] names_are_kept_as_they_are "Names that differ in case only are different files, and are shown as they were given"
     [Sequential SEQUENTIAL_REQUESTS "4.2"] one_after_another "A client stores many files on one connection"
     [Replication EVEN_STORES "4.2"] one_copy_evenly "With R = 1, N = 4, stores leave each Dstore with between floor(RF/N) and ceil(RF/N) of F files"
+        after (&["controller/store/completes-on-the-last-acknowledgement"])
     [Replication EVEN_STORES "4.2"] two_copies_evenly "With R = 2, N = 3, stores leave each Dstore with between floor(RF/N) and ceil(RF/N) of F files"
+        after (&["controller/store/completes-on-the-last-acknowledgement"])
     [Replication EVEN_STORES "4.2"] three_copies_evenly "With R = 3, N = 5, stores leave each Dstore with between floor(RF/N) and ceil(RF/N) of F files"
+        after (&["controller/store/completes-on-the-last-acknowledgement"])
     [Replication REPLICATED "4.2"] as_many_dstores_as_copies "With R = N, every Dstore gets every file"
+        after (&["controller/store/completes-on-the-last-acknowledgement"])
     [OneFailure STORE_TIMEOUT "4.2"] a_dstore_leaves_during_a_store "A STORE that waits for a Dstore that has left is never completed"
+        after (&["controller/store/too-few-acknowledgements-leave-nothing"])
     [Robustness "6.6"] store_of_nothing_without_transfer_is_forgotten "A STORE of 0 bytes needs its acknowledgements like any other"
     [Robustness "4.2"] sizes_up_to_31_bits "LOAD_FROM tells the size that STORE announced, also 0, and up to 2147483647"
     [Robustness "7.13"] sizes_beyond_32_bits "Sizes up to 2^63-1 are accepted and remembered"

@@ -8,7 +8,17 @@ mod start;
 mod store;
 mod wire;
 
-use super::Check;
+use super::{Check, built_on};
+
+/// What the others build on: a Dstore keeps files whole until they are removed.
+pub const FILES: [&str; 6] = [
+    "dstore/start/empties-its-folder",
+    "dstore/store/acknowledges-to-both",
+    "dstore/store/every-byte-value",
+    "dstore/store/sizes-around-buffers",
+    "dstore/load/sends-the-content",
+    "dstore/remove/then-it-is-gone",
+];
 
 /// All of them.
 pub fn checks() -> Vec<Check> {
@@ -21,5 +31,5 @@ pub fn checks() -> Vec<Check> {
         rebalance::checks(),
         wire::checks(),
     ];
-    modules.into_iter().flatten().collect()
+    built_on(&FILES, modules.into_iter().flatten())
 }

@@ -5,9 +5,21 @@ mod failures;
 mod sequential;
 mod spread;
 
-use super::Check;
+use super::dstore::FILES;
+use super::{Check, built_on};
+
+/// What the others build on, beside what a Dstore does with files: requests of one client, one after another.
+const REQUESTS: [&str; 6] = [
+    "controller/store/completes-on-the-last-acknowledgement",
+    "controller/load/names-a-holder-and-the-size",
+    "controller/load/reload-offers-every-holder-once",
+    "controller/load/load-forgets-what-was-tried",
+    "controller/remove/completes-on-the-last-acknowledgement",
+    "controller/list/nothing-at-first",
+];
 
 /// All of them.
 pub fn checks() -> Vec<Check> {
-    [sequential::checks(), concurrency::checks(), failures::checks(), spread::checks()].into_iter().flatten().collect()
+    let modules = [sequential::checks(), concurrency::checks(), failures::checks(), spread::checks()];
+    built_on(&REQUESTS, built_on(&FILES, modules.into_iter().flatten()))
 }
