@@ -223,7 +223,7 @@ fn verdict(check: &Check, trouble: Trouble) -> Verdict {
 /// What goes wrong in many checks is told by one, and costs marks in its category only: a check is not judged if it failed at a step that
 /// is the claim of another, or builds on another of another category, and that one fails as well.
 fn leave_to_others(outcomes: &mut [Outcome]) {
-    let causes: Vec<_> = (0..outcomes.len()).map(|at| cause(outcomes, at)).collect();
+    let causes: Vec<_> = (0..outcomes.len()).map(|at| cause(outcomes, &mut vec![at])).collect();
     for (outcome, cause) in outcomes.iter_mut().zip(causes) {
         let Some(cause) = cause else { continue };
         outcome.verdict = match std::mem::replace(&mut outcome.verdict, Verdict::NotRun) {
@@ -235,23 +235,20 @@ fn leave_to_others(outcomes: &mut [Outcome]) {
     }
 }
 
-/// The check that tells what went wrong in the one at this place: the last of a chain of checks, each of which builds on the next. None
-/// if there is no chain, if it leads back to its beginning, or if its last check does not fail.
-fn cause(outcomes: &[Outcome], at: usize) -> Option<&'static str> {
-    let (mut chain, mut cause) = (vec![at], None);
-    loop {
-        let last = &outcomes[*chain.last()?];
-        let next = judges(last).find_map(|(id, is_step)| {
-            let place = outcomes.iter().position(|other| other.check.id == id && other.trouble().is_some())?;
-            let is_other = is_step || outcomes[place].check.category != last.check.category;
-            (is_other && chain.last() != Some(&place)).then_some((place, id))
-        });
-        match next {
-            Some((place, _)) if place == at => return None,
-            Some((place, id)) if !chain.contains(&place) => (chain.push(place), cause = Some(id)).0,
-            _ => return cause.filter(|_| matches!(last.verdict, Verdict::Fails(_))),
+/// The check that tells what went wrong in the one at the end of this chain, each of which builds on the next: the first found that fails
+/// and builds on none that does. One that builds on the chain's beginning tells nothing of that.
+fn cause(outcomes: &[Outcome], chain: &mut Vec<usize>) -> Option<&'static str> {
+    let last = &outcomes[*chain.last()?];
+    judges(last).find_map(|(id, is_step)| {
+        let place = outcomes.iter().position(|other| other.check.id == id && other.trouble().is_some())?;
+        let judge = &outcomes[place];
+        let is_other = is_step || judge.check.category != last.check.category;
+        if !is_other || chain.contains(&place) || judges(judge).any(|(id, _)| id == outcomes[chain[0]].check.id) {
+            return None;
         }
-    }
+        chain.push(place);
+        cause(outcomes, chain).or_else(|| matches!(judge.verdict, Verdict::Fails(_)).then_some(id))
+    })
 }
 
 /// The checks that may tell what went wrong in this one, by id: first the one whose claim the step is that failed.

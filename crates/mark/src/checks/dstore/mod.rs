@@ -11,9 +11,10 @@ mod wire;
 use super::{Check, built_on};
 
 /// What the others build on: a Dstore keeps files whole until they are removed.
-pub const FILES: [&str; 6] = [
+pub const FILES: [&str; 7] = [
     "dstore/start/empties-its-folder",
     "dstore/store/acknowledges-to-both",
+    "dstore/store/no-acknowledgement-before-the-content",
     "dstore/store/every-byte-value",
     "dstore/store/sizes-around-buffers",
     "dstore/load/sends-the-content",

@@ -13,8 +13,11 @@ use crate::stage::{LARGE, LONG, NO_TIMEOUT, SOON, Setup, Stage, content};
 checks! { System "spread":
     [Spread REBALANCED "4.6.3"] a_join_spreads_the_files "After a join, files are spread over all Dstores: R copies of each, floor(RF/N) to ceil(RF/N) on each, the bytes unharmed"
     [Spread REBALANCED "4.6.3"] a_failure_and_a_join "After a failure and a join, every file has R copies again, evenly spread"
+        after (&["system/failures/one-failure-loses-nothing"])
     [Spread REBALANCED "4.6.3"] a_failure_and_the_period "After a failure, the next periodic rebalance restores R copies of every file, evenly spread"
+        after (&["system/failures/one-failure-loses-nothing"])
     [Spread REBALANCED "4.6.3"] two_failures_and_two_joins "After N - R failures and as many joins, every file has R copies again, evenly spread"
+        after (&["system/failures/one-failure-loses-nothing"])
     [Spread REBALANCE_DSTORE "4.6"] loads_after_a_rebalance "After a rebalance every file is still loaded, with its bytes"
     [Spread REBALANCE_QUEUE "4.6"] files_go_on_after_a_rebalance "After a rebalance files are stored and removed as before"
     [Concurrent REBALANCE_QUEUE "4.6"] clients_work_during_rebalances "Clients that store and load while Dstores join lose nothing"
