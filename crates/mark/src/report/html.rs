@@ -127,8 +127,8 @@ fn notices(plan: &Plan, run: &Run, open: f64) -> String {
     if open > 0.05 {
         let _ = writeln!(
             notices,
-            "<p class=\"notice\"><b>{open:.1} marks are open</b>: what they are for could not be tried, because something else failed \
-             on the way there. They are not in the total. Mend what costs marks below, and mark again.</p>"
+            "<p class=\"notice\"><b>{open:.1} marks are open</b>: what they are for could not be tried, because something failed on \
+             which it builds. They are not in the total. Mend what costs marks below, and mark again.</p>"
         );
     }
     notices

@@ -20,7 +20,7 @@ use super::failure::{Failure, Verdict, claim, given};
 use super::recorder::{KILLED, Recorder};
 use super::wire::{Heard, begins};
 use super::{
-    CONTROLLER_STARTS, DSTORE_STARTS, LONG, SETTLING, Setup, SharedProcess, Stage, dstore_name, last_lines, ports,
+    CONTROLLER_STARTS, DSTORE_STARTS, SETTLING, Setup, SharedProcess, Stage, dstore_name, last_lines, ports,
     wait_until, wait_until_calm,
 };
 
@@ -139,7 +139,7 @@ impl SystemScene {
             dstore.relay.wait_for("LIST", deadline);
         }
         wait_until_calm(|| self.living().map(|dstore| dstore.relay.heard.lock().len()).sum());
-        let served = client::wait_to_be_served(|| self.client(), &self.recorder, LONG);
+        let served = client::wait_to_be_served(|| self.client(), &self.recorder, self.patience * 3);
         let client = served.map_err(|came| came.failure.judged_by(CONTROLLER_STARTS))?;
         *self.first_client.lock() = Some(client);
         Ok(())

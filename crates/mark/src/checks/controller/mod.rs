@@ -10,7 +10,7 @@ mod states;
 mod store;
 mod wire;
 
-use super::Check;
+use super::{Check, built_on};
 
 /// All of them.
 pub fn checks() -> Vec<Check> {
@@ -25,5 +25,6 @@ pub fn checks() -> Vec<Check> {
         concurrency::checks(),
         rebalance::checks(),
     ];
-    modules.into_iter().flatten().collect()
+    // A Controller that does not serve clients does nothing else either.
+    built_on(&["controller/join/enough-dstores"], modules.into_iter().flatten())
 }

@@ -19,13 +19,12 @@ checks! { Controller "rebalance":
     [Spread PERIOD_IN_SECONDS "4.6, 5"] the_period_is_in_seconds "The rebalance period is in seconds: with 100 there is none for a while"
     [Spread REBALANCED "4.6.3"] a_new_dstore_gets_its_share "After a join, every file is on R Dstores and each has between floor(RF/N) and ceil(RF/N)"
     [Spread REBALANCED "4.6.3"] two_joins_get_their_share "After two joins at once, replication and spread are right on all Dstores"
-        after (&["controller/join/enough-dstores"])
     [Spread REBALANCED "4.6.3"] a_loss_is_made_good "After a Dstore is lost and another joins, every file is on R Dstores again, evenly"
         after (&["controller/load/a-dstore-that-left-is-not-offered"])
     [Spread REBALANCED "4.6.3"] the_period_makes_a_loss_good "After a Dstore is lost, the next periodic rebalance brings every file to R Dstores again"
         after (&["controller/load/a-dstore-that-left-is-not-offered"])
     [Spread REBALANCE_ORDER "4.6.4"] several_files_to_several_dstores "A REBALANCE with many files to send to many Dstores is worded as the coursework asks"
-        after (&["controller/join/enough-dstores", "controller/load/a-dstore-that-left-is-not-offered"])
+        after (&["controller/load/a-dstore-that-left-is-not-offered"])
     [Spread REBALANCED "4.6.3"] an_uneven_spread_is_evened "Removals that leave the Dstores uneven are evened out by the next rebalance"
     [Spread REMOVE_LATER "4.6.2"] an_unfinished_remove_is_finished "A file whose removal has timed out is removed from the Dstores that list it"
         after (&["controller/remove/the-entry-stays-in-progress", "controller/remove/nothing-is-said-at-the-timeout"])
@@ -57,8 +56,7 @@ checks! { Controller "rebalance":
 }
 
 /// What clients that work while Dstores join build on.
-pub const JOINS_AND_REQUESTS: [&str; 5] = [
-    "controller/join/enough-dstores",
+pub const JOINS_AND_REQUESTS: [&str; 4] = [
     "controller/rebalance/requests-wait",
     "controller/rebalance/pending-stores-come-first",
     "controller/rebalance/two-joins-get-their-share",

@@ -9,7 +9,8 @@ use super::dstore::FILES;
 use super::{Check, built_on};
 
 /// What the others build on, beside what a Dstore does with files: requests of one client, one after another.
-const REQUESTS: [&str; 6] = [
+const REQUESTS: [&str; 7] = [
+    "controller/join/enough-dstores",
     "controller/store/completes-on-the-last-acknowledgement",
     "controller/load/names-a-holder-and-the-size",
     "controller/load/reload-offers-every-holder-once",
