@@ -164,7 +164,9 @@ impl Folder for RealFolder {
 
     fn space(&self) -> io::Result<Space> {
         let found = rustix::fs::statvfs(&self.0)?;
-        Ok(Space { total: found.f_blocks * found.f_frsize, available: found.f_bavail * found.f_frsize })
+        // What is kept for the superuser is neither used nor available: the disk is smaller for us.
+        let ours = found.f_blocks - found.f_bfree + found.f_bavail;
+        Ok(Space { total: ours * found.f_frsize, available: found.f_bavail * found.f_frsize })
     }
 
     fn lock(&self) -> io::Result<FolderLock> {

@@ -7,14 +7,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::{Shared, now_ms};
+use crate::disk::Folder;
 use crate::namespace::change::{Change, Command};
 
 /// Raft's clock.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Below so many bytes, or so small a part, of free space on its disk a Controller accepts only removals. (depot 12)
+/// With fewer bytes free on its disk, or more of it in use, a Controller accepts only removals. (depot 12)
 const LEAST_FREE_BYTES: u64 = 1 << 30;
-const LEAST_FREE_PART: f64 = 0.05;
+const MOST_USED_PERCENT: u8 = 95;
 
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
     let spawn = |name: &str, work: fn(&Shared)| {
@@ -65,10 +66,9 @@ impl Shared {
     }
 
     pub(super) fn measure_space(&self) {
-        let Ok(space) = rustix::fs::statvfs(&self.data) else { return };
-        let free = space.f_bavail * space.f_frsize;
-        let part = space.f_bavail as f64 / space.f_blocks.max(1) as f64;
-        let is_short = free < LEAST_FREE_BYTES || part < LEAST_FREE_PART;
+        let Ok(space) = self.folder.space() else { return };
+        let free = space.available;
+        let is_short = free < LEAST_FREE_BYTES || space.used_percent() > MOST_USED_PERCENT;
         if self.is_short_of_space.swap(is_short, Ordering::AcqRel) != is_short {
             if is_short {
                 log::warn!("{} has only {} MiB free: only removals are accepted", self.data.display(), free >> 20);

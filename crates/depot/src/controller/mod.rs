@@ -151,6 +151,7 @@ struct Shared {
     address: Address,
     options: ReplicaOptions,
     data: PathBuf,
+    folder: RealFolder,
     started: Instant,
     settling: Duration,
     state: Mutex<State>,
@@ -177,8 +178,8 @@ struct State {
 impl Handle {
     /// Opens the log and serves.
     pub fn start(options: Options) -> Result<Self, StartError> {
-        let folder = Arc::new(RealFolder::new(&options.data)?);
-        let replica = Replica::open(folder, options.replica)?;
+        let folder = RealFolder::new(&options.data)?;
+        let replica = Replica::open(Arc::new(folder.clone()), options.replica)?;
         let theirs = replica.read(|namespace| namespace.cluster()).unwrap_or_default();
         if theirs == ClusterId::default() {
             let Options { cluster, name, settings, .. } = &options;
@@ -194,6 +195,7 @@ impl Handle {
             address: options.address,
             options: options.replica,
             data: options.data,
+            folder,
             started: Instant::now(),
             settling: options.settling,
             state: Mutex::new(State {

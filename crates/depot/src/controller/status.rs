@@ -241,20 +241,23 @@ fn limits(status: &Status, sync: SyncMode) -> Vec<String> {
             .to_owned(),
     ];
     match status.settings.replicas {
-        Replicas::Number(1) => limits.push("one replica: the loss of any disk loses files".into()),
+        Replicas::Number(1) => limits.push("the loss of any disk: there is one replica of each file".into()),
         Replicas::Number(replicas) => {
             let hosts: BTreeSet<&str> = status.dstores.iter().map(|dstore| dstore.host.as_str()).collect();
             if status.dstores.len() > 1 && hosts.len() == 1 {
-                limits.push("all Dstores are on one machine: its loss is the loss of the store".into());
+                limits.push("the loss of the machine: all Dstores are on one".into());
             } else if status.dstores.len() < usize::from(replicas) {
-                limits.push(format!("{} Dstores for {replicas} replicas", status.dstores.len()));
+                limits.push(format!(
+                    "the loss of many disks: there are {} Dstores for {replicas} replicas",
+                    status.dstores.len()
+                ));
             }
         }
         Replicas::All => {}
     }
     let late = status.dstores.iter().any(|dstore| !dstore.sync.is_empty() && dstore.sync != "always");
     if sync != SyncMode::Always || late {
-        limits.push("a power cut may lose what was acknowledged last: --sync is not always".into());
+        limits.push("a power cut, for what was acknowledged last: --sync is not always".into());
     }
     limits
 }
