@@ -40,7 +40,7 @@ const SHARE: u64 = 3;
 const RUNS: usize = 20;
 
 /// How many submissions are marked at a time where all are, and with how many checks each: a busy machine.
-const AT_A_TIME: usize = 4;
+const AT_A_TIME: usize = 5;
 const JOBS: &str = "4";
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/marking-honest.md");

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::precedents::{ENOUGH, Precedents};
+use super::wire::begins;
 
 /// So much of one check is kept; whatever a submission sends, a report stays readable and memory bounded.
 const KEPT_EVENTS: usize = 4_000;
@@ -119,6 +120,8 @@ struct Kept {
     bytes: usize,
     remarks: Vec<String>,
     is_set_up: bool,
+    /// When a Dstore was last told something that belongs to a rebalance.
+    rebalanced: Option<Instant>,
     dropped: usize,
 }
 
@@ -161,6 +164,11 @@ impl Recorder {
     /// Whether the programs have got so far.
     pub fn is_set_up(&self) -> bool {
         self.kept.lock().is_set_up
+    }
+
+    /// Whether a rebalance has gone on since.
+    pub fn has_rebalanced_since(&self, start: Instant) -> bool {
+        self.kept.lock().rebalanced.is_some_and(|at| at >= start)
     }
 
     /// What was not done as it is done for others.
@@ -244,6 +252,13 @@ impl Recorder {
         };
         if let What::Line(text) | What::Note(text) = &what {
             kept.bytes += text.len();
+        }
+        let is_of_a_rebalance = |line: &String| begins(line, "LIST") || begins(line, "REBALANCE");
+        if from == "controller"
+            && to.starts_with("dstore ")
+            && matches!(&what, What::Line(line) if is_of_a_rebalance(line))
+        {
+            kept.rebalanced = Some(Instant::now());
         }
         let at = self.start.elapsed();
         if kept.events.len() < KEPT_EVENTS || is_wrong {

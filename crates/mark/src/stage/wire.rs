@@ -203,13 +203,28 @@ impl Wire {
 
     /// The next line, or the end, which is due. `awaited` is what later checks learn from if nothing comes.
     pub fn receive_due(&mut self, awaited: &str, patience: Duration) -> Heard {
-        let (recorder, mut waited) = (self.recorder.clone(), patience);
+        let (recorder, mut came) = (self.recorder.clone(), Heard::Nothing(patience));
         let whose = self.them.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end();
-        let heard = recorder.wait_for(&format!("{awaited} from the {whose}"), patience, |most| {
-            waited = most;
-            Some(self.receive(most)).filter(|heard| !matches!(heard, Heard::Nothing(_)))
+        recorder.wait_for(&format!("{awaited} from the {whose}"), patience, |most| {
+            came = self.receive_reply(most);
+            Some(()).filter(|()| !matches!(came, Heard::Nothing(_)))
         });
-        heard.unwrap_or(Heard::Nothing(waited))
+        came
+    }
+
+    /// The next line, or the end. Requests wait while a rebalance goes on, in which a program may wait for its timeout twice, and then for
+    /// the next rebalance: the Controller's reply to one is waited for twice as long.
+    pub fn receive_reply(&mut self, patience: Duration) -> Heard {
+        let start = Instant::now();
+        match self.receive(patience) {
+            Heard::Nothing(_) if self.them == "controller" && self.recorder.has_rebalanced_since(start) => {
+                match self.receive(patience) {
+                    Heard::Nothing(_) => Heard::Nothing(2 * patience),
+                    heard => heard,
+                }
+            }
+            heard => heard,
+        }
     }
 
     fn heard_line(&self, text: &[u8]) -> Heard {

@@ -182,7 +182,7 @@ fn a_holder_had_left_before(stage: &mut Stage) -> Verdict {
     let (_scene, mut client) = after_a_holder_left(stage)?;
     client.send("REMOVE a");
     // The text has a removal time out when a Dstore cannot be reached; a Controller that knows that it has gone need not wait.
-    match client.wire().receive(NO_TIMEOUT + Duration::from_secs(2)) {
+    match client.wire().receive_reply(NO_TIMEOUT + Duration::from_secs(2)) {
         Heard::Nothing(_) => {}
         Heard::Line(line) if begins(&line, "REMOVE_COMPLETE") => {}
         came => return Err(client.wire().wrong("`REMOVE_COMPLETE`, or nothing", &came)),

@@ -139,7 +139,7 @@ fn expect_removes_go_on(stage: &mut Stage, dead: &[usize]) -> Verdict {
     let (_scene, mut client, left) = after_failures(stage, dead)?;
     for (name, _) in left.iter().take(2) {
         client.send(&format!("REMOVE {name}"));
-        match client.wire().receive(NO_TIMEOUT + Duration::from_secs(2)) {
+        match client.wire().receive_reply(NO_TIMEOUT + Duration::from_secs(2)) {
             Heard::Nothing(_) => {}
             Heard::Line(line) if begins(&line, "REMOVE_COMPLETE") => {}
             came => return Err(client.wire().wrong("`REMOVE_COMPLETE`, or nothing", &came)),
