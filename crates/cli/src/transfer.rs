@@ -104,6 +104,8 @@ pub fn run<Item: Sync>(
 ) -> Result<(), Failure> {
     let begun = Instant::now();
     let bar = progress::of_transfer(items.len(), bytes);
+    let said = |ended: usize| format!("{ended} of {}", count(items.len() as u64, "file", "files"));
+    bar.set_message(said(0));
     let next = AtomicUsize::new(0);
     let ended = AtomicUsize::new(0);
     let shared = Mutex::new(&mut *summary);
@@ -111,7 +113,7 @@ pub fn run<Item: Sync>(
         while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
             let outcome = work(item, &bar);
             let ended = ended.fetch_add(1, Ordering::Relaxed) + 1;
-            bar.set_message(format!("{ended} of {}", count(items.len() as u64, "file", "files")));
+            bar.set_message(said(ended));
             let mut summary = shared.lock();
             match outcome {
                 Ok(Done::Moved(bytes)) => {
