@@ -164,3 +164,69 @@ impl fmt::Display for NotSent {
 }
 
 impl std::error::Error for NotSent {}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A peer that plays its part once, for one connection.
+    fn peer(part: impl FnOnce(TcpStream) + Send + 'static) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || part(listener.accept().unwrap().0));
+        address
+    }
+
+    fn hear(stream: &mut TcpStream, line: &str) {
+        let mut heard = vec![0; line.len()];
+        stream.read_exact(&mut heard).unwrap();
+        assert_eq!(heard, line.as_bytes());
+    }
+
+    /// How far a copy of one byte gets at a Dstore.
+    fn reached(dstore: SocketAddr, deadline: Instant, content: io::Result<()>) -> Option<Reached> {
+        let client = Official::new(dstore, PATIENCE);
+        let dstore = Address::local(dstore.port()).unwrap();
+        client.send_copy(&dstore, &"f".parse().unwrap(), 1, deadline, |_| content).err().map(|failure| failure.reached)
+    }
+
+    /// spec 6.4
+    #[test]
+    fn a_copy_that_is_not_sent_says_how_far_it_got() {
+        let later = Instant::now() + PATIENCE;
+        let acknowledges = || {
+            peer(|mut stream| {
+                hear(&mut stream, "STORE f 1\n");
+                stream.write_all(b"ACK\n").unwrap();
+            })
+        };
+        assert_eq!(reached(acknowledges(), later, Ok(())), None);
+        assert_eq!(reached(acknowledges(), later, Err(ErrorKind::BrokenPipe.into())), Some(Reached::Content));
+        let refuses = peer(|mut stream| hear(&mut stream, "STORE f 1\n"));
+        assert_eq!(reached(refuses, later, Ok(())), Some(Reached::Request));
+        let is_late = peer(|_| unreachable!("nothing is sent after the deadline"));
+        assert_eq!(reached(is_late, Instant::now(), Ok(())), Some(Reached::Nothing));
+    }
+
+    /// spec 6.1
+    #[test]
+    fn an_overdue_answer_is_not_taken_for_the_next_ones() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut client = Official::new(listener.local_addr().unwrap(), Duration::from_millis(50));
+        let list = Message::List { names: Vec::new() };
+        assert!(matches!(client.ask(&list), Err(NoAnswer::Overdue)));
+        assert!(matches!(client.answer(), Err(NoAnswer::Failed(error)) if error.kind() == ErrorKind::NotConnected));
+        assert!(matches!(client.ask(&list), Err(NoAnswer::Overdue)));
+        // Each request has made a connection of its own.
+        listener.set_nonblocking(true).unwrap();
+        for _ in 0..2 {
+            hear(&mut listener.accept().unwrap().0, "LIST\n");
+        }
+    }
+}
