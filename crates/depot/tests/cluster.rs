@@ -373,3 +373,23 @@ fn what_the_controller_hears_does_not_grow_with_files() {
     // Heartbeats and the questions of this test come in between: a few kilobytes, where files have megabytes.
     assert!(most - least < 20_000 && *most < 40_000, "{counts:?}");
 }
+
+#[test]
+fn keys_that_were_granted_ahead_do_not_pile_up() {
+    let store = Store::new(1);
+    let [dstore] = dstores(&store);
+    let client = store.client();
+    // Many puts at a time, each answered with keys for the next ones: more than a client may have on lease at once.
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            let client = &client;
+            scope.spawn(move || {
+                for number in 0..100 {
+                    put(client, &format!("/{thread}/{number}"), b"x").unwrap();
+                }
+            });
+        }
+    });
+    let last = dstore.objects().keys().last().map(|key| key.number).unwrap();
+    assert!(last < 2 * 800, "{last} keys were granted for 800 puts");
+}

@@ -7,7 +7,7 @@
 //! is sent. Only when that does not help within the deadline is an error returned, and it says whether the change may have
 //! had an effect.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,10 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Keys that were granted ahead are used within this time: their lease lasts a minute.
 const GRANT_USE: Duration = Duration::from_secs(40);
+
+/// So many keys are asked for ahead when there are only a few left.
+const AHEAD: u32 = 8;
+const FEW: usize = 4;
 
 /// How a client reaches a store.
 #[derive(Clone, Debug)]
@@ -78,8 +82,10 @@ struct Session {
 /// Keys and places for puts to come.
 #[derive(Debug, Default)]
 struct Granted {
-    grants: Grants,
-    since: Option<Instant>,
+    /// What all of them have in common; without objects.
+    common: Grants,
+    /// The oldest first, each with the time it came.
+    ahead: VecDeque<(Instant, Grant)>,
 }
 
 impl Cluster {
@@ -150,7 +156,7 @@ impl Cluster {
             match result {
                 Ok(Answer::Done { version, grants }) => {
                     if !grants.objects.is_empty() {
-                        *self.granted.lock() = Granted { grants, since: Some(Instant::now()) };
+                        self.keep_granted(grants);
                     }
                     return Ok(version);
                 }
@@ -202,15 +208,33 @@ impl Cluster {
         Ok(use_it(session.as_mut().expect("made above")))
     }
 
-    /// A key and places that were granted ahead, if they are still good.
+    /// A key and places that were granted ahead, if there are any that are still good.
     pub(super) fn take_granted(&self) -> Option<Grants> {
         let mut granted = self.granted.lock();
-        if granted.since.is_none_or(|since| since.elapsed() > GRANT_USE) {
-            return None;
+        granted.ahead.retain(|(since, _)| since.elapsed() < GRANT_USE);
+        let (_, object) = granted.ahead.pop_front()?;
+        Some(Grants { addresses: granted.common.addresses.clone(), objects: vec![object], ..granted.common })
+    }
+
+    /// How many keys to ask for with a commit, so that the next puts need not ask. Few are kept: a key that is not used is
+    /// leased in vain.
+    pub(super) fn wants_more(&self) -> u32 {
+        if self.granted.lock().ahead.len() < FEW { AHEAD } else { 0 }
+    }
+
+    fn keep_granted(&self, grants: Grants) {
+        let mut granted = self.granted.lock();
+        let common = &mut granted.common;
+        if (common.history, common.term, common.write_quorum) == (grants.history, grants.term, grants.write_quorum) {
+            common.addresses.extend(grants.addresses);
+            common.addresses.sort_unstable();
+            common.addresses.dedup();
+        } else {
+            *common = Grants { objects: Vec::new(), ..grants };
+            granted.ahead.clear();
         }
-        let object: Grant = granted.grants.objects.pop()?;
-        let grants = &granted.grants;
-        Some(Grants { addresses: grants.addresses.clone(), objects: vec![object], ..*grants })
+        let now = Instant::now();
+        granted.ahead.extend(grants.objects.into_iter().map(|object| (now, object)));
     }
 
     /// Which Dstores have an object, as the Controller knows now.
@@ -253,7 +277,7 @@ impl From<Failure> for Error {
             Failure::Refused { refusal } => Self::Refused(refusal),
             Failure::NoSpace => Self::NoSpace,
             Failure::NotEnoughDstores { there, needed } => {
-                Self::NotEnoughDstores { there: there as usize, needed: needed as usize }
+                Self::NotEnoughDstores { there: there as usize, needed: needed as usize, why: String::new() }
             }
             Failure::Unavailable { what } => Self::Unavailable(what),
             Failure::Damaged { what } => Self::Damaged(what),

@@ -18,6 +18,8 @@ pub enum Error {
         there: usize,
         /// How many must.
         needed: usize,
+        /// Why the last one failed, to be read behind the rest; empty if that is not known.
+        why: String,
     },
     /// What is needed cannot be reached: which Controller, or which object's Dstores. It had no effect.
     Unavailable(String),
@@ -42,12 +44,10 @@ impl fmt::Display for Error {
         match self {
             Self::Refused(refusal) => refusal.fmt(f),
             Self::NoSpace => f.write_str("no Dstore has room for it"),
-            Self::NotEnoughDstores { there, needed } => {
-                write!(
-                    f,
-                    "not enough Dstores: {there} can take it, {needed} must (stevedore status shows which are away)"
-                )
-            }
+            Self::NotEnoughDstores { there, needed, why } => write!(
+                f,
+                "not enough Dstores: {there} can take it, {needed} must{why} (stevedore status shows which are away)"
+            ),
             Self::Unavailable(what) => write!(f, "unavailable: {what}"),
             Self::Damaged(what) => write!(f, "damaged: {what}"),
             Self::Gone => f.write_str("the version that was being read was replaced, and is gone"),

@@ -46,9 +46,6 @@ const GRACE: Duration = Duration::from_millis(100);
 /// Leases last a minute; they are renewed this often.
 const RENEWAL: Duration = Duration::from_secs(20);
 
-/// So many keys are asked for ahead with a commit.
-const AHEAD: u32 = 8;
-
 /// Where an object's bytes are.
 #[derive(Clone, Copy)]
 enum Bytes<'a> {
@@ -94,7 +91,7 @@ pub(super) fn put(cluster: &Cluster, path: &Path, source: Source<'_>, options: &
         Source::Once(reader) => upload.send_stream(reader)?,
         Source::File(file) => upload.send_file(file)?,
     }
-    let more = if upload.may_use_granted && !upload.grants.is_left() { AHEAD } else { 0 };
+    let more = if upload.may_use_granted { cluster.wants_more() } else { 0 };
     let command = Command::Put {
         path: path.clone(),
         condition: options.condition,
@@ -207,8 +204,14 @@ impl Upload<'_> {
     /// Has an object stored by enough Dstores; which ones, with their positions.
     fn store(&mut self, object: Object<'_>, places: Vec<DstoreId>) -> Result<Vec<(DstoreId, Position)>, Error> {
         let quorum = self.grants.write_quorum as usize;
-        let mut tally =
-            Tally { quorum, begun: Instant::now(), reached: None, holders: Vec::new(), tried: places.clone() };
+        let mut tally = Tally {
+            quorum,
+            begun: Instant::now(),
+            reached: None,
+            holders: Vec::new(),
+            tried: places.clone(),
+            last_failure: String::new(),
+        };
         if object.length <= SMALL {
             self.store_small(object, &places, &mut tally)?;
         } else {
@@ -330,15 +333,13 @@ impl Upload<'_> {
         under_way: usize,
     ) -> Result<Option<DstoreId>, Error> {
         log::info!("Dstore {dstore} did not take object {key}: {why}");
+        tally.last_failure = format!("; Dstore {dstore}: {why}");
         if tally.holders.len() + under_way >= tally.quorum {
             return Ok(None);
         }
         let answer = match self.cluster.ask(&Request::Replace { key, tried: tally.tried.clone() }) {
             Ok(answer) => answer,
-            Err(Error::NotEnoughDstores { .. }) => {
-                let there = tally.holders.len() + under_way;
-                return Err(Error::NotEnoughDstores { there, needed: tally.quorum });
-            }
+            Err(Error::NotEnoughDstores { .. }) => return Err(tally.too_few(under_way)),
             Err(error) => return Err(error),
         };
         let Answer::Granted { grants } = answer else { return Err(unexpected(&answer)) };
@@ -379,6 +380,8 @@ struct Tally {
     holders: Vec<(DstoreId, Position)>,
     /// Dstores it was sent to, with success or without.
     tried: Vec<DstoreId>,
+    /// Why the last one failed that did.
+    last_failure: String,
 }
 
 impl Tally {
@@ -400,7 +403,12 @@ impl Tally {
         if self.holders.len() >= self.quorum {
             return Ok(());
         }
-        Err(Error::NotEnoughDstores { there: self.holders.len(), needed: self.quorum })
+        Err(self.too_few(0))
+    }
+
+    fn too_few(&self, under_way: usize) -> Error {
+        let (there, why) = (self.holders.len() + under_way, self.last_failure.clone());
+        Error::NotEnoughDstores { there, needed: self.quorum, why }
     }
 }
 
