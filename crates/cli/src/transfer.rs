@@ -71,9 +71,13 @@ impl Summary {
                 "seconds": seconds,
             }))?;
         } else {
+            let took = match self.took.as_millis() {
+                ms @ ..1000 => format!("{ms} ms"),
+                _ => format!("{seconds:.1} s"),
+            };
             let rate = HumanBytes((self.bytes as f64 / seconds.max(1e-6)) as u64);
             let mut text =
-                format!("{verb} {}, {} in {seconds:.2} s", count(self.files, "file", "files"), HumanBytes(self.bytes));
+                format!("{verb} {}, {} in {took}", count(self.files, "file", "files"), HumanBytes(self.bytes));
             if self.bytes > 0 {
                 text += &format!(" ({rate}/s)");
             }

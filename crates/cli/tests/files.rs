@@ -313,8 +313,27 @@ fn directories_are_made_with_those_on_the_way() {
 #[test]
 fn every_command_teaches_itself() {
     let commands = [
-        "put", "get", "cat", "ls", "tree", "find", "du", "stat", "rm", "mv", "cp", "mkdir", "rmdir", "watch", "shell",
-        "status", "set", "format",
+        "put",
+        "get",
+        "cat",
+        "ls",
+        "tree",
+        "find",
+        "du",
+        "stat",
+        "rm",
+        "mv",
+        "cp",
+        "mkdir",
+        "rmdir",
+        "watch",
+        "shell",
+        "status",
+        "set",
+        "format",
+        "serve",
+        "controller",
+        "dstore",
     ];
     let store = store();
     for command in commands {
