@@ -452,14 +452,10 @@ impl ControllerScene {
         Ok(ports)
     }
 
-    /// The Dstores at these ports have the file from now on, and say so.
+    /// The Dstores at these ports have the file from now on, and say so, one after another as a client sends it to them.
     pub fn acknowledge_all(&self, ports: &[u16], name: &str) -> Verdict {
         let dstores = ports.iter().map(|&port| self.dstore(port)).collect::<Result<Vec<_>, _>>()?;
-        thread::sleep(REACTION);
-        for dstore in dstores {
-            dstore.gets(name);
-            dstore.sender.send(&format!("STORE_ACK {name}"));
-        }
+        dstores.iter().for_each(|dstore| dstore.acknowledge_store(name));
         Ok(())
     }
 

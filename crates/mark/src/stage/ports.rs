@@ -1,7 +1,7 @@
 //! Ports for the submission's programs to listen on.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketType};
@@ -38,9 +38,12 @@ impl Port {
     }
 }
 
-/// Listens on any free port, on all addresses: some connect to `localhost`, some to the machine's own name. (spec 7.14)
+/// Listens on a free port, on all addresses: some connect to `localhost`, some to the machine's own name. (spec 7.14) Later ports are
+/// higher ones, so that a program that goes by their order does the same in every run.
 pub fn listen() -> Result<TcpListener, Failure> {
-    let listener = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0"));
+    let port = Port::any(); // ours until it is listened on
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port.number));
+    let listener = listener.or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port.number)));
     listener.map_err(|error| Failure::new("a free port", error))
 }
 
