@@ -3,10 +3,12 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use argh::FromArgs;
 use crossbeam_channel::Receiver;
+use depot::client::{DstoreState, Files};
 use depot::controller;
 use depot::dstore;
 use depot::log::{ReplicaOptions, SyncMode};
@@ -17,7 +19,7 @@ use stevedore::program::output::say;
 use stevedore::program::signals::{self, Signal};
 use stevedore::program::{self, Failure};
 
-use crate::cluster::{ClusterFile, VARIABLE};
+use crate::cluster::{self, ClusterFile, VARIABLE};
 use crate::commands::put::replicas as read_replicas;
 use crate::folder::{DataFolder, store_in};
 use crate::show::count;
@@ -180,6 +182,7 @@ impl Serve {
         for (dstore, folder) in servers.dstores.iter().zip(&folders) {
             say(format_args!("  Dstore      {:<21}  {}", dstore.address, folder.objects().display()))?;
         }
+        say_limits(&client, servers.dstores.len(), &end)?;
         say_next(&client)?;
         servers.wait(&end)
     }
@@ -232,6 +235,31 @@ impl RunDstore {
             say(format_args!("Dstore of the store {:?} at {} in {}", file.name, dstore.address, folder.display()))?;
         }
         Servers { dstores, controller: None }.wait(&end)
+    }
+}
+
+/// Says what the store does not survive, once all Dstores have joined. (depot 1.1)
+fn say_limits(client: &Path, dstores: usize, end: &Receiver<Signal>) -> Result<(), Failure> {
+    /// Longer than Dstores take to join, unless something is wrong: then the log says it.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const PERIOD: Duration = Duration::from_millis(20);
+    let store = cluster::connect(Some(client))?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = match store.status() {
+            Ok(status) => status,
+            Err(error) => {
+                // Behind a translated address it may be reached from outside only.
+                log::warn!("the Controller is not reached at its own address from here: {error}");
+                return Ok(());
+            }
+        };
+        let there = status.dstores.iter().filter(|dstore| dstore.state == DstoreState::Present).count();
+        if there >= dstores || Instant::now() >= deadline || !end.is_empty() {
+            say(format_args!("It does not survive:"))?;
+            return status.limits.iter().try_for_each(|limit| say(format_args!("  - {limit}")));
+        }
+        thread::sleep(PERIOD);
     }
 }
 

@@ -61,6 +61,8 @@ fn bytes_below(folder: &Path) -> usize {
 #[test]
 fn a_tree_of_any_names_and_sizes_survives_restarts() {
     let mut store = Whole::start(3, "never");
+    let said = store.server.log_so_far().join("\n");
+    assert!(said.contains("It does not survive:") && said.contains("all Dstores are on one"), "{said}");
     let (from, to) = (store.local("from"), store.local("to"));
     make_tree(&from);
     let put = ["put", "-r", "--json", text(&from), "/docs"];

@@ -71,12 +71,6 @@ pub fn status_text(status: &Status) -> String {
         lines.push(count(status.problems.len() as u64, "problem:", "problems:"));
         lines.extend(status.problems.iter().map(|problem| format!("  ! {problem}")));
     }
-    if status.no_copy > 0 {
-        lines.push(format!("  ! {} without a copy that can be reached", count(status.no_copy, "object", "objects")));
-    }
-    if status.too_few_copies > 0 {
-        lines.push(format!("  ! {} with fewer copies than wanted", count(status.too_few_copies, "object", "objects")));
-    }
     if !status.limits.is_empty() {
         lines.push("\nIt does not survive:".into());
         lines.extend(status.limits.iter().map(|limit| format!("  - {limit}")));
@@ -397,13 +391,11 @@ mod tests {
                 up: Duration::from_secs(90),
             }],
             dstores: vec![dstore(1, DstoreState::Present), dstore(2, DstoreState::Away)],
-            too_few_copies: 2,
             ..Status::default()
         };
         let text = status_text(&status);
         let place = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what:?} in\n{text}"));
         assert!(place("! Dstore 2 is away") < place("It does not survive"));
-        assert!(place("! 2 objects with fewer copies") < place("It does not survive"));
         assert!(place("It does not survive") < place("127.0.0.1:7000"));
         assert!(text.contains("[###.......]  25% of 4.00 GiB"), "{text}");
         assert!(text.contains("AWAY"), "{text}");
