@@ -109,7 +109,11 @@ fn main() {
         moved += done.moved_bytes;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    println!("compaction       {seconds:8.2} s, {:.0} MB moved, {:.0} MB free again", moved as f64 / 1e6, freed as f64 / 1e6);
+    println!(
+        "compaction       {seconds:8.2} s, {:.0} MB moved, {:.0} MB free again",
+        moved as f64 / 1e6,
+        freed as f64 / 1e6
+    );
     assert_eq!(disk.usage().expect("told").objects, objects.div_ceil(4));
     drop(disk);
 
