@@ -87,7 +87,7 @@ fn a_tree_of_any_names_and_sizes_survives_restarts() {
 fn what_was_acknowledged_before_a_kill_is_there_after_it() {
     let mut store = Whole::start(3, "never");
     let big = store.local("big");
-    fs::write(&big, bytes(1, 200 * MIB)).unwrap();
+    fs::write(&big, bytes(1, 80 * MIB)).unwrap();
     let mut kept = Vec::new();
     for round in 0..3 {
         let mut putting = store.user.command(&["put", text(&big), "/big"]);
