@@ -655,7 +655,8 @@ fn a_member_that_reads_slowly_makes_nothing_grow() {
     const ROUNDS: usize = 30;
     const NAMES: usize = 20_000;
     const READ: u64 = 64 << 10;
-    let system = System::start("", 1, 60_000, 0);
+    // On a busy machine it reads so seldom that it would be taken for dead after the usual 20 s.
+    let system = System::start_with("", 1, 60_000, 0, &["--keepalive", "3600"]);
     let controller = system.controller.port;
     let join = |port: &str| {
         let member = connect(controller);
@@ -675,7 +676,7 @@ fn a_member_that_reads_slowly_makes_nothing_grow() {
         honest.send(&Message::List { names: vec![] }).unwrap();
         assert!(matches!(receive(&mut honest), Message::Rebalance { .. }));
         slow.send(&Message::RebalanceComplete).unwrap();
-        // Enough not to be taken for dead.
+        // A little of what it is sent.
         copy(READ, &mut slow.content(READ, PATIENCE), &mut |_| Ok(())).unwrap();
         honest.send(&Message::RebalanceComplete).unwrap();
         // A member for a moment: the next rebalance follows.

@@ -22,8 +22,14 @@ pub struct System {
 impl System {
     /// `start` is what a shell does before it becomes the Controller; see [`program`].
     pub fn start(start: &str, replicas: usize, timeout_ms: u64, period_s: u64) -> Self {
+        Self::start_with(start, replicas, timeout_ms, period_s, &[])
+    }
+
+    /// The same, with further options for the Controller.
+    pub fn start_with(start: &str, replicas: usize, timeout_ms: u64, period_s: u64, options: &[&str]) -> Self {
         let folder = TempFolder::new();
-        let arguments = ["0".into(), replicas.to_string(), timeout_ms.to_string(), period_s.to_string()];
+        let mut arguments = vec!["0".into(), replicas.to_string(), timeout_ms.to_string(), period_s.to_string()];
+        arguments.extend(options.iter().map(ToString::to_string));
         let controller = program(start, env!("CARGO_BIN_EXE_controller"), &arguments, &folder);
         Self { dstores: Vec::new(), controller, folder, timeout_ms }
     }
