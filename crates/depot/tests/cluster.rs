@@ -269,7 +269,7 @@ fn a_watch_is_told_of_a_change_as_it_comes() {
         assert_eq!(watching.join().unwrap().events[0].paths, [path("/d")]);
     });
     let foreign = depot::identity::Version { sequence: next.sequence, history: depot::identity::History(1) };
-    assert!(matches!(client.watch(Some(foreign), Duration::ZERO), Err(Error::Gone)), "a cursor of another history");
+    assert!(matches!(client.watch(Some(foreign), Duration::ZERO), Err(Error::TooOld)), "a cursor of another history");
 }
 
 #[test]

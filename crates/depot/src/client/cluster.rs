@@ -284,7 +284,7 @@ impl From<Failure> for Error {
             Failure::NotPermitted { why } => Self::NotPermitted(why),
             Failure::OutcomeUnknown { why } => Self::OutcomeUnknown(why),
             Failure::NotLeader { .. } | Failure::NoLease | Failure::NotHere => Self::Unavailable(failure.to_string()),
-            Failure::TooOld => Self::Gone,
+            Failure::TooOld => Self::TooOld,
             Failure::Conflict | Failure::Mismatch | Failure::BadRequest { .. } => Self::Protocol(failure.to_string()),
         }
     }

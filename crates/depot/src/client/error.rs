@@ -27,6 +27,8 @@ pub enum Error {
     Damaged(String),
     /// The version that was being read was replaced, and its objects are collected.
     Gone,
+    /// The changes behind the cursor of a watch are not kept any more: list what is there, and begin anew.
+    TooOld,
     /// The peer did not accept our secret, or speaks another protocol.
     NotPermitted(String),
     /// The deadline passed, or the connection broke, before the answer came. It may have had effect or not.
@@ -50,6 +52,9 @@ impl fmt::Display for Error {
             ),
             Self::Unavailable(what) => write!(f, "unavailable: {what}"),
             Self::Damaged(what) => write!(f, "damaged: {what}"),
+            Self::TooOld => {
+                f.write_str("the changes from there on are not kept any more: list what is there, and begin anew")
+            }
             Self::Gone => f.write_str("the version that was being read was replaced, and is gone"),
             Self::NotPermitted(why) => write!(f, "not permitted: {why}"),
             Self::OutcomeUnknown(why) => write!(f, "the outcome is unknown: {why}"),
