@@ -359,6 +359,28 @@ mod tests {
     }
 
     #[test]
+    fn a_reply_is_waited_for_twice_as_long_in_a_rebalance() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _silent = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let recorder = Recorder::start(std::sync::Arc::default());
+        let mut wire = Wire::over(listener.accept().unwrap().0, "client", "controller", &recorder);
+        let patience = Duration::from_millis(100);
+        recorder.line("controller", "dstore 1", "LIST"); // one that is over
+        assert_eq!(wire.receive_reply(patience), Heard::Nothing(patience));
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    recorder.line("controller", "dstore 1", "LIST");
+                    std::thread::yield_now();
+                }
+            });
+            assert_eq!(wire.receive_reply(patience), Heard::Nothing(2 * patience));
+            is_over.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
     fn a_line_begins_with_whole_words() {
         assert!(begins("REMOVE_COMPLETE a", "REMOVE_COMPLETE") && begins("STORE_ACK  a", "STORE_ACK a"));
         for (line, beginning) in [("LISTS", "LIST"), ("STORE_ACK", "STORE_ACK a"), ("STORE_ACK ab", "STORE_ACK a")] {
