@@ -13,7 +13,8 @@ const SMALL: Options = Options { segment_bytes: 700, ballast_bytes: 0, first_ind
 
 /// More for a hunt: `HISTORIES=100000 cargo test --release -p depot log`.
 fn histories() -> u64 {
-    std::env::var("HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
+    let short_or_long = if kit::hunt::is_long() { 5_000 } else { 60 };
+    kit::hunt::number("HISTORIES").unwrap_or(short_or_long)
 }
 
 /// A log and what is in it.

@@ -21,7 +21,8 @@ use model::{Content, Model};
 
 /// More for a hunt: `HISTORIES=100000 cargo test --release -p depot namespace`.
 fn histories() -> u64 {
-    std::env::var("HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(80)
+    let short_or_long = if kit::hunt::is_long() { 5_000 } else { 80 };
+    kit::hunt::number("HISTORIES").unwrap_or(short_or_long)
 }
 
 fn path(text: &str) -> Path {
