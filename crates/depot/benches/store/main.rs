@@ -18,6 +18,7 @@ use depot::log::{ReplicaOptions, SyncMode};
 use depot::namespace::change::{Condition, Settings};
 use depot::path::Path;
 use depot::wire::{Address, ClientId, Secret};
+use depot::words::Words;
 use depot::{controller, dstore, pack};
 use floor::{Connection, Floor};
 use kit::{TempFolder, bytes};
@@ -137,10 +138,10 @@ fn main() {
     let rounds = if is_bench { 5 } else { 1 };
     let large = if is_bench { 256 << 20 } else { 1 << 20 };
     let content = bytes(1, SMALL);
-    for sync in [SyncMode::Never, SyncMode::Always] {
+    for sync in [SyncMode::Never, SyncMode::Interval, SyncMode::Always] {
         let syncs = sync == SyncMode::Always;
-        // Without syncs, in memory, so that the disk has no say.
-        let folder = if syncs { TempFolder::new() } else { TempFolder::in_memory() };
+        // If nothing is ever synced, in memory, so that the disk has no say.
+        let folder = if sync == SyncMode::Never { TempFolder::in_memory() } else { TempFolder::new() };
         let store = Store::start(folder.path(), sync);
         let floor = Floor::start(folder.path(), syncs);
         let client = store.client();
@@ -148,7 +149,7 @@ fn main() {
         let put = |name: String, content: &[u8]| {
             client.put(&path(name), Source::Once(&mut Cursor::new(content)), &options).expect("a put")
         };
-        let name = if syncs { "always" } else { "never" };
+        let name = sync.to_line();
         for clients in [1, 8, 32] {
             let operations = match (is_bench, syncs) {
                 (false, _) => clients * 2,
@@ -177,7 +178,7 @@ fn main() {
             }
             report(&format!("put 1 KB, --sync {name}, {clients} clients"), ours, theirs, "/s");
         }
-        if syncs {
+        if sync != SyncMode::Never {
             continue;
         }
         for clients in [1, 8, 32] {
