@@ -237,7 +237,7 @@ impl State {
 /// What a store like this does not survive.
 fn limits(status: &Status, sync: SyncMode) -> Vec<String> {
     let mut limits = vec![
-        "one Controller: while it is down, nothing can be read or written; if its disk is lost, so are all names"
+        "the loss of the Controller's disk: there is one Controller, and the names of all files are lost with it"
             .to_owned(),
     ];
     match status.settings.replicas {
