@@ -1,7 +1,7 @@
 //! `cluster.toml` and `client.toml`: what servers and users of a store know of it. (depot 10)
 //!
-//! The first start of a store writes both, readable by their owner only. Whoever has `cluster.toml` can speak as a server of
-//! the store; whoever has `client.toml` can only use it.
+//! The first start of a store writes both, readable by their owner only. The holder of `cluster.toml` can speak as a server of
+//! the store; the holder of `client.toml` can only use it.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -105,7 +105,7 @@ impl ClusterFile {
             client: None,
             key: None,
         };
-        write(path, "For the servers of this store. Keep it secret: whoever has it can speak as a server.", &text)
+        write(path, "For the servers of this store. Keep it secret: its holder can speak as a server.", &text)
     }
 
     /// A new user of this store.

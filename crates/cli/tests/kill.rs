@@ -142,6 +142,7 @@ fn a_store_that_is_killed_has_all_that_it_acknowledged() {
             }
             // Not before something was acknowledged: then the time between is the kill's own.
             kit::eventually("a change is made", || made.load(Ordering::Relaxed) > before);
+            // Time is under test: the kill comes at any instant.
             thread::sleep(delay);
             store.server.kill();
             stop.store(true, Ordering::Relaxed);

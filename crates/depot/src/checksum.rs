@@ -63,6 +63,20 @@ impl Checksum {
     }
 }
 
+/// Each block of this many bytes has a checksum of its own; the last one of an object may be shorter. (depot 3.3)
+pub const BLOCK_BYTES: usize = 64 << 10;
+
+/// What the checksums of the blocks of `length` bytes add up to.
+pub fn combined(blocks: &[Checksum], length: u64) -> Checksum {
+    let mut left = length;
+    blocks.iter().fold(Checksum::EMPTY, |before, block| {
+        let bytes = left.min(BLOCK_BYTES as u64);
+        left -= bytes;
+        // What has a checksum of zero changes nothing: skipped, as most objects have one block.
+        if before == Checksum::EMPTY { *block } else { before.followed_by(*block, bytes) }
+    })
+}
+
 /// The polynomial of CRC-64/NVME with its bits reversed, as the checksum's are; x^64 is left out.
 const POLYNOMIAL: u64 = 0x9a6c_9329_ac4b_c9b5;
 

@@ -98,7 +98,7 @@ fn write_until_killed(folder: &Path, begun: &[usize]) {
         replica.snapshot_if_due().expect("a snapshot");
         replica.tick();
         replica.settle(false);
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5)); // as a Controller does this now and then, beside the changes
     }
 }
 
@@ -133,6 +133,7 @@ fn main() {
         if !random.percent(20) {
             lines.next().map(|line| line.expect("a line")).into_iter().for_each(&mut count);
         }
+        // Time is under test: the kill comes at any instant.
         thread::sleep(random.duration(Duration::ZERO, Duration::from_millis(60)));
         child.kill().expect("it runs");
         child.wait().expect("it ends");

@@ -6,7 +6,7 @@
 //! `HONEST=all` marks every habit by itself, and combinations until each habit has been marked [`RUNS`] times, several submissions at a
 //! time, and the Java programs with all checks; that takes half an hour. With `UPDATE=1` it writes docs/marking-honest.md.
 //! `HONEST=nagle,one-lock` marks these habits by themselves; `HONEST_SEED=5` marks one combination again.
-//! The report of whoever is accused stays in target/tmp, for `mark replay`.
+//! The report of an accused submission stays in target/tmp, for `mark replay`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -102,7 +102,7 @@ struct Given {
     accusations: Option<String>,
 }
 
-/// Marks two programs, whoever else is marked.
+/// Marks two programs, also while others are marked.
 fn mark(name: &str, controller: &str, dstore: &str, only: &[&str], jobs: &str) -> Given {
     let json = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("honest-{name}.json"));
     let mut mark = Command::new(env!("CARGO_BIN_EXE_mark"));

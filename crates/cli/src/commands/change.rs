@@ -18,7 +18,7 @@ use crate::session::{Session, below};
     subcommand,
     help_triggers("-h", "--help"),
     name = "rm",
-    note = "Each directory goes at once, however much is in it. Its space is free again some minutes later.",
+    note = "Each directory goes at once, however much is in it. This release does not free the space on the Dstores yet.",
     example = "stevedore rm /docs/old.txt\nstevedore rm -r /docs/drafts"
 )]
 pub struct Rm {

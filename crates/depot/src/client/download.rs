@@ -9,14 +9,13 @@ use stevedore::socket::Wait;
 
 use super::cluster::Cluster;
 use super::{Content, Error};
-use crate::checksum::Checksum;
+use crate::checksum::{BLOCK_BYTES, Checksum, combined};
 use crate::identity::DstoreId;
 use crate::namespace::listing::{Kind, Stat};
 use crate::wire::message::{Failure, ObjectAnswer, ObjectPlaces, ObjectRequest, Request};
 use crate::wire::{Address, Connection, Role};
 
-/// Checksums are of blocks of this many bytes; the last of an object may be shorter. (depot 3.3)
-pub const BLOCK: u64 = 64 << 10;
+const BLOCK: u64 = BLOCK_BYTES as u64;
 
 /// How long a holder may take to begin, and to go on.
 const STALL: Duration = Duration::from_secs(10);
@@ -122,7 +121,7 @@ impl<'a> Download<'a> {
             ObjectAnswer::Object { .. } => return Err(damaged("it has another length")),
             other => return Err(failed(format!("an answer to another question: {other:?}"))),
         };
-        if combined(&sums, object.length) != Some(object.checksum) {
+        if !are_of(&sums, object.length, object.checksum) {
             return Err(damaged("its blocks are not those of the object"));
         }
         let mut block = vec![0; BLOCK as usize];
@@ -164,17 +163,9 @@ fn receive(connection: &mut Connection) -> Result<ObjectAnswer, Interrupted> {
     }
 }
 
-/// What the checksums of an object's blocks add up to; `None` if there are not as many as it has blocks.
-fn combined(sums: &[Checksum], length: u64) -> Option<Checksum> {
-    if sums.len() as u64 != length.div_ceil(BLOCK) {
-        return None;
-    }
-    let mut left = length;
-    Some(sums.iter().fold(Checksum::EMPTY, |whole, sum| {
-        let block = left.min(BLOCK);
-        left -= block;
-        whole.followed_by(*sum, block)
-    }))
+/// Whether these are the checksums of all blocks of an object.
+fn are_of(sums: &[Checksum], length: u64, checksum: Checksum) -> bool {
+    sums.len() as u64 == length.div_ceil(BLOCK) && combined(sums, length) == checksum
 }
 
 impl Content for Download<'_> {
@@ -209,11 +200,12 @@ mod tests {
     fn block_checksums_add_up_to_the_objects_or_are_refused() {
         let bytes = kit::bytes(1, 200_000);
         let sums: Vec<Checksum> = bytes.chunks(BLOCK as usize).map(Checksum::of).collect();
-        assert_eq!(combined(&sums, 200_000), Some(Checksum::of(&bytes)));
-        assert_eq!(combined(&sums[1..], 200_000), None, "one is missing");
+        let whole = Checksum::of(&bytes);
+        assert!(are_of(&sums, 200_000, whole));
+        assert!(!are_of(&sums[1..], 200_000, whole), "one is missing");
         let mut swapped = sums.clone();
         swapped.swap(0, 1);
-        assert_ne!(combined(&swapped, 200_000), Some(Checksum::of(&bytes)));
-        assert_eq!(combined(&[], 0), Some(Checksum::EMPTY));
+        assert!(!are_of(&swapped, 200_000, whole));
+        assert!(are_of(&[], 0, Checksum::EMPTY));
     }
 }

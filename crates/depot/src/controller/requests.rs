@@ -16,7 +16,7 @@ use crate::glob::Pattern;
 use crate::identity::{DstoreId, Epoch, Key, SessionId, Version};
 use crate::log::ProposeError;
 use crate::namespace::change::{Change, Command, Condition, Duty, NewObjects, Refusal, Replicas, Settings, Stamp};
-use crate::namespace::listing::{Listed, Page, Query, Stat};
+use crate::namespace::listing::{Listed, Page, Query};
 use crate::path::Path;
 use crate::placement::{Candidate, CopyState, choose};
 use crate::wire::message::{Answer, Failure, Grant, Grants, ObjectPlaces, Order, Request};
@@ -335,7 +335,7 @@ impl Shared {
 
     fn open(&self, path: &Path, condition: Condition) -> Result<Answer, Failure> {
         let (stat, objects) = self.replica.read(|namespace| namespace.open(path)).map_err(failed)??;
-        check(condition, &stat)?;
+        stat.check(condition)?;
         let is_there = |state: &mut State| {
             objects.iter().all(|object| {
                 let holders = state.holdings.holders(object.key);
@@ -449,17 +449,6 @@ fn cut(mut page: Page) -> Answer {
         page.after = page.entries.last().map(|entry| entry.name.clone());
     }
     Answer::Page { entries: page.entries, after: page.after }
-}
-
-/// A condition on what is read.
-fn check(condition: Condition, stat: &Stat) -> Result<(), Refusal> {
-    match condition {
-        Condition::Any => Ok(()),
-        Condition::Absent => Err(Refusal::AlreadyExists),
-        Condition::Version { version } if stat.version == version => Ok(()),
-        Condition::Changed { version } if stat.changed == version => Ok(()),
-        Condition::Version { .. } | Condition::Changed { .. } => Err(Refusal::ConditionFailed),
-    }
 }
 
 /// What no store can work with is refused.

@@ -11,9 +11,9 @@
 use std::io::Read;
 
 use super::index::{Entry, FILE};
-use super::record::{BLOCK_BYTES, combined};
+use super::record::BLOCK_BYTES;
 use super::{Disk, NEW, PutError, Stored};
-use crate::checksum::{Checksum, Hasher};
+use crate::checksum::{Checksum, Hasher, combined};
 use crate::disk::Folder;
 use crate::identity::Key;
 use crate::log::SyncMode;

@@ -69,7 +69,7 @@ use std::time::Instant;
 use stevedore::sync::group_commit::GroupCommit;
 use stevedore::sync::{Condvar, Mutex};
 
-use crate::checksum::Checksum;
+use crate::checksum::{Checksum, combined};
 use crate::disk::{Appender, Folder, FolderLock, Handle, Space};
 use crate::identity::{ClusterId, DiskId, DstoreId, Epoch, Key, Position};
 use crate::log::SyncMode;
@@ -359,7 +359,7 @@ impl Disk {
         let content = &mut record[RECORD_ROOM..];
         source.read_exact(content).map_err(PutError::Source)?;
         let blocks = record::block_sums(content);
-        let found = record::combined(&blocks, length.into());
+        let found = combined(&blocks, length.into());
         if found != checksum {
             return Err(PutError::Mismatch { expected: checksum, found });
         }

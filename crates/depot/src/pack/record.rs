@@ -15,12 +15,10 @@ use std::hash::Hasher as _;
 
 use twox_hash::XxHash3_64;
 
-use crate::checksum::Checksum;
+pub use crate::checksum::BLOCK_BYTES;
+use crate::checksum::{Checksum, combined};
 use crate::identity::Key;
 use crate::words::{Words, hexadecimal_word, words};
-
-/// The content of an object is verified in blocks of so many bytes; the last one may be shorter.
-pub const BLOCK_BYTES: usize = 64 << 10;
 
 /// Drawn at random for each pack, and never told to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,17 +146,6 @@ impl Header {
 /// The checksum of each block of these bytes.
 pub(super) fn block_sums(bytes: &[u8]) -> Vec<Checksum> {
     bytes.chunks(BLOCK_BYTES).map(Checksum::of).collect()
-}
-
-/// The checksum of `length` bytes whose blocks have these checksums.
-pub(super) fn combined(blocks: &[Checksum], length: u64) -> Checksum {
-    let mut left = length;
-    blocks.iter().fold(Checksum::EMPTY, |before, block| {
-        let bytes = left.min(BLOCK_BYTES as u64);
-        left -= bytes;
-        // What has a checksum of zero changes nothing: skipped, as most objects have one block.
-        if before == Checksum::EMPTY { *block } else { before.followed_by(*block, bytes) }
-    })
 }
 
 /// As many bytes as what precedes the content of an object of this length may have.
