@@ -380,6 +380,7 @@ fn start_dstores(
             disk: pack::Options { sync, ..pack::Options::default() },
             scrub_period: dstore::SCRUB_PERIOD,
             gives_up_after: dstore::GIVES_UP_AFTER,
+            copy_rate: dstore::COPY_RATE,
         };
         let handle = dstore::Handle::start(options);
         let handle = handle.map_err(|error| Failure::new(format!("a Dstore does not start: {error}")))?;

@@ -13,12 +13,14 @@ use common::{BLOCK, CLUSTER, SOON, Store};
 use depot::checksum::Checksum;
 use depot::client::{Files, PutOptions, Source};
 use depot::disk::RealFolder;
-use depot::dstore::{GIVES_UP_AFTER, Handle, Options, SCRUB_PERIOD, StartError};
+use depot::dstore::{COPY_RATE, GIVES_UP_AFTER, Handle, Options, SCRUB_PERIOD, StartError};
 use depot::identity::{ClusterId, DiskId, DstoreId, Epoch, History, Key, Position};
 use depot::log::SyncMode;
 use depot::namespace::change::Condition;
-use depot::pack::{self, Disk, OpenError};
-use depot::wire::message::{CopyChange, CopyReport, Failure, Load, ObjectAnswer, ObjectRequest, Order, Report};
+use depot::pack::{self, Disk, OpenError, Purpose};
+use depot::wire::message::{
+    CopyChange, CopyOrder, CopyReport, Failure, Load, ObjectAnswer, ObjectRequest, Order, OrderKind, Report,
+};
 use depot::wire::{Access, Address, ClientId, Connection, Role, Secret, accept, connect};
 use kit::TempFolder;
 use stevedore::socket::Wait;
@@ -59,6 +61,7 @@ fn start_with(
         disk: pack::Options { sync: SyncMode::Never, ..pack::Options::default() },
         scrub_period: SCRUB_PERIOD,
         gives_up_after,
+        copy_rate: COPY_RATE,
     };
     Handle::start(options).map(|handle| (handle, address))
 }
@@ -116,6 +119,8 @@ struct Joined {
     number: Option<DstoreId>,
     start: u64,
     epoch: Option<Epoch>,
+    /// What became of orders so far.
+    outcomes: Vec<(OrderKind, Key, Option<Failure>)>,
 }
 
 impl ScriptedController {
@@ -135,7 +140,7 @@ impl ScriptedController {
         match connection.receive(Wait::deadline(SOON)).unwrap() {
             Report::Join { disk, format: 1, number, start, epoch, host, zone, sync: SyncMode::Never, .. } => {
                 assert_eq!((host.as_str(), zone.as_str()), ("host", "zone"));
-                Joined { connection, disk, number, start, epoch }
+                Joined { connection, disk, number, start, epoch, outcomes: Vec::new() }
             }
             other => panic!("{other:?}"),
         }
@@ -159,16 +164,37 @@ impl Joined {
         self.connection.send(&Order::Admitted { number: DstoreId(4), epoch, has_yours, lineage }).unwrap();
     }
 
-    /// The next report that is no heartbeat.
+    /// The next report that is no heartbeat, and not about orders.
     fn report(&mut self) -> Report {
+        let deadline = Instant::now() + SOON;
         loop {
+            assert!(Instant::now() < deadline, "nothing but heartbeats; of orders: {:?}", self.outcomes);
             match self.connection.receive(Wait::deadline(SOON)).unwrap() {
+                Report::Done { outcomes } => {
+                    self.outcomes.extend(outcomes.into_iter().map(|o| (o.kind, o.key, o.failure)));
+                }
                 Report::Heartbeat { load } => {
                     assert!(load.total_bytes > load.free_bytes && load.free_bytes > 0, "{load:?}");
                 }
                 report => return report,
             }
         }
+    }
+
+    /// What became of the next so many orders that have no other effect.
+    fn outcomes(&mut self, count: usize) -> Vec<(OrderKind, Key, Option<Failure>)> {
+        let deadline = Instant::now() + SOON;
+        while self.outcomes.len() < count {
+            assert!(Instant::now() < deadline, "{:?}", self.outcomes);
+            match self.connection.receive(Wait::deadline(SOON)).unwrap() {
+                Report::Heartbeat { .. } => {}
+                Report::Done { outcomes } => {
+                    self.outcomes.extend(outcomes.into_iter().map(|o| (o.kind, o.key, o.failure)));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        self.outcomes.drain(..).collect()
     }
 
     /// All that the Dstore has, and up to where.
@@ -325,6 +351,126 @@ fn a_controller_may_ask_to_verify() {
     joined.connection.send(&Order::Verify { epoch: EPOCH, keys: vec![key(1), key(2)] }).unwrap();
     let damaged = CopyReport { is_damaged: true, ..copy(key(2), &contents[1]) };
     assert_eq!(joined.changes(1).0, [CopyChange::Stored { copy: damaged }]);
+}
+
+/// Flips a byte of what a Dstore has on its disk.
+fn damage(folder: &Path, content: &[u8]) {
+    let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    for name in names {
+        let mut stored = std::fs::read(&name).unwrap();
+        if let Some(start) = stored.windows(content.len()).position(|window| window == content) {
+            stored[start + content.len() / 2] ^= 1;
+            return std::fs::write(&name, stored).unwrap();
+        }
+    }
+    panic!("the content is not there");
+}
+
+#[test]
+fn a_controller_may_have_objects_copied() {
+    let folders = [TempFolder::new(), TempFolder::new()];
+    let controller = ScriptedController::new();
+    let (_source, from) = start(folders[0].path(), &controller.secret, Vec::new()).unwrap();
+    let (_dstore, _) = start(folders[1].path(), &controller.secret, vec![controller.address()]).unwrap();
+    let mut joined = controller.admit(EPOCH);
+    joined.inventory();
+    let mut client = dial(&from, &controller.secret);
+    let mut contents: Vec<_> = [1, 1000, 20 * BLOCK + 7, 2 * BLOCK].iter().map(|length| bytes(*length)).collect();
+    contents[3].reverse(); // no beginning of another one
+    for (number, content) in (1..).zip(&contents) {
+        put(&mut client, key(number), content);
+    }
+    damage(folders[0].path(), &contents[3]);
+    let order = |number: u64, content: &[u8]| CopyOrder {
+        key: key(number),
+        length: content.len() as u64,
+        checksum: Checksum::of(content),
+        purpose: Purpose::Repair,
+        from: from.clone(),
+    };
+    let orders: Vec<_> = (1..).zip(&contents).map(|(number, content)| order(number, content)).collect();
+    let older = Epoch { term: 2, ..EPOCH };
+    joined.connection.send(&Order::Copy { epoch: older, copies: orders.clone() }).unwrap();
+    joined.connection.send(&Order::Copy { epoch: EPOCH, copies: orders[..3].to_vec() }).unwrap();
+    let mut stored = joined.changes(3).0;
+    stored.sort_by_key(|change| match change {
+        CopyChange::Stored { copy } => copy.key,
+        CopyChange::Removed { key } => *key,
+    });
+    let expected = (1..).zip(&contents[..3]).map(|(number, content)| copy(key(number), content));
+    assert_eq!(stored, expected.map(|copy| CopyChange::Stored { copy }).collect::<Vec<_>>());
+    let mut done = joined.outcomes(3);
+    done.sort_by_key(|(_, key, _)| *key);
+    let copied = |number| (OrderKind::Copy, key(number), None);
+    assert_eq!(done, [copied(1), copied(2), copied(3)], "the order of another leadership is dropped");
+
+    // What is there is not fetched again; what the source does not have, or not any more, is told.
+    let wrong = CopyOrder { checksum: Checksum(1), key: key(9), ..order(2, &contents[1]) };
+    let nowhere = CopyOrder { from: "127.0.0.1:1".parse().unwrap(), ..order(8, b"x") };
+    let longer = CopyOrder { key: key(1), ..order(2, &contents[1]) };
+    put(&mut client, key(9), &contents[1]);
+    let copies = vec![order(3, &contents[2]), order(4, &contents[3]), order(7, b"x"), wrong, nowhere, longer];
+    for copy in copies {
+        joined.connection.send(&Order::Copy { epoch: EPOCH, copies: vec![copy] }).unwrap();
+        let (_, key, failure) = joined.outcomes(1).remove(0);
+        let is_right = match key.number {
+            3 => failure.is_none(),
+            4 => matches!(failure, Some(Failure::Damaged { .. })),
+            7 => failure == Some(Failure::NotHere),
+            8 => matches!(failure, Some(Failure::Unavailable { .. })),
+            _ => failure == Some(Failure::Mismatch),
+        };
+        assert!(is_right, "{key}: {failure:?}");
+    }
+}
+
+#[test]
+fn a_controller_may_have_objects_removed() {
+    let folder = TempFolder::new();
+    let controller = ScriptedController::new();
+    let (_dstore, address) = start(folder.path(), &controller.secret, vec![controller.address()]).unwrap();
+    let mut joined = controller.admit(EPOCH);
+    joined.inventory();
+    let mut client = dial(&address, &controller.secret);
+    for number in 1..=3 {
+        put(&mut client, key(number), &bytes(if number == 2 { 20 * BLOCK } else { 1000 }));
+    }
+    joined.changes(3);
+    let keys = vec![key(1), key(2), key(7)];
+    let older = Epoch { term: 2, ..EPOCH };
+    joined.connection.send(&Order::Remove { epoch: older, keys: vec![key(3)] }).unwrap();
+    joined.connection.send(&Order::Remove { epoch: EPOCH, keys: keys.clone() }).unwrap();
+    assert_eq!(joined.changes(2).0, [CopyChange::Removed { key: key(1) }, CopyChange::Removed { key: key(2) }]);
+    assert_eq!(joined.outcomes(3), keys.iter().map(|key| (OrderKind::Remove, *key, None)).collect::<Vec<_>>());
+    assert_eq!(get(&mut client, key(2), 0, 1).1, Some(Failure::NotHere));
+    assert!(get(&mut client, key(3), 0, 1000).1.is_none(), "the order of another leadership is dropped");
+}
+
+#[test]
+fn orders_of_a_link_that_ends_have_no_later_effect() {
+    // depot 5.2: what the next link reports is what there is.
+    let folder = TempFolder::new();
+    let controller = ScriptedController::new();
+    let (_dstore, address) = start(folder.path(), &controller.secret, vec![controller.address()]).unwrap();
+    let mut client = dial(&address, &controller.secret);
+    put(&mut client, key(1), b"kept or not");
+    for round in 0..20 {
+        let mut joined = controller.admit(EPOCH);
+        let (had, _) = joined.inventory();
+        // Removed and put again, many times; and the link breaks in the middle.
+        for _ in 0..10 {
+            joined.connection.send(&Order::Remove { epoch: EPOCH, keys: vec![key(1)] }).unwrap();
+        }
+        drop(joined);
+        let mut joined = controller.admit(EPOCH);
+        let (has, _) = joined.inventory();
+        assert!(has.len() <= had.len());
+        let there = get(&mut client, key(1), 0, 11).1.is_none();
+        assert_eq!(has.len(), usize::from(there), "round {round}: reported, and then removed");
+        drop(joined);
+        put(&mut client, key(1), b"kept or not");
+    }
 }
 
 #[test]

@@ -68,6 +68,7 @@ impl Store {
                 disk: pack::Options { sync, ..pack::Options::default() },
                 scrub_period: Duration::from_secs(30 * 86_400),
                 gives_up_after: dstore::GIVES_UP_AFTER,
+                copy_rate: dstore::COPY_RATE,
             };
             dstore::Handle::start(options).expect("a Dstore")
         });

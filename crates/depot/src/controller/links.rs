@@ -225,6 +225,7 @@ impl Shared {
                         link.load = load;
                     }
                 }
+                Report::Done { outcomes: _ } => {}
                 Report::Refuse { why } => {
                     self.give_up(format!("Dstore {id} refuses to follow this Controller: {why}"));
                     return Ok(());

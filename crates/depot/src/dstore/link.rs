@@ -1,4 +1,4 @@
-//! The connection to a Controller: it hears what the Dstore has, and may ask it to verify some of it. (depot 2.2, 4.6, 5.2)
+//! The connection to a Controller: it hears what the Dstore has, and gives orders. (depot 2.2, 4.6, 5.2)
 //!
 //! The Dstore opens it, and opens it again when it ends. Each time it says who it is, decides whether it follows this
 //! Controller, and then reports all that it has; from then on, what changes.
@@ -6,16 +6,16 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use stevedore::server::ThreadGroup;
 use stevedore::socket::Wait;
 
 use super::load::Sampler;
+use super::orders::{Job, Orderer};
 use super::{FORMAT, Shared};
 use crate::identity::{DstoreId, Epoch, History, Key};
-use crate::pack::{GetError, Now};
+use crate::pack::Now;
 use crate::wire::message::{CopyChange, CopyReport, Failure, Load, Order, Report};
 use crate::wire::{Access, Address, Connection, HandshakeError, LineSender, ReceiveError, Role, connect};
 
@@ -34,9 +34,6 @@ const BATCHING: Duration = Duration::from_millis(20);
 
 /// So many copies or changes are reported in a line.
 const MOST_REPORTED: usize = 1000;
-
-/// So many objects may wait to be verified; what is beyond is asked for again.
-const MOST_ORDERS: usize = 100_000;
 
 /// Why a link has ended.
 enum End {
@@ -143,7 +140,7 @@ fn link(
     let (number, epoch, has_yours, lineage) = match connection.receive(Wait::deadline(PATIENCE))? {
         Order::Admitted { number, epoch, has_yours, lineage } => (number, epoch, has_yours, lineage),
         Order::Error { failure } => return Err(End::Refused(failure)),
-        Order::Verify { .. } => return Err(End::Broken("an order before it is admitted".into())),
+        _ => return Err(End::Broken("an order before it is admitted".into())),
     };
     if let Err(why) = shared.follow(number, epoch, has_yours, &lineage)? {
         // It may have gone already.
@@ -155,21 +152,23 @@ fn link(
     connection.send(&Report::Fenced { epoch, position: shared.disk.position() })?;
 
     let sender = connection.sender();
-    let has_ended = Arc::new(AtomicBool::new(false));
+    let orderer = Arc::new(Orderer::new(epoch));
     let reader = {
-        let (shared, has_ended) = (Arc::clone(shared), Arc::clone(&has_ended));
+        let (shared, orderer) = (Arc::clone(shared), Arc::clone(&orderer));
         move || {
-            let why = shared.take_orders(&mut connection, epoch);
+            let why = shared.take_orders(&mut connection, &orderer);
             log::debug!("Dstore {number}: orders end: {why}");
             connection.shut_down(); // so that the reports end
-            has_ended.store(true, Ordering::Release);
+            shared.end_orders(&orderer);
             shared.disk.wake_followers();
         }
     };
     threads.spawn(reader)?;
-    let reports = Reports { shared, sender: &sender, has_ended: &has_ended, number };
+    let reports = Reports { shared, sender: &sender, orderer: &orderer, number };
     let end = reports.send_all();
     sender.shut_down(); // so that the reader ends
+    // What was ordered here has no effect once the next link reports what there is.
+    shared.wait_for_end(&orderer);
     end
 }
 
@@ -204,28 +203,22 @@ impl Shared {
         }
         self.disk.follow(self.cluster, number, epoch)?;
         // Nothing from an older epoch is begun any more; what runs is let end.
-        let mut orders = self.orders.lock();
-        orders.verify.retain(|(ordered_by, _)| *ordered_by == epoch);
-        while orders.running.is_some_and(|running| running != epoch) && !self.is_stopping() {
-            self.has_orders.wait(&mut orders);
-        }
+        self.drop_orders_before(epoch);
         Ok(Ok(()))
     }
 
     /// Takes a Controller's orders until the connection ends, and why it does.
-    fn take_orders(&self, connection: &mut Connection, epoch: Epoch) -> String {
+    fn take_orders(&self, connection: &mut Connection, orderer: &Arc<Orderer>) -> String {
         loop {
             match connection.receive(Wait::Forever) {
-                Ok(Order::Verify { epoch: ordered_by, keys }) => {
-                    let mut orders = self.orders.lock();
-                    // Looked at under the lock: the thread that follows a newer leadership then drops what was entered before.
-                    if ordered_by != epoch || self.disk.identity().epoch != Some(epoch) {
-                        continue; // of a leadership that is over
-                    }
-                    let room = MOST_ORDERS.saturating_sub(orders.verify.len());
-                    orders.verify.extend(keys.into_iter().take(room).map(|key| (epoch, key)));
-                    drop(orders);
-                    self.has_orders.notify_all();
+                Ok(Order::Verify { epoch, keys }) => {
+                    self.enter_orders(orderer, epoch, keys.into_iter().map(Job::Verify));
+                }
+                Ok(Order::Copy { epoch, copies }) => {
+                    self.enter_orders(orderer, epoch, copies.into_iter().map(Job::Copy));
+                }
+                Ok(Order::Remove { epoch, keys }) => {
+                    self.enter_orders(orderer, epoch, keys.into_iter().map(Job::Remove));
                 }
                 Ok(Order::Error { failure }) => return failure.to_string(),
                 Ok(Order::Admitted { .. }) => return "it was admitted twice".into(),
@@ -235,40 +228,11 @@ impl Shared {
     }
 }
 
-/// Verifies what Controllers ask for, until the Dstore stops. What it finds becomes known as a change.
-pub(super) fn carry_out_orders(shared: &Shared) {
-    let mut orders = shared.orders.lock();
-    while !shared.is_stopping() {
-        let Some((epoch, key)) = orders.verify.pop_front() else {
-            shared.has_orders.wait(&mut orders);
-            continue;
-        };
-        orders.running = Some(epoch);
-        drop(orders);
-        shared.verify(&key);
-        orders = shared.orders.lock();
-        orders.running = None;
-        shared.has_orders.notify_all();
-    }
-}
-
-impl Shared {
-    fn verify(&self, key: &Key) {
-        match self.disk.verify(key) {
-            Ok(()) => log::info!("{}: object {key} is sound", self.number()),
-            Err(GetError::Missing) => log::info!("{}: object {key} is not here", self.number()),
-            Err(GetError::Damaged) => log::warn!("{}: object {key} is damaged", self.number()),
-            Err(GetError::Io(error)) => log::warn!("{}: object {key} cannot be read now: {error}", self.number()),
-        }
-    }
-}
-
 /// What a Controller hears.
 struct Reports<'a> {
     shared: &'a Shared,
     sender: &'a LineSender,
-    /// The Controller has closed the connection.
-    has_ended: &'a AtomicBool,
+    orderer: &'a Orderer,
     number: DstoreId,
 }
 
@@ -301,11 +265,11 @@ impl Reports<'_> {
         let mut reported = from;
         loop {
             beat.send_if_due(self)?;
-            disk.wait_for_changes(reported.number, beat.due, &|| self.is_over());
+            disk.wait_for_changes(reported.number, beat.due, &|| self.is_over() || self.orderer.has_outcomes());
             if self.is_over() {
                 return Err(self.end());
             }
-            if disk.position() == reported {
+            if disk.position() == reported && !self.orderer.has_outcomes() {
                 continue;
             }
             self.rest(BATCHING)?;
@@ -313,19 +277,26 @@ impl Reports<'_> {
                 return Err(End::Broken("it takes reports too slowly: all is reported anew".into()));
             };
             reported.number += changes.len() as u64;
-            let changes = changes
+            let changes: Vec<CopyChange> = changes
                 .into_iter()
                 .map(|change| match copy(change.key, change.now) {
                     Some(copy) => CopyChange::Stored { copy },
                     None => CopyChange::Removed { key: change.key },
                 })
                 .collect();
-            self.sender.send(&Report::Changes { position: reported, changes })?;
+            if !changes.is_empty() {
+                self.sender.send(&Report::Changes { position: reported, changes })?;
+            }
+            // Behind the changes that are their effects.
+            let outcomes = self.orderer.take_outcomes(reported.number, MOST_REPORTED);
+            if !outcomes.is_empty() {
+                self.sender.send(&Report::Done { outcomes })?;
+            }
         }
     }
 
     fn is_over(&self) -> bool {
-        self.has_ended.load(Ordering::Acquire) || self.shared.is_stopping()
+        self.orderer.has_ended() || self.shared.is_stopping()
     }
 
     fn end(&self) -> End {

@@ -27,6 +27,7 @@
 //! |---|---|
 //! | `objects` | a client's connection: puts and gets |
 //! | `link` | the connection to a Controller, which the Dstore opens and reopens |
+//! | `orders` | what Controllers order: to verify, copy and remove objects |
 //! | `upkeep` | in the background: syncs, scrubbing, compaction |
 //! | `load` | how busy the host is |
 //!
@@ -38,20 +39,20 @@
 //! |---|---|
 //! | one for each connection | its socket; the disk |
 //! | two for each Controller: reports and orders | a change of the disk; the socket |
-//! | one that verifies what Controllers ask for | their orders |
+//! | five that carry out orders: four of them fetch copies | their orders; for a copy, another Dstore |
 //! | one for upkeep, and one for syncs with `--sync interval` | a clock |
 //!
 //! # Locks
 //!
 //! `following` is held while a leadership is recorded. `orders` and `state` are held for short decisions only; `state` may be
-//! taken while holding one of the others, never the reverse.
+//! taken while holding one of the others, never the reverse. An orderer's outcomes are locked alone.
 
 mod link;
 mod load;
 mod objects;
+mod orders;
 mod upkeep;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -65,9 +66,10 @@ use stevedore::server::{Server, ThreadGroup};
 use stevedore::sync::{Condvar, Mutex};
 
 use crate::disk::RealFolder;
-use crate::identity::{ClusterId, DstoreId, Epoch, Key};
+use crate::identity::{ClusterId, DstoreId};
 use crate::pack::{self, Disk, Identity, OpenError};
 use crate::wire::{Address, Secret};
+use orders::Orders;
 
 /// The format of the disk that this release writes.
 pub const FORMAT: u32 = 1;
@@ -97,7 +99,12 @@ pub struct Options {
     pub scrub_period: Duration,
     /// A Controller that does not admit it for so long has a reason that will not go away: then it [fails](Handle::failure).
     pub gives_up_after: Duration,
+    /// It fetches so many bytes a second from other Dstores, at most: [`COPY_RATE`].
+    pub copy_rate: u64,
 }
+
+/// How many bytes a second a Dstore fetches from others, unless told otherwise. (depot 5.9)
+pub const COPY_RATE: u64 = 128 << 20;
 
 /// After how much time of not being admitted a Dstore gives up, unless told otherwise. A Controller takes a few seconds to
 /// notice that a connection is gone, and admits no second one before.
@@ -171,9 +178,12 @@ struct Shared {
     sync: crate::log::SyncMode,
     scrub_period: Duration,
     gives_up_after: Duration,
+    copy_rate: u64,
     /// One leadership is considered at a time.
     following: Mutex<()>,
     connections: AtomicUsize,
+    /// Requests that are being answered: other work leaves time to them.
+    requests: AtomicUsize,
     orders: Mutex<Orders>,
     has_orders: Condvar,
     state: Mutex<State>,
@@ -188,20 +198,11 @@ struct State {
     fatal: Option<String>,
 }
 
-/// What Controllers want it to do.
-#[derive(Default)]
-struct Orders {
-    /// Objects to be verified, with the leadership that wants it.
-    verify: VecDeque<(Epoch, Key)>,
-    /// The one that is being carried out.
-    running: Option<Epoch>,
-}
-
 impl Handle {
     /// Opens the disk and serves. It listens when this returns; the Controllers are connected to in the background.
     pub fn start(options: Options) -> Result<Self, StartError> {
         let Options { data, cluster, secret, listener, address, controllers, host, zone, .. } = options;
-        let Options { disk, scrub_period, gives_up_after, .. } = options;
+        let Options { disk, scrub_period, gives_up_after, copy_rate, .. } = options;
         let of_disk = |error| StartError::Disk { folder: data.clone(), error };
         let folder = Arc::new(RealFolder::new(&data)?);
         // Before anything is changed there.
@@ -223,8 +224,10 @@ impl Handle {
             sync,
             scrub_period,
             gives_up_after,
+            copy_rate,
             following: Mutex::new(()),
             connections: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
             orders: Mutex::default(),
             has_orders: Condvar::new(),
             state: Mutex::default(),
@@ -241,7 +244,14 @@ impl Handle {
         };
         spawn(upkeep::run)?;
         spawn(upkeep::sync_every_second)?;
-        spawn(link::carry_out_orders)?;
+        let spawn_orderly = |job: fn(&Shared, &Arc<ThreadGroup>)| {
+            let (shared, threads) = (Arc::clone(&handle.shared), Arc::clone(&handle.threads));
+            handle.threads.spawn(move || job(&shared, &threads))
+        };
+        spawn_orderly(orders::carry_out_short_ones)?;
+        for _ in 0..orders::COPIES_AT_A_TIME {
+            spawn_orderly(orders::carry_out_all)?;
+        }
         for controller in controllers {
             let (shared, threads) = (Arc::clone(&handle.shared), Arc::clone(&handle.threads));
             handle.threads.spawn(move || link::keep(&shared, &threads, &controller))?;
@@ -337,6 +347,12 @@ impl Shared {
     fn count_connection(&self) -> Option<Counted<'_>> {
         let counted = Counted(&self.connections);
         (self.connections.fetch_add(1, Ordering::AcqRel) < MOST_CONNECTIONS).then_some(counted)
+    }
+
+    /// Counts a request until the count is dropped.
+    fn count_request(&self) -> Counted<'_> {
+        self.requests.fetch_add(1, Ordering::AcqRel);
+        Counted(&self.requests)
     }
 }
 

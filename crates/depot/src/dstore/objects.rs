@@ -29,26 +29,30 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 pub(super) fn serve(shared: &Shared, stream: Arc<TcpStream>) {
     let Ok(mut connection) = Connection::new(stream) else { return }; // it has ended already
     let peer = connection.peer();
-    if let Err(error) = accept(&mut connection, Role::Dstore, shared.cluster, &shared.secret) {
-        return complain(format_args!("{peer}: not let in: {error}"));
-    }
+    let role = match accept(&mut connection, Role::Dstore, shared.cluster, &shared.secret) {
+        Ok(role) => role,
+        Err(error) => return complain(format_args!("{peer}: not let in: {error}")),
+    };
     let Some(_counted) = shared.count_connection() else {
         let failure = Failure::Unavailable { what: "this Dstore has too many connections".into() };
         let _ = connection.send(&ObjectAnswer::Error { failure }); // it may have gone already
         return complain(format_args!("{peer}: too many connections"));
     };
     let result =
-        connection.limit_stalls(STALL).map_err(ReceiveError::Io).and_then(|()| answer(shared, &mut connection));
+        connection.limit_stalls(STALL).map_err(ReceiveError::Io).and_then(|()| answer(shared, role, &mut connection));
     match result {
         Ok(()) | Err(ReceiveError::Ended) => {}
         Err(error) => complain(format_args!("{peer}: closed: {error}")),
     }
 }
 
-fn answer(shared: &Shared, connection: &mut Connection) -> Result<(), ReceiveError> {
+fn answer(shared: &Shared, role: Role, connection: &mut Connection) -> Result<(), ReceiveError> {
     let mut buffer = Vec::new();
     loop {
-        match connection.receive(Wait::Forever) {
+        let request = connection.receive(Wait::Forever);
+        // A copy to another Dstore is no request that others should yield to.
+        let _counted = matches!(role, Role::Client { .. }).then(|| shared.count_request());
+        match request {
             Ok(ObjectRequest::Put { key, length, checksum }) => put(shared, connection, key, length, checksum)?,
             Ok(ObjectRequest::Get { key, from, length }) => get(shared, connection, &mut buffer, key, from, length)?,
             Ok(ObjectRequest::Locate { keys }) => {

@@ -73,6 +73,7 @@ use crate::checksum::{Checksum, combined};
 use crate::disk::{Appender, Folder, FolderLock, Handle, Space};
 use crate::identity::{ClusterId, DiskId, DstoreId, Epoch, Key, Position};
 use crate::log::SyncMode;
+use crate::words::words;
 use file::PackHeader;
 use index::{Entry, FILE, Index, Pack};
 use record::{HEAD, Header, MOST_HEADER, Mark, Salt};
@@ -129,6 +130,8 @@ impl Purpose {
         }
     }
 }
+
+words!(enum Purpose, "purpose of a copy" { "put" => Put, "balance" => Balance, "repair" => Repair });
 
 /// An object is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,6 +220,15 @@ pub struct Removed {
     pub position: Position,
     /// It was there before.
     pub was_there: bool,
+}
+
+/// An object that is out of the index.
+struct TakenAway {
+    /// Of the change that says so.
+    number: u64,
+    was_there: bool,
+    /// What its file is called now, if it has one: that goes once the change is on the disk.
+    name: Option<String>,
 }
 
 /// A page of what a disk holds.
@@ -402,18 +414,28 @@ impl Disk {
 
     /// Takes an object away. Large ones free their space at once, small ones when their pack is compacted.
     pub fn remove(&self, key: &Key) -> Result<Removed, DiskError> {
+        let taken = self.take_away(key)?;
+        let was_there = taken.was_there;
+        let position = self.finish_removal(vec![taken])?;
+        Ok(Removed { position, was_there })
+    }
+
+    /// The same for many objects, with one sync for all of them. A report up to the position includes none of them.
+    pub fn remove_all(&self, keys: &[Key]) -> Result<Position, DiskError> {
+        let taken: Result<Vec<_>, _> = keys.iter().map(|key| self.take_away(key)).collect();
+        self.finish_removal(taken?)
+    }
+
+    fn take_away(&self, key: &Key) -> Result<TakenAway, DiskError> {
         self.check()?;
-        let marks = self.marks.lock();
+        let _marks = self.marks.lock();
         let mut writer = self.writer.lock();
         let (entry, number) = {
             let state = self.state.lock();
             (state.index.get(key), state.index.number)
         };
         let Some(entry) = entry else {
-            drop(writer);
-            drop(marks);
-            self.make_durable(number)?;
-            return Ok(Removed { position: self.position_at(number), was_there: false });
+            return Ok(TakenAway { number, was_there: false, name: None });
         };
         let mut moved = None;
         if entry.pack == FILE {
@@ -431,16 +453,18 @@ impl Disk {
         state.is_folder_dirty |= moved.is_some();
         state.index.remove(key);
         let number = state.index.changed(*key, Now::Removed);
-        drop(state);
-        drop(writer);
-        drop(marks);
+        Ok(TakenAway { number, was_there: true, name: moved })
+    }
+
+    fn finish_removal(&self, taken: Vec<TakenAway>) -> Result<Position, DiskError> {
         self.tell_followers();
+        let number = taken.iter().map(|taken| taken.number).max().unwrap_or(0);
         self.make_durable(number)?;
-        if let Some(name) = moved {
+        for name in taken.into_iter().filter_map(|taken| taken.name) {
             // If it fails, the next start sees to it.
             let _ = self.folder.remove(&name);
         }
-        Ok(Removed { position: self.position_at(number), was_there: true })
+        Ok(self.position_at(number))
     }
 
     /// The object at this place is not what it was.

@@ -15,6 +15,7 @@ use crate::identity::{DiskId, DstoreId, Epoch, History, Key, Position, Version};
 use crate::log::SyncMode;
 use crate::namespace::change::{Command, Condition, Refusal, Replicas, Settings, Stamp};
 use crate::namespace::listing::{Listed, Stat};
+use crate::pack::Purpose;
 use crate::path::Path;
 use crate::words::{Line, ParseError, Reader, Words, invalid, words};
 
@@ -396,6 +397,11 @@ pub enum Report {
         /// Up to 1,000 changes.
         changes: Vec<CopyChange>,
     },
+    /// What became of orders. Their effects were reported before, as changes.
+    Done {
+        /// One for each object of an order.
+        outcomes: Vec<OrderOutcome>,
+    },
     /// How it is, every second.
     Heartbeat {
         /// All of it.
@@ -414,6 +420,7 @@ words!(enum Report, "report" {
     "INVENTORY" => Inventory { copies },
     "INVENTORY-END" => InventoryEnd { position },
     "CHANGES" => Changes { position, changes },
+    "DONE" => Done { outcomes },
     "HEARTBEAT" => Heartbeat { load },
     "REFUSE" => Refuse { why },
 });
@@ -449,6 +456,49 @@ pub enum CopyChange {
 }
 
 words!(enum CopyChange, "change of a copy" { "stored" => Stored { copy }, "removed" => Removed { key } });
+
+/// What became of an order about one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderOutcome {
+    /// What was ordered.
+    pub kind: OrderKind,
+    /// About which object.
+    pub key: Key,
+    /// Why it is not done; absent if it is, or was before.
+    pub failure: Option<Failure>,
+}
+
+words!(struct OrderOutcome { kind, key, failure });
+
+/// What a Dstore may be ordered to do with a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderKind {
+    /// To read it, and to see whether it is what was stored.
+    Verify,
+    /// To fetch it from another Dstore.
+    Copy,
+    /// To remove it.
+    Remove,
+}
+
+words!(enum OrderKind, "kind of an order" { "verify" => Verify, "copy" => Copy, "remove" => Remove });
+
+/// An object that a Dstore is to fetch from another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyOrder {
+    /// Its name.
+    pub key: Key,
+    /// In bytes.
+    pub length: u64,
+    /// Of its bytes: only what matches is stored.
+    pub checksum: Checksum,
+    /// A fuller disk takes copies for some purposes only.
+    pub purpose: Purpose,
+    /// Where the other Dstore listens.
+    pub from: Address,
+}
+
+words!(struct CopyOrder { key, length, checksum, purpose, from });
 
 /// How a Dstore is. (depot 6.2)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -496,6 +546,20 @@ pub enum Order {
         /// The objects.
         keys: Vec<Key>,
     },
+    /// To fetch objects from other Dstores, verify them, and keep them. (depot 5.9, 6.3)
+    Copy {
+        /// The leadership that orders it.
+        epoch: Epoch,
+        /// Which, and from where.
+        copies: Vec<CopyOrder>,
+    },
+    /// To remove its copies of these objects. (depot 5.3, 5.4)
+    Remove {
+        /// The leadership that orders it.
+        epoch: Epoch,
+        /// The objects.
+        keys: Vec<Key>,
+    },
     /// The Dstore is not accepted.
     Error {
         /// Why.
@@ -506,6 +570,8 @@ pub enum Order {
 words!(enum Order, "order" {
     "ADMITTED" => Admitted { number, epoch, has_yours, lineage },
     "VERIFY" => Verify { epoch, keys },
+    "COPY" => Copy { epoch, copies },
+    "REMOVE" => Remove { epoch, keys },
     "ERROR" => Error { failure },
 });
 
@@ -796,6 +862,14 @@ mod tests {
             Order::Admitted { number: DstoreId(1), epoch: EPOCH, has_yours: true, lineage: vec![History(0xab)] };
         is_written(admitted, "ADMITTED 1 ab 2 5 yes 1 ab");
         is_written(Order::Verify { epoch: EPOCH, keys: vec![KEY] }, "VERIFY ab 2 5 1 ab.2.9");
+        is_written(Order::Remove { epoch: EPOCH, keys: vec![KEY] }, "REMOVE ab 2 5 1 ab.2.9");
+        let from = "h:1".parse().expect("an address");
+        let copy = CopyOrder { key: KEY, length: 5, checksum: Checksum(0xf), purpose: Purpose::Repair, from };
+        is_written(Order::Copy { epoch: EPOCH, copies: vec![copy] }, "COPY ab 2 5 1 ab.2.9 5 f repair h:1");
+        let outcome = |kind, failure| OrderOutcome { kind, key: KEY, failure };
+        let outcomes = vec![outcome(OrderKind::Copy, None), outcome(OrderKind::Verify, Some(Failure::NotHere))];
+        let line = "DONE 2 copy ab.2.9 - verify ab.2.9 not-here the%20Dstore%20does%20not%20have%20this%20object";
+        is_written(Report::Done { outcomes }, line);
     }
 
     #[test]

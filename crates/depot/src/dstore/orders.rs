@@ -1,0 +1,421 @@
+//! What Controllers order: to verify, to fetch and to remove copies. (depot 5.2 to 5.4, 5.9)
+//!
+//! An order comes over a link, under the leadership that the link follows. It waits in a queue, is carried out by one of a few
+//! threads, and its outcome goes back over the same link, behind the report of its effect. Each order can be given again: what
+//! is done already is done.
+//!
+//! A Controller counts copies by what is reported over the link that is open. An order of an earlier link must not take
+//! effect after that report. So a link ends only when its orders are dropped and those that run have ended; and what a
+//! newer leadership finds, orders of older ones do not change.
+//!
+//! Orders about one object are carried out one after another, in the order in which they came.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::io::{self, ErrorKind, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use stevedore::server::{ThreadGroup, Tracked};
+use stevedore::socket::Wait;
+use stevedore::sync::Mutex;
+
+use super::Shared;
+use crate::identity::{Epoch, Key};
+use crate::pack::{DiskError, GetError, PutError};
+use crate::wire::message::{CopyOrder, Failure, ObjectAnswer, ObjectRequest, OrderKind, OrderOutcome};
+use crate::wire::{Access, Address, Connection, HandshakeError, ReceiveError, Role, connect};
+
+/// So many copies are fetched at a time.
+pub(super) const COPIES_AT_A_TIME: usize = 4;
+
+/// So many orders may wait. What is beyond fails, and is given again.
+const MOST_ORDERS: usize = 10_000;
+
+/// So many objects are removed with one sync.
+const REMOVED_TOGETHER: usize = 256;
+
+/// How long another Dstore may take to begin, and to go on.
+const STALL: Duration = Duration::from_secs(10);
+
+/// How long to connect to it.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// A thread keeps connections to so many other Dstores.
+const MOST_CONNECTIONS: usize = 16;
+
+/// So much may come ahead of its time, as the time it takes at the full rate.
+const BURST: Duration = Duration::from_millis(50);
+
+/// While requests are answered, a copy rests for as long as its last piece took, at most for so long.
+const LONGEST_YIELD: Duration = Duration::from_millis(100);
+
+/// A link's end here: orders come from it, outcomes go back to it.
+pub(super) struct Orderer {
+    epoch: Epoch,
+    has_ended: AtomicBool,
+    /// Each with the number of the change up to which its effect is reported.
+    outcomes: Mutex<VecDeque<(u64, OrderOutcome)>>,
+}
+
+/// What is to be done with one object.
+pub(super) enum Job {
+    Verify(Key),
+    Copy(CopyOrder),
+    Remove(Key),
+}
+
+struct Item {
+    orderer: Arc<Orderer>,
+    job: Job,
+}
+
+/// What Controllers want the Dstore to do.
+#[derive(Default)]
+pub(super) struct Orders {
+    waiting: VecDeque<Item>,
+    /// What the threads are doing.
+    running: Vec<(Arc<Orderer>, Key)>,
+    /// From when on the next bytes may be fetched.
+    next_fetch: Option<Instant>,
+}
+
+impl Orderer {
+    pub(super) fn new(epoch: Epoch) -> Self {
+        Self { epoch, has_ended: AtomicBool::new(false), outcomes: Mutex::default() }
+    }
+
+    /// The Controller has closed the connection.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+
+    /// Whether there is something to tell.
+    pub(super) fn has_outcomes(&self) -> bool {
+        !self.outcomes.lock().is_empty()
+    }
+
+    /// What became of orders, as far as their effects are reported: changes up to `number`.
+    pub(super) fn take_outcomes(&self, number: u64, most: usize) -> Vec<OrderOutcome> {
+        let mut outcomes = self.outcomes.lock();
+        let ready = outcomes.iter().take(most).take_while(|(after, _)| *after <= number).count();
+        outcomes.drain(..ready).map(|(_, outcome)| outcome).collect()
+    }
+}
+
+impl Job {
+    fn key(&self) -> Key {
+        match self {
+            Self::Verify(key) | Self::Remove(key) => *key,
+            Self::Copy(order) => order.key,
+        }
+    }
+
+    fn kind(&self) -> OrderKind {
+        match self {
+            Self::Verify(_) => OrderKind::Verify,
+            Self::Copy(_) => OrderKind::Copy,
+            Self::Remove(_) => OrderKind::Remove,
+        }
+    }
+}
+
+impl Orders {
+    /// The next order that may be begun, without the copies if it says so. Removals come together.
+    fn take(&mut self, takes_copies: bool) -> Vec<Item> {
+        let mut busy: HashSet<Key> = self.running.iter().map(|(_, key)| *key).collect();
+        let mut taken: Vec<usize> = Vec::new();
+        for (at, item) in self.waiting.iter().enumerate() {
+            let kind = item.job.kind();
+            let is_oldest = busy.insert(item.job.key());
+            let fits =
+                if taken.is_empty() { takes_copies || kind != OrderKind::Copy } else { kind == OrderKind::Remove };
+            if is_oldest && fits {
+                taken.push(at);
+                if kind != OrderKind::Remove || taken.len() == REMOVED_TOGETHER {
+                    break;
+                }
+            }
+        }
+        let mut items: Vec<Item> = taken.into_iter().rev().filter_map(|at| self.waiting.remove(at)).collect();
+        items.reverse();
+        self.running.extend(items.iter().map(|item| (Arc::clone(&item.orderer), item.job.key())));
+        items
+    }
+}
+
+/// Carries out orders until the Dstore stops.
+pub(super) fn carry_out_all(shared: &Shared, threads: &Arc<ThreadGroup>) {
+    carry_out(shared, threads, true);
+}
+
+/// The same, but no copies: these take long, and other orders shall not wait for them.
+pub(super) fn carry_out_short_ones(shared: &Shared, threads: &Arc<ThreadGroup>) {
+    carry_out(shared, threads, false);
+}
+
+fn carry_out(shared: &Shared, threads: &Arc<ThreadGroup>, takes_copies: bool) {
+    let mut sources = Sources { shared, threads, connections: BTreeMap::new() };
+    loop {
+        let items = {
+            let mut orders = shared.orders.lock();
+            loop {
+                if shared.is_stopping() {
+                    return;
+                }
+                let items = orders.take(takes_copies);
+                if !items.is_empty() {
+                    break items;
+                }
+                shared.has_orders.wait(&mut orders);
+            }
+        };
+        let failures: Vec<Option<Failure>> = match &items[..] {
+            [Item { job: Job::Verify(key), .. }] => vec![shared.verify(key)],
+            [Item { job: Job::Copy(order), orderer }] => vec![sources.copy(order, orderer)],
+            removals => {
+                let keys: Vec<Key> = removals.iter().map(|item| item.job.key()).collect();
+                let failure = shared.disk.remove_all(&keys).err().map(of_disk);
+                vec![failure; keys.len()]
+            }
+        };
+        let number = shared.disk.position().number;
+        for (item, failure) in items.iter().zip(failures) {
+            let outcome = OrderOutcome { kind: item.job.kind(), key: item.job.key(), failure };
+            item.orderer.outcomes.lock().push_back((number, outcome));
+        }
+        let mut orders = shared.orders.lock();
+        for item in &items {
+            let is_it =
+                |(orderer, key): &(Arc<Orderer>, Key)| Arc::ptr_eq(orderer, &item.orderer) && *key == item.job.key();
+            if let Some(at) = orders.running.iter().position(is_it) {
+                orders.running.swap_remove(at);
+            }
+        }
+        drop(orders);
+        shared.has_orders.notify_all();
+        shared.disk.wake_followers();
+    }
+}
+
+impl Shared {
+    /// Takes orders of a link, unless they are of a leadership that is over.
+    pub(super) fn enter_orders(&self, orderer: &Arc<Orderer>, epoch: Epoch, jobs: impl Iterator<Item = Job>) {
+        let mut orders = self.orders.lock();
+        // Looked at under the lock: the thread that follows a newer leadership then drops what was entered before.
+        if epoch != orderer.epoch || self.disk.identity().epoch != Some(epoch) {
+            return;
+        }
+        for job in jobs {
+            if orders.waiting.len() < MOST_ORDERS {
+                orders.waiting.push_back(Item { orderer: Arc::clone(orderer), job });
+            } else {
+                let failure = Some(Failure::Unavailable { what: "too many orders wait here".into() });
+                let outcome = OrderOutcome { kind: job.kind(), key: job.key(), failure };
+                orderer.outcomes.lock().push_back((0, outcome));
+            }
+        }
+        drop(orders);
+        self.has_orders.notify_all();
+        self.disk.wake_followers();
+    }
+
+    /// Drops orders of other leaderships, and waits for those that run.
+    pub(super) fn drop_orders_before(&self, epoch: Epoch) {
+        let mut orders = self.orders.lock();
+        orders.waiting.retain(|item| item.orderer.epoch == epoch);
+        while orders.running.iter().any(|(orderer, _)| orderer.epoch != epoch) && !self.is_stopping() {
+            self.has_orders.wait(&mut orders);
+        }
+    }
+
+    /// The link's connection has ended: nothing that came over it is begun any more.
+    pub(super) fn end_orders(&self, orderer: &Arc<Orderer>) {
+        let mut orders = self.orders.lock();
+        orderer.has_ended.store(true, Ordering::Release);
+        orders.waiting.retain(|item| !Arc::ptr_eq(&item.orderer, orderer));
+        drop(orders);
+        self.has_orders.notify_all();
+    }
+
+    /// Waits until nothing that came over the link runs any more.
+    pub(super) fn wait_for_end(&self, orderer: &Arc<Orderer>) {
+        let mut orders = self.orders.lock();
+        let runs = |orders: &Orders| orders.running.iter().any(|(other, _)| Arc::ptr_eq(other, orderer));
+        while (!orderer.has_ended() || runs(&orders)) && !self.is_stopping() {
+            self.has_orders.wait(&mut orders);
+        }
+    }
+
+    fn verify(&self, key: &Key) -> Option<Failure> {
+        match self.disk.verify(key) {
+            Ok(()) => {
+                log::debug!("{}: object {key} is sound", self.number());
+                None
+            }
+            Err(GetError::Missing) => Some(Failure::NotHere),
+            Err(GetError::Damaged) => {
+                log::warn!("{}: object {key} is damaged", self.number());
+                Some(Failure::Damaged { what: format!("this copy of object {key} is damaged") })
+            }
+            Err(GetError::Io(error)) => {
+                log::warn!("{}: object {key} cannot be read now: {error}", self.number());
+                Some(Failure::Unavailable { what: format!("object {key} cannot be read now: {error}") })
+            }
+        }
+    }
+
+    /// Rests so that copies, all together, fetch no more bytes a second than they may, and requests have their share. False
+    /// if the copy shall not go on.
+    fn pace(&self, orderer: &Orderer, bytes: usize, begun: Instant) -> bool {
+        let now = Instant::now();
+        let time = Duration::from_secs_f64(bytes as f64 / self.copy_rate.max(1) as f64);
+        let until = {
+            let mut orders = self.orders.lock();
+            let until = orders.next_fetch.map_or(now, |next| next.max(now)) + time;
+            orders.next_fetch = Some(until);
+            until
+        };
+        let mut rest = until.saturating_duration_since(now + BURST);
+        if self.requests.load(Ordering::Acquire) > 0 {
+            rest = rest.max(begun.elapsed().min(LONGEST_YIELD));
+        }
+        (rest.is_zero() || self.rest(rest)) && !orderer.has_ended()
+    }
+}
+
+fn of_disk(error: DiskError) -> Failure {
+    match error {
+        DiskError::Full => Failure::NoSpace,
+        DiskError::Failed(what) => Failure::Unavailable { what },
+    }
+}
+
+/// The Dstores that a thread fetches from.
+struct Sources<'a> {
+    shared: &'a Shared,
+    threads: &'a Arc<ThreadGroup>,
+    connections: BTreeMap<Address, Source>,
+}
+
+/// A connection to another Dstore, which ends when this one stops.
+struct Source {
+    connection: Connection,
+    _tracked: Option<Tracked>,
+}
+
+impl Sources<'_> {
+    /// Fetches an object and keeps it; why not, if so.
+    fn copy(&mut self, order: &CopyOrder, orderer: &Orderer) -> Option<Failure> {
+        let CopyOrder { key, length, checksum, purpose, from } = order;
+        let shared = self.shared;
+        if *length == 0 {
+            return Some(Failure::BadRequest { why: "an object has at least one byte".into() });
+        }
+        let not_reached = |error: &dyn std::fmt::Display| {
+            Some(Failure::Unavailable { what: format!("the Dstore at {from} does not give object {key}: {error}") })
+        };
+        let mut source = match self.connect(from) {
+            Ok(source) => source,
+            Err(error) => return not_reached(&error),
+        };
+        let connection = &mut source.connection;
+        let get = ObjectRequest::Get { key: *key, from: 0, length: *length };
+        if let Err(error) = connection.send(&get) {
+            return not_reached(&error);
+        }
+        match connection.receive(Wait::deadline(STALL)) {
+            Ok(ObjectAnswer::Object { length: there, .. }) if there == *length => {}
+            Ok(ObjectAnswer::Error { failure }) => {
+                self.keep(from, source);
+                // It is asked for blocks of an object of this length: it has another one.
+                let is_other = matches!(failure, Failure::BadRequest { .. });
+                return Some(if is_other { Failure::Mismatch } else { failure });
+            }
+            Ok(ObjectAnswer::Object { .. }) => return Some(Failure::Mismatch),
+            Ok(other) => return not_reached(&format!("an answer to another question: {other:?}")),
+            Err(error) => return not_reached(&error),
+        }
+        let begun = Instant::now();
+        let mut fetched = Fetched { shared, orderer, connection, piece: 0, left: *length, failure: None, begun };
+        let result = shared.disk.put(*key, *length, *checksum, &mut fetched, *purpose);
+        let (left, failure) = (fetched.left, fetched.failure);
+        if left == 0 || failure.is_some() {
+            self.keep(from, source);
+        }
+        match result {
+            Ok(_) => None,
+            Err(PutError::Source(error)) => failure.or_else(|| not_reached(&error)),
+            // Its blocks were sound there, and are not what was ordered: it is another object.
+            Err(PutError::Mismatch { .. }) => Some(Failure::Mismatch),
+            Err(PutError::Conflict) => Some(Failure::Conflict),
+            Err(PutError::Full) => Some(Failure::NoSpace),
+            Err(error @ PutError::TooLarge) => Some(Failure::BadRequest { why: error.to_string() }),
+            Err(PutError::Disk(error)) => Some(of_disk(error)),
+        }
+    }
+
+    fn connect(&mut self, address: &Address) -> Result<Source, HandshakeError> {
+        if let Some(source) = self.connections.remove(address).filter(|source| !source.connection.has_news()) {
+            return Ok(source);
+        }
+        let shared = self.shared;
+        let access = Access::Server { role: Role::Dstore, secret: shared.secret.clone() };
+        let tracked = RefCell::new(None);
+        let announce = |stream: &_| drop(tracked.replace(Some(self.threads.track(stream))));
+        let connection = connect(address, &access, shared.cluster, Role::Dstore, CONNECT, announce)?;
+        connection.limit_stalls(STALL)?;
+        Ok(Source { connection, _tracked: tracked.into_inner() })
+    }
+
+    fn keep(&mut self, address: &Address, source: Source) {
+        if self.connections.len() < MOST_CONNECTIONS {
+            self.connections.insert(address.clone(), source);
+        }
+    }
+}
+
+/// The bytes of an object, as another Dstore sends them. They are verified by what reads them.
+struct Fetched<'a> {
+    shared: &'a Shared,
+    orderer: &'a Orderer,
+    connection: &'a mut Connection,
+    /// What is left of the piece that was announced.
+    piece: u64,
+    /// What is left of the object, that piece included.
+    left: u64,
+    /// What the other Dstore says in place of a piece.
+    failure: Option<Failure>,
+    /// When the last bytes were asked for.
+    begun: Instant,
+}
+
+impl Read for Fetched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 || buffer.is_empty() {
+            return Ok(0);
+        }
+        if self.piece == 0 {
+            self.piece = match self.connection.receive(Wait::deadline(STALL)) {
+                Ok(ObjectAnswer::Data { length }) if (1..=self.left).contains(&length) => length,
+                Ok(ObjectAnswer::Error { failure }) => {
+                    let error = io::Error::new(ErrorKind::InvalidData, failure.to_string());
+                    self.failure = Some(failure);
+                    return Err(error);
+                }
+                Ok(other) => return Err(io::Error::other(format!("an answer to another question: {other:?}"))),
+                Err(ReceiveError::Io(error)) => return Err(error),
+                Err(error) => return Err(io::Error::other(error.to_string())),
+            };
+        }
+        let count = self.connection.content(self.piece, STALL).read(buffer)?;
+        self.piece -= count as u64;
+        self.left -= count as u64;
+        if !self.shared.pace(self.orderer, count, self.begun) {
+            return Err(io::Error::other("the copy shall not go on"));
+        }
+        self.begun = Instant::now();
+        Ok(count)
+    }
+}
