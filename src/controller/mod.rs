@@ -142,7 +142,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     let listener = listen(config.bind, config.port).map_err(listen_error(config.port))?;
     let port = listener.local_addr().map_err(listen_error(config.port))?.port();
     let running = Running::start(Config { port, ..config }).map_err(StartError::Thread)?;
-    let server = Server::start(listener, &running.controller.threads, {
+    let server = Server::start(listener, &running.controller.threads, None, {
         let controller = Arc::clone(&running.controller);
         move |stream| session::serve(&controller, stream)
     })

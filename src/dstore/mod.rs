@@ -217,7 +217,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         threads: ThreadGroup::new(format!("dstore-{port}")),
     });
     // It listens before it joins: a client that is told of it can connect. (spec 4.1)
-    let server = Server::start(listener, &dstore.threads, {
+    let server = Server::start(listener, &dstore.threads, None, {
         let dstore = Arc::clone(&dstore);
         move |stream| transfers::serve(&dstore, stream)
     })

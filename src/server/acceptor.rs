@@ -33,7 +33,8 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// Accepts connections and has each served by a thread of a [`ThreadGroup`].
 ///
 /// For protocols in which the connecting peer speaks first. A connection is served from its first byte on. Before that
-/// it may be silent as long as it likes, unless descriptors or threads are short: then it is closed after 5 s at most.
+/// it may be silent for as long as its server says, unless descriptors or threads are short: then it is closed after 5 s
+/// at most.
 ///
 /// The thread that accepts a connection serves it, and then accepts again. No connection is handed from one thread to
 /// another: that would cost as much processor time as all the rest of a small transfer. One thread always waits for the
@@ -44,6 +45,7 @@ struct Acceptors {
     listener: TcpListener,
     threads: Arc<ThreadGroup>,
     serve: Box<dyn Fn(Arc<TcpStream>) + Send + Sync>,
+    patience: Option<Duration>,
     /// How many threads wait for a connection, or are about to.
     waiting: AtomicUsize,
     stopping: AtomicBool,
@@ -52,10 +54,12 @@ struct Acceptors {
 
 impl Server {
     /// Starts accepting. `serve` runs once for each connection that has said something, and the connection closes when
-    /// it returns. The threads end with the group, after [`stop`](Self::stop).
+    /// it returns. One that has said nothing for `patience`, or up to 5 s longer, is closed; with `None` it may be
+    /// silent for ever. The threads end with the group, after [`stop`](Self::stop).
     pub fn start(
         listener: TcpListener,
         threads: &Arc<ThreadGroup>,
+        patience: Option<Duration>,
         serve: impl Fn(Arc<TcpStream>) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         // On Linux this bounds the wait of an accept. Elsewhere a thread that has come to wait does so for ever.
@@ -64,6 +68,7 @@ impl Server {
             listener,
             threads: Arc::clone(threads),
             serve: Box::new(serve),
+            patience,
             waiting: AtomicUsize::new(1),
             stopping: AtomicBool::new(false),
             trouble: Mutex::default(),
@@ -162,16 +167,19 @@ impl Acceptors {
         })
     }
 
-    /// Returns once a byte, or the end of the stream, has come. Fails with `WouldBlock` if the peer is silent while
-    /// other connections cannot be taken.
+    /// Returns once a byte, or the end of the stream, has come. Fails with `WouldBlock` if the peer is silent for too long, or
+    /// while other connections cannot be taken.
     fn wait_for_first_byte(&self, stream: &TcpStream, is_short: bool) -> io::Result<()> {
-        if is_short {
-            stream.set_read_timeout(Some(SILENCE_IF_SHORT))?;
+        let patience = if is_short { Some(SILENCE_IF_SHORT) } else { self.patience };
+        if let Some(patience) = patience.filter(|patience| *patience < SILENCE) {
+            stream.set_read_timeout(Some(patience))?;
         }
+        let begun = Instant::now();
+        let may_be_silent = || self.patience.is_none_or(|patience| begun.elapsed() < patience);
         while let Err(error) = stream.peek(&mut [0]) {
             match error.kind() {
                 io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock if !self.trouble.lock().is_recent() => {}
+                io::ErrorKind::WouldBlock if may_be_silent() && !self.trouble.lock().is_recent() => {}
                 _ => return Err(error),
             }
         }
@@ -240,7 +248,21 @@ impl Trouble {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+    use crate::server::listen;
+
+    #[test]
+    fn a_connection_that_says_nothing_is_closed_in_time() {
+        let threads = ThreadGroup::new("test");
+        let patience = Some(Duration::from_millis(50));
+        let mut server = Server::start(listen(None, 0).unwrap(), &threads, patience, |_| {}).unwrap();
+        let mut silent = TcpStream::connect(reachable(server.address().unwrap())).unwrap();
+        assert_eq!(silent.read(&mut [0]).unwrap(), 0, "it ends in order");
+        server.stop();
+        threads.stop();
+    }
 
     #[test]
     #[cfg(target_os = "linux")]

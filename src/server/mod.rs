@@ -9,7 +9,7 @@
 //! let echo = |stream: std::sync::Arc<std::net::TcpStream>| {
 //!     let _ = std::io::copy(&mut &*stream, &mut &*stream);
 //! };
-//! let mut server = Server::start(listen(None, 0)?, &threads, echo)?;
+//! let mut server = Server::start(listen(None, 0)?, &threads, None, echo)?;
 //! // Its end: no more connections are taken, those that there are get closed, and their threads joined.
 //! server.stop();
 //! threads.stop();

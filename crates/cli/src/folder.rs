@@ -16,6 +16,10 @@ use stevedore::program::Failure;
 
 use crate::cluster::{CLUSTER_FILE, ClusterFile};
 
+/// Where a Controller keeps its log, and a Dstore its objects, in such a folder.
+const CONTROLLER: &str = "controller";
+const DSTORE: &str = "dstore";
+
 /// A folder that no other process uses, for as long as this lives.
 #[derive(Debug)]
 pub struct DataFolder {
@@ -28,6 +32,13 @@ impl DataFolder {
     /// Makes the folder if it is missing, and keeps other processes out of it.
     pub fn claim(path: &Path) -> Result<Self, Failure> {
         let cannot_use = |error: io::Error| Failure::new(format!("cannot use {}: {error}", path.display()));
+        if let Some(outer) = data_folder_around(path).map_err(cannot_use)? {
+            return Err(Failure::new(format!(
+                "{} lies in {}, which is a folder of a store itself: name that one, or one outside of it",
+                path.display(),
+                outer.display()
+            )));
+        }
         fs::create_dir_all(path).map_err(cannot_use)?;
         // Given out in messages, and used from wherever a user is.
         let path = path.canonicalize().map_err(cannot_use)?;
@@ -55,12 +66,12 @@ impl DataFolder {
 
     /// Where a Controller keeps its log.
     pub fn log(&self) -> PathBuf {
-        self.path.join("controller")
+        self.path.join(CONTROLLER)
     }
 
     /// Where a Dstore keeps its objects.
     pub fn objects(&self) -> PathBuf {
-        self.path.join("dstore")
+        self.path.join(DSTORE)
     }
 
     /// The file that tells of the store.
@@ -68,7 +79,8 @@ impl DataFolder {
         self.path.join(CLUSTER_FILE)
     }
 
-    fn has_log(&self) -> Result<bool, Failure> {
+    /// Whether a Controller has begun a log there.
+    pub fn has_log(&self) -> Result<bool, Failure> {
         holds_anything(&self.log())
     }
 
@@ -114,6 +126,20 @@ pub fn store_in(folders: &[DataFolder], name: &str) -> Result<ClusterFile, Failu
     }
 }
 
+/// The folder of a store that this one, which may not exist yet, lies in. Nothing is to be made among its data.
+fn data_folder_around(path: &Path) -> io::Result<Option<PathBuf>> {
+    let path = std::path::absolute(path)?;
+    let there = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(&path);
+    let real = there.canonicalize()?;
+    let is_data = |folder: &&Path| folder.join("lock").is_file() && holds_server(folder);
+    let around = real.ancestors().skip(usize::from(there == path));
+    Ok(around.into_iter().find(is_data).map(Path::to_owned))
+}
+
+fn holds_server(folder: &Path) -> bool {
+    [CONTROLLER, DSTORE].iter().any(|name| folder.join(name).is_dir())
+}
+
 fn holds_anything(folder: &Path) -> Result<bool, Failure> {
     match fs::read_dir(folder) {
         Ok(mut entries) => Ok(entries.next().is_some()),
@@ -142,6 +168,23 @@ mod tests {
         assert!(DataFolder::claim(&folder.path().join("b")).is_err());
         drop(claimed);
         claim(&folder, "a");
+    }
+
+    #[test]
+    fn nothing_is_made_within_the_folder_of_a_store() {
+        let folder = TempFolder::new();
+        let claimed = claim(&folder, "a");
+        fs::create_dir(claimed.objects()).unwrap();
+        drop(claimed);
+        std::os::unix::fs::symlink(folder.path().join("a"), folder.path().join("link")).unwrap();
+        for inner in ["a/dstore", "a/new", "a/dstore/deeper/new", "link/dstore", "link/new"] {
+            let refused = DataFolder::claim(&folder.path().join(inner)).unwrap_err().message;
+            assert!(refused.contains("folder of a store"), "{inner}: {refused}");
+        }
+        assert_eq!(kit::folder::names(&folder.path().join("a")), ["dstore", "lock"], "nothing was made");
+        claim(&folder, "a");
+        claim(&folder, "link");
+        claim(&folder, "b/c");
     }
 
     #[test]

@@ -36,8 +36,8 @@ use crate::show::count;
 )]
 pub struct Serve {
     /// name of a new store (default: depot)
-    #[argh(option, default = "\"depot\".to_owned()")]
-    pub name: String,
+    #[argh(option)]
+    pub name: Option<String>,
     /// on how many Dstores a new store keeps a file: a number, or all (default: 3, or as many as there are folders)
     #[argh(option, arg_name = "R", from_str_fn(read_replicas))]
     pub replicas: Option<Replicas>,
@@ -75,11 +75,11 @@ pub struct RunController {
     #[argh(option, arg_name = "DIR")]
     pub data: PathBuf,
     /// name of a new store (default: depot)
-    #[argh(option, default = "\"depot\".to_owned()")]
-    pub name: String,
+    #[argh(option)]
+    pub name: Option<String>,
     /// on how many Dstores a new store keeps a file: a number, or all (default 3)
-    #[argh(option, arg_name = "R", default = "Replicas::Number(3)", from_str_fn(read_replicas))]
-    pub replicas: Replicas,
+    #[argh(option, arg_name = "R", from_str_fn(read_replicas))]
+    pub replicas: Option<Replicas>,
     /// port (default 7000); 0 takes a free one
     #[argh(option, default = "CONTROLLER_PORT")]
     pub port: u16,
@@ -165,7 +165,7 @@ impl Serve {
         let end = signals::requests_to_end()?;
         let folders = DataFolder::claim_all(&self.folders)?;
         let at_most_three = Replicas::Number(folders.len().min(3) as u8);
-        let new = NewStore { name: &self.name, replicas: self.replicas.unwrap_or(at_most_three) };
+        let new = NewStore { name: self.name.as_deref(), replicas: self.replicas, usual_replicas: at_most_three };
         let place = Place { listen: self.listen, advertise: self.advertise.as_deref() };
         let (controller, file) =
             start_controller(&folders, &new, &place, self.controller_port, self.sync, "--controller-port")?;
@@ -194,7 +194,7 @@ impl RunController {
         let _log = program::start_log("warn")?;
         let end = signals::requests_to_end()?;
         let folder = DataFolder::claim(&self.data)?;
-        let new = NewStore { name: &self.name, replicas: self.replicas };
+        let new = NewStore { name: self.name.as_deref(), replicas: self.replicas, usual_replicas: Replicas::Number(3) };
         let place = Place { listen: self.listen, advertise: self.advertise.as_deref() };
         let folders = [folder];
         let (controller, file) = start_controller(&folders, &new, &place, self.port, self.sync, "--port")?;
@@ -238,7 +238,7 @@ impl RunDstore {
     }
 }
 
-/// Says what the store does not survive, once all Dstores have joined. (depot 1.1)
+/// Says what is wrong with the store, and what it does not survive, once all Dstores have joined. (depot 1.1)
 fn say_limits(client: &Path, dstores: usize, end: &Receiver<Signal>) -> Result<(), Failure> {
     /// Longer than Dstores take to join, unless something is wrong: then the log says it.
     const PATIENCE: Duration = Duration::from_secs(5);
@@ -256,6 +256,10 @@ fn say_limits(client: &Path, dstores: usize, end: &Receiver<Signal>) -> Result<(
         };
         let there = status.dstores.iter().filter(|dstore| dstore.state == DstoreState::Present).count();
         if there >= dstores || Instant::now() >= deadline || !end.is_empty() {
+            if !status.problems.is_empty() {
+                say(format_args!("Problems:"))?;
+                status.problems.iter().try_for_each(|problem| say(format_args!("  ! {problem}")))?;
+            }
             say(format_args!("It does not survive:"))?;
             return status.limits.iter().try_for_each(|limit| say(format_args!("  - {limit}")));
         }
@@ -270,10 +274,24 @@ fn say_next(client: &Path) -> Result<(), Failure> {
     say(format_args!("  stevedore status"))
 }
 
-/// What a store is made as.
+/// What a store is made as, unless there is one.
 struct NewStore<'a> {
-    name: &'a str,
-    replicas: Replicas,
+    name: Option<&'a str>,
+    replicas: Option<Replicas>,
+    /// If the command line does not say.
+    usual_replicas: Replicas,
+}
+
+impl NewStore<'_> {
+    /// Where there is a store already, what was said of a new one is not obeyed. The person is told.
+    fn warn_of_old(&self, file: &ClusterFile) {
+        if self.name.is_some_and(|name| name != file.name) {
+            log::warn!("--name is for a new store: this one is called {:?}", file.name);
+        }
+        if self.replicas.is_some() {
+            log::warn!("--replicas is for a new store: stevedore set replicas changes it in this one");
+        }
+    }
 }
 
 /// Where servers listen, and where others reach them.
@@ -322,7 +340,10 @@ fn start_controller(
     sync: SyncMode,
     port_option: &str,
 ) -> Result<(controller::Handle, ClusterFile), Failure> {
-    let mut file = store_in(folders, new.name)?;
+    let mut file = store_in(folders, new.name.unwrap_or("depot"))?;
+    if folders[0].has_log()? {
+        new.warn_of_old(&file);
+    }
     let (listener, address) = place.bind(port, "Controller", port_option)?;
     file.controllers = vec![address.clone()];
     // Before there is a log: a log without its file would be taken for a loss.
@@ -331,7 +352,7 @@ fn start_controller(
         data: folders[0].log(),
         cluster: file.cluster,
         name: file.name.clone(),
-        settings: Settings { replicas: new.replicas, ..Settings::default() },
+        settings: Settings { replicas: new.replicas.unwrap_or(new.usual_replicas), ..Settings::default() },
         secret: file.secret.clone(),
         listener,
         address,
@@ -411,7 +432,10 @@ impl Servers {
                 _ => break None,
             }
         };
-        // Dstores end before the Controller that they report to.
+        // Dstores end before the Controller that they report to, which is not to complain.
+        if let Some(controller) = &self.controller {
+            controller.expect_end();
+        }
         self.dstores.clear();
         let closed = self.controller.take().map_or(Ok(()), controller::Handle::stop);
         match failure {

@@ -185,6 +185,18 @@ fn a_damaged_object_is_an_error_and_never_wrong_bytes() {
     assert!(!target.exists(), "half a file has appeared");
     let whole = store.user.run(&["cat", "--range", "0-99", "/victim"]);
     assert!(whole.stdout == content[..100], "what is not damaged can still be read");
+    // Put again, it is sent again: once the damage is known, nothing counts as being there already.
+    eventually("the Dstore has looked", || {
+        let copies = store.user.json(&["stat", "--copies", "--json", "/victim"]);
+        copies["objects"][0]["copies"][0]["is_damaged"] == true
+    });
+    let from = store.local("from");
+    fs::write(&from, &content).unwrap();
+    let again = store.user.json(&["put", "--json", text(&from), "/victim"]);
+    assert_eq!((&again["files"], &again["skipped"]), (&1.into(), &0.into()));
+    assert!(store.user.run(&["cat", "/victim"]).stdout == content, "it is healed");
+    let again = store.user.json(&["put", "--json", text(&from), "/victim"]);
+    assert_eq!((&again["files"], &again["skipped"]), (&0.into(), &1.into()), "a good copy is enough");
 }
 
 #[test]
@@ -246,6 +258,39 @@ fn a_store_is_never_made_beside_data() {
     fs::rename(&away, &file).unwrap();
     store.kill_and_start();
     assert_eq!(store.user.ok(&["cat", "/a"]), "content");
+}
+
+#[test]
+fn an_older_copy_of_the_log_is_refused_before_it_serves() {
+    // depot 2.2: also one of the same leadership, which knows of every start of the store.
+    let mut store = Whole::start(1, "always");
+    let disk = store.local("disk1");
+    assert!(store.user.with_input(&["put", "-", "/old"], b"old").status.success());
+    let (log, copy, newest) = (disk.join("controller"), store.local("copy"), store.local("newest"));
+    fs::create_dir(&copy).unwrap();
+    for (name, content) in look(&log) {
+        fs::write(copy.join(name), content.expect("a file")).unwrap();
+    }
+    assert!(store.user.with_input(&["put", "-", "/new"], b"new").status.success());
+    let version = store.user.json(&["status", "--json"])["version"].as_str().expect("text").to_owned();
+    let sequence: u64 = version.split([' ', '.']).next_back().expect("a number").parse().expect("a number");
+    eventually("the Dstore has heard of it", || {
+        let identity = fs::read_to_string(disk.join("dstore/identity")).expect("text");
+        let heard = identity.lines().find_map(|line| line.strip_prefix("sequence ")).expect("a number");
+        heard.parse::<u64>().expect("a number") >= sequence
+    });
+    store.server.kill();
+    fs::rename(&log, &newest).unwrap();
+    fs::rename(&copy, &log).unwrap();
+    let mut refused = spawn(&store.words());
+    let (code, said) = store.user.fails(&["ls"]);
+    assert!(code != 0 && !said.contains("/old"), "{said}");
+    assert_eq!(refused.wait_for_exit().code(), Some(1));
+    assert!(refused.comes_to_log("old copy"), "{:?}", refused.log_so_far());
+    fs::remove_dir_all(&log).unwrap();
+    fs::rename(&newest, &log).unwrap();
+    store.kill_and_start();
+    assert_eq!(store.user.ok(&["cat", "/new"]), "new", "the newest is still taken");
 }
 
 #[test]

@@ -149,7 +149,7 @@ impl ScriptedController {
     /// The same, and admits it.
     fn admit(&self, epoch: Epoch) -> Joined {
         let mut joined = self.join();
-        joined.admit(epoch, true, &[epoch.history]);
+        joined.admit(epoch, 7, true, &[epoch.history]);
         match joined.report() {
             Report::Fenced { epoch: fenced, .. } => assert_eq!(fenced, epoch),
             other => panic!("{other:?}"),
@@ -159,9 +159,9 @@ impl ScriptedController {
 }
 
 impl Joined {
-    fn admit(&self, epoch: Epoch, has_yours: bool, lineage: &[History]) {
+    fn admit(&self, epoch: Epoch, after: u64, has_yours: bool, lineage: &[History]) {
         let lineage = lineage.to_vec();
-        self.connection.send(&Order::Admitted { number: DstoreId(4), epoch, has_yours, lineage }).unwrap();
+        self.connection.send(&Order::Admitted { number: DstoreId(4), epoch, after, has_yours, lineage }).unwrap();
     }
 
     /// The next report that is no heartbeat, and not about orders.
@@ -512,28 +512,33 @@ fn a_controller_whose_disk_is_an_old_copy_is_refused() {
     let folder = TempFolder::new();
     let controller = ScriptedController::new();
     let (dstore, _) = start(folder.path(), &controller.secret, vec![controller.address()]).unwrap();
-    drop(controller.admit(EPOCH));
+    let joined = controller.admit(EPOCH);
+    joined.connection.send(&Order::Applied { epoch: EPOCH, sequence: 90 }).unwrap();
+    joined.connection.send(&Order::Applied { epoch: EPOCH, sequence: 80 }).unwrap();
+    kit::eventually("the Dstore keeps what it has heard of", || dstore.identity().sequence == 90);
+    drop(joined);
     let ours = EPOCH.history;
     let other = Epoch { history: History(6), term: 9, nonce: 1 };
     let refused = [
-        (Epoch { term: 4, ..EPOCH }, false, vec![ours]), // it lacks what the Dstore has followed
-        (Epoch { term: 2, ..EPOCH }, true, vec![ours]),  // it is older
-        (Epoch { nonce: 8, ..EPOCH }, true, vec![ours]), // of the same term, and another one
-        (other, true, vec![other.history]),              // a history that does not descend from the Dstore's
+        (Epoch { term: 4, ..EPOCH }, 95, false, vec![ours]), // it lacks what the Dstore has followed
+        (Epoch { term: 2, ..EPOCH }, 95, true, vec![ours]),  // it is older
+        (Epoch { nonce: 8, ..EPOCH }, 95, true, vec![ours]), // of the same term, and another one
+        (Epoch { term: 4, ..EPOCH }, 89, true, vec![ours]),  // it lacks a change that the Dstore has heard of
+        (other, 95, true, vec![other.history]),              // a history that does not descend from the Dstore's
     ];
-    for (epoch, has_yours, lineage) in refused {
+    for (epoch, after, has_yours, lineage) in refused {
         let mut joined = controller.join();
         assert_eq!(joined.epoch, Some(EPOCH));
-        joined.admit(epoch, has_yours, &lineage);
+        joined.admit(epoch, after, has_yours, &lineage);
         let Report::Refuse { why } = joined.report() else { panic!("{epoch:?} is followed") };
         assert!(why.contains("old copy"), "{why}");
     }
-    for (epoch, has_yours, lineage) in [
-        (Epoch { term: 4, ..EPOCH }, true, vec![ours]),
-        (other, false, vec![ours, other.history]), // restored: it descends from the Dstore's
+    for (epoch, after, has_yours, lineage) in [
+        (Epoch { term: 4, ..EPOCH }, 90, true, vec![ours]),
+        (other, 3, false, vec![ours, other.history]), // restored: it descends from the Dstore's
     ] {
         let mut joined = controller.join();
-        joined.admit(epoch, has_yours, &lineage);
+        joined.admit(epoch, after, has_yours, &lineage);
         assert!(matches!(joined.report(), Report::Fenced { epoch: fenced, .. } if fenced == epoch));
         assert_eq!(dstore.identity().epoch, Some(epoch), "before it is said");
     }

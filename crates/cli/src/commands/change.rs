@@ -280,7 +280,7 @@ fn for_each_pair(
             _ => target.path.clone(),
         };
         if from == to {
-            return Err(Failure::usage(format!("{from} is both what to {command} and where")));
+            return Err(Failure::usage(format!("{from}: to {command} it to itself changes nothing")));
         }
         let mut placing = MoveOptions { parents: target.is_directory, ..MoveOptions::default() };
         if let Some(there) = session.look(&to)? {

@@ -357,7 +357,7 @@ impl StatFile {
                     let state = [
                         (!copy.is_present, "away"),
                         (copy.is_damaged, "damaged"),
-                        (!copy.is_certain, "not yet confirmed"),
+                        (!copy.is_certain && !copy.is_damaged, "not yet confirmed"),
                     ];
                     let state: Vec<_> = state.into_iter().filter(|(is_so, _)| *is_so).map(|(_, word)| word).collect();
                     let state = if state.is_empty() { "good".to_owned() } else { state.join(", ") };

@@ -30,7 +30,7 @@ pub const MODE: &str = "mode";
     subcommand,
     help_triggers("-h", "--help"),
     name = "put",
-    note = "The last word is where: a directory of the store if it is one or ends in /, else the file's new\npath. Directories on the way are made. What is there already with the same size and checksum is not\nsent again: to resume, repeat the command.",
+    note = "The last word is where: a directory of the store if it is one or ends in /, else the file's new\npath. Directories on the way are made. What is there already with the same size and checksum is not\nsent again, unless all copies of it are damaged or away: to resume, repeat the command.",
     note = "put -r DIR /docs makes /docs like DIR; put -r DIR /docs/ makes /docs/DIR. Permissions and\nmodification times are kept. Links and special files are left out, and reported. Nothing is removed\nfrom the store.",
     example = "stevedore put notes.txt /docs/\nstevedore put *.jpg /photos/\nstevedore put -r ~/Documents /docs",
     example = "tar c src | stevedore put - /backup/src.tar"
@@ -143,7 +143,10 @@ impl Put {
                 continue;
             }
             if !is_tree && !metadata.is_file() {
-                summary.leave_out(&from, "a special file");
+                summary.fail(&Failure::new(format!(
+                    "{source} is neither a file nor a directory; what it gives can be put through a pipe: cat {source} | \
+                     stevedore put - PATH"
+                )));
                 continue;
             }
             let path = if is_into || (!is_tree && session.is_directory(to)?) {
@@ -193,6 +196,7 @@ impl Put {
             && let Kind::File { size, checksum } = stat.kind
             && size == metadata.len()
             && (size, checksum) == transfer::checksum(&file).map_err(&cannot_read)?
+            && can_be_read(session, to)?
         {
             bar.inc(size);
             keep_attributes(session, to, &stat, &metadata)?;
@@ -272,6 +276,12 @@ impl Plan {
             }
         }
     }
+}
+
+/// Whether each object of a file has a copy that is there and not known to be damaged.
+fn can_be_read(session: &Session<'_>, path: &Path) -> Result<bool, Failure> {
+    let objects = session.store.copies(path).map_err(about(path))?;
+    Ok(objects.iter().all(|object| object.copies.iter().any(|copy| copy.is_present && !copy.is_damaged)))
 }
 
 /// The name that a local file or directory has itself, also where it was written as `.` or `..`.

@@ -46,7 +46,7 @@ impl Server {
         let serve = move |stream: Arc<TcpStream>| {
             let _ = kept.serve(&stream); // it ends when the client does
         };
-        Self { address, _acceptor: Acceptor::start(listener, &threads, serve).expect("threads"), threads }
+        Self { address, _acceptor: Acceptor::start(listener, &threads, None, serve).expect("threads"), threads }
     }
 }
 

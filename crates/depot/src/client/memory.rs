@@ -12,13 +12,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    ChangeEvent, Content, CopyOptions, Error, Files, FindPage, ListOptions, MoveOptions, ObjectCopies, PutOptions,
-    ReadAt, Source, Status, WatchPage,
+    ChangeEvent, Content, CopyOptions, Error, Files, FindPage, ListOptions, MoveOptions, ObjectCopies, PlaceOfCopy,
+    PutOptions, ReadAt, Source, Status, WatchPage,
 };
 use crate::checksum::{Checksum, Hasher};
 use crate::disk::random;
 use crate::glob::Pattern;
-use crate::identity::{ClusterId, Epoch, History, Key, Version};
+use crate::identity::{ClusterId, DstoreId, Epoch, History, Key, Version};
 use crate::namespace::Namespace;
 use crate::namespace::change::{
     Change, Command, Condition, Details, NewObject, NewObjects, RemovalExtent, Replicas, Settings,
@@ -282,7 +282,15 @@ impl Files for Memory {
         let State { namespace, .. } = &*self.state.lock();
         let (stat, objects) = namespace.open(path)?;
         let wanted = stat.details.replicas.unwrap_or(namespace.settings().replicas);
-        let copies = |key, length| ObjectCopies { key, length, wanted, copies: Vec::new() };
+        let in_memory = PlaceOfCopy {
+            dstore: DstoreId(0),
+            address: String::new(),
+            is_present: true,
+            is_certain: true,
+            is_damaged: false,
+            location: None,
+        };
+        let copies = |key, length| ObjectCopies { key, length, wanted, copies: vec![in_memory.clone()] };
         Ok(objects.iter().map(|object| copies(object.key, object.length)).collect())
     }
 

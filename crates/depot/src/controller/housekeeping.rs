@@ -36,6 +36,7 @@ fn keep_house(shared: &Shared) {
         if is_second {
             last_second = Instant::now();
             shared.state.lock().keys.expire(last_second);
+            shared.tell_progress();
             shared.measure_space();
             shared.take_census();
         }

@@ -5,6 +5,7 @@
 //! leadership, says so, and then reports all that it has; from then on, what changes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
@@ -33,6 +34,9 @@ const MOST_DSTORES: u32 = u16::MAX as u32;
 /// So many copies are swept at a time.
 const SWEPT: usize = 10_000;
 
+/// A leadership begins with so many entries of the log: an empty one of Raft's, and the epoch.
+const FIRST_ENTRIES: u64 = 2;
+
 /// The format of a Dstore's disk that this release knows.
 const FORMAT: u32 = 1;
 
@@ -46,6 +50,8 @@ pub(super) struct Link {
     pub(super) heard: Instant,
     /// It has recorded this leadership.
     pub(super) is_fenced: bool,
+    /// The last change that it was told of.
+    told: u64,
     /// It has reported all that it has.
     pub(super) has_reported: bool,
     orders: Sender<Order>,
@@ -113,7 +119,7 @@ pub(super) fn serve(
         Err(error) => Err(error.into()),
     };
     shared.leave(id, number);
-    if !shared.is_stopping() {
+    if !shared.is_stopping() && !shared.ending.load(Ordering::Acquire) {
         match &result {
             Err(ReceiveError::Ended) | Ok(()) => log::warn!("Dstore {id} is away: it closed its connection"),
             Err(error) => log::warn!("Dstore {id} is away: {error}"),
@@ -151,11 +157,12 @@ impl Shared {
         }
         let looked = self.replica.read(|namespace| {
             let has_yours = join.epoch.is_none_or(|epoch| namespace.has_epoch(&epoch));
-            (namespace.dstore_on(join.disk), has_yours, namespace.lineage().collect(), namespace.epoch())
+            (namespace.dstore_on(join.disk), has_yours, namespace.lineage().collect(), namespace.leadership())
         });
-        let (id, has_yours, lineage, epoch) = looked.map_err(unavailable)?;
+        let (id, has_yours, lineage, leadership) = looked.map_err(unavailable)?;
         let id = id.ok_or_else(|| refused("the Dstore was not entered".into()))?;
-        let epoch = epoch.ok_or_else(|| refused("this Controller has no leadership".into()))?;
+        let (epoch, began) = leadership.ok_or_else(|| refused("this Controller has no leadership".into()))?;
+        let after = began.saturating_sub(FIRST_ENTRIES);
         if let Some(number) = join.number.filter(|number| *number != id && has_yours) {
             return Err(refused(format!("its disk says that it is Dstore {number}, the store knows it as {id}")));
         }
@@ -181,15 +188,27 @@ impl Shared {
             load: Load::default(),
             heard: Instant::now(),
             is_fenced: false,
+            told: after,
             has_reported: false,
             orders,
         };
-        link.order(Order::Admitted { number: id, epoch, has_yours, lineage });
+        link.order(Order::Admitted { number: id, epoch, after, has_yours, lineage });
         state.links.insert(id, link);
         state.holdings.connected(id);
         drop(state);
         log::info!("Dstore {id} at {} is there", join.address);
         Ok((id, connection))
+    }
+
+    /// Tells Dstores how far this Controller is: they will know it again if its disk is replaced by an old copy. (depot 2.2)
+    pub(super) fn tell_progress(&self) {
+        let looked = self.replica.read(|namespace| (namespace.leadership(), namespace.sequence()));
+        let Ok((Some((epoch, _)), sequence)) = looked else { return };
+        for link in self.state.lock().links.values_mut().filter(|link| link.told < sequence) {
+            if link.order(Order::Applied { epoch, sequence }) {
+                link.told = sequence;
+            }
+        }
     }
 
     /// Takes a Dstore's reports until its connection ends.
@@ -202,9 +221,13 @@ impl Shared {
             match report {
                 Report::Fenced { epoch, .. } => {
                     let is_current = self.replica.epoch() == Some(epoch);
-                    if let Some(link) = self.state.lock().links.get_mut(&id) {
+                    let mut state = self.state.lock();
+                    if let Some(link) = state.links.get_mut(&id) {
                         link.is_fenced = is_current;
                     }
+                    self.may_serve.fetch_or(is_current, Ordering::AcqRel);
+                    drop(state);
+                    self.news.notify_all();
                 }
                 Report::Inventory { mut copies } => {
                     self.judge(copies.iter_mut());

@@ -60,7 +60,7 @@ use crate::identity::{ClusterId, DstoreId};
 use crate::log::{OpenError, Replica, ReplicaOptions};
 use crate::namespace::change::{Change, Command, Settings};
 use crate::placement::Holdings;
-use crate::wire::{Address, Secret};
+use crate::wire::{Address, HANDSHAKE_PATIENCE, Secret};
 use keys::Keys;
 use links::Link;
 
@@ -158,6 +158,10 @@ struct Shared {
     /// Signalled when a Dstore has come, gone, or completed its inventory.
     news: Condvar,
     stopping: AtomicBool,
+    /// All of the store is about to end.
+    ending: AtomicBool,
+    /// A Dstore follows it, or none has come in time: it answers requests.
+    may_serve: AtomicBool,
     /// Its disk is nearly full: only removals are accepted. (depot 12)
     is_short_of_space: AtomicBool,
     /// Why it cannot go on, if that is so.
@@ -208,6 +212,8 @@ impl Handle {
             }),
             news: Condvar::new(),
             stopping: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+            may_serve: AtomicBool::new(false),
             is_short_of_space: AtomicBool::new(false),
             fatal: Mutex::new(None),
         });
@@ -215,7 +221,7 @@ impl Handle {
         let threads = ThreadGroup::new("controller");
         let (of_connections, group) = (Arc::clone(&shared), Arc::clone(&threads));
         let serve = move |stream| requests::serve(&of_connections, &group, stream);
-        let server = Server::start(options.listener, &threads, serve)?;
+        let server = Server::start(options.listener, &threads, Some(HANDSHAKE_PATIENCE), serve)?;
         let housekeeping = housekeeping::start(&shared)?;
         Ok(Self { shared: Some(shared), server: Some(server), threads, housekeeping })
     }
@@ -225,6 +231,13 @@ impl Handle {
         let shared = self.shared.as_ref()?;
         let fatal = shared.fatal.lock().clone();
         fatal.or_else(|| shared.replica.failure().map(|failure| failure.to_string()))
+    }
+
+    /// From now on a Dstore that leaves is no news: all of the store is about to end.
+    pub fn expect_end(&self) {
+        if let Some(shared) = &self.shared {
+            shared.ending.store(true, Ordering::Release);
+        }
     }
 
     /// Takes no more requests, lets none wait, and closes the log in order.
@@ -273,6 +286,8 @@ impl Shared {
     fn give_up(&self, why: String) {
         log::error!("{why}");
         self.fatal.lock().get_or_insert(why);
+        drop(self.state.lock()); // no thread is between asking for it and waiting
+        self.news.notify_all();
     }
 
     /// Waits until `is_there` says so, for as long as Dstores may still be about to come back after a start; what it says

@@ -15,6 +15,7 @@ use crate::client::ChangeEvent;
 use crate::glob::Pattern;
 use crate::identity::{DstoreId, Epoch, Key, SessionId, Version};
 use crate::log::ProposeError;
+use crate::namespace::Namespace;
 use crate::namespace::change::{Change, Command, Condition, Duty, NewObjects, Refusal, Replicas, Settings, Stamp};
 use crate::namespace::listing::{Listed, Page, Query};
 use crate::path::Path;
@@ -83,6 +84,9 @@ fn serve_client(shared: &Shared, client: ClientId, connection: &mut Connection) 
 
 impl Shared {
     fn answer(&self, client: ClientId, request: Request) -> Result<Answer, Failure> {
+        if !matches!(request, Request::Session | Request::Status) {
+            self.wait_until_followed()?;
+        }
         match request {
             Request::Session => self.replica.read(|namespace| Answer::Session {
                 born: namespace.version(namespace.sequence()),
@@ -134,12 +138,32 @@ impl Shared {
         .map_err(failed)
     }
 
+    /// A Controller whose disk is an old copy learns it from its Dstores. It answers nothing before one of them follows it,
+    /// unless none comes in time. (depot 2.2)
+    fn wait_until_followed(&self) -> Result<(), Failure> {
+        if !self.may_serve.load(Ordering::Acquire) {
+            let may_come = |namespace: &Namespace| namespace.dstores().any(|(_, record)| record.duty != Duty::Removed);
+            if self.replica.read(may_come).map_err(failed)? {
+                self.wait_for_dstores(|_| self.may_serve.load(Ordering::Acquire) || self.fatal.lock().is_some());
+                self.may_serve.store(true, Ordering::Release);
+            }
+        }
+        match &*self.fatal.lock() {
+            Some(why) => Err(Failure::Unavailable { what: format!("the Controller stops: {why}") }),
+            None => Ok(()),
+        }
+    }
+
     fn epoch(&self) -> Result<Epoch, Failure> {
         self.replica.epoch().ok_or(Failure::NotLeader { leader: None })
     }
 
     fn check_space(&self) -> Result<(), Failure> {
-        if self.is_short_of_space.load(Ordering::Acquire) { Err(Refusal::ReadOnly.into()) } else { Ok(()) }
+        if self.is_short_of_space.load(Ordering::Acquire) {
+            let what = "the Controller's disk is nearly full: only removals are accepted until it has room".to_owned();
+            return Err(Failure::Unavailable { what });
+        }
+        Ok(())
     }
 
     /// Makes a change, and grants keys for the puts to come.

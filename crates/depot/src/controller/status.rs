@@ -140,36 +140,30 @@ impl Shared {
         let is_settling = self.started.elapsed() < self.settling;
         if status.no_copy > 0 {
             problems.push(format!(
-                "{} objects have no copy at a Dstore that is there: their files cannot be read until one returns",
-                status.no_copy
+                "{} no sound copy at a Dstore that is there: the files cannot be read until one returns, or until they are put \
+                 again",
+                count(status.no_copy, "object has", "objects have")
             ));
         }
-        let away: Vec<String> = status
-            .dstores
-            .iter()
-            .filter(|dstore| dstore.state == DstoreState::Away)
-            .map(|dstore| format!("{} (last on {})", dstore.id, dstore.host))
-            .collect();
-        if !away.is_empty() {
+        for dstore in status.dstores.iter().filter(|dstore| dstore.state == DstoreState::Away) {
             let hint = if is_settling { "the Controller has just started" } else { "start it, or see its log" };
-            problems.push(format!("Dstore {} is away: {hint}", away.join(", ")));
+            problems.push(format!("Dstore {} is away (last on {}): {hint}", dstore.id, dstore.host));
         }
         let few = status.too_few_copies.saturating_sub(status.no_copy);
         if few > 0 {
-            problems.push(format!("{few} objects have fewer copies than they should"));
+            problems.push(format!("{} fewer copies than there should be", count(few, "object has", "objects have")));
         }
         let there = status.dstores.iter().filter(|dstore| dstore.state == DstoreState::Present).count();
         if let Replicas::Number(wanted) = status.settings.replicas
             && there < usize::from(wanted)
         {
-            problems.push(format!("{wanted} replicas are set, and {there} Dstores are there"));
+            let there = count(there as u64, "Dstore is", "Dstores are");
+            problems.push(format!("{} set, and {there} there", count(wanted.into(), "replica is", "replicas are")));
         }
         for dstore in &status.dstores {
             if dstore.damaged > 0 {
-                problems.push(format!(
-                    "Dstore {} has {} damaged objects: its disk may be failing",
-                    dstore.id, dstore.damaged
-                ));
+                let damaged = count(dstore.damaged, "damaged object", "damaged objects");
+                problems.push(format!("Dstore {} has {damaged}: its disk may be failing", dstore.id));
             }
             if dstore.total_bytes > 0 && dstore.free_bytes < dstore.total_bytes / 20 {
                 problems.push(format!("the disk of Dstore {} is full: it takes no more", dstore.id));
@@ -234,6 +228,11 @@ impl State {
     }
 }
 
+/// A number of things.
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// What a store like this does not survive.
 fn limits(status: &Status, sync: SyncMode) -> Vec<String> {
     let mut limits = vec![
@@ -244,13 +243,14 @@ fn limits(status: &Status, sync: SyncMode) -> Vec<String> {
         Replicas::Number(1) => limits.push("the loss of any disk: there is one replica of each file".into()),
         Replicas::Number(replicas) => {
             let hosts: BTreeSet<&str> = status.dstores.iter().map(|dstore| dstore.host.as_str()).collect();
-            if status.dstores.len() > 1 && hosts.len() == 1 {
-                limits.push("the loss of the machine: all Dstores are on one".into());
-            } else if status.dstores.len() < usize::from(replicas) {
-                limits.push(format!(
-                    "the loss of many disks: there are {} Dstores for {replicas} replicas",
-                    status.dstores.len()
-                ));
+            match status.dstores.len() {
+                0 => {}
+                1 => limits.push("the loss of any disk: there is one Dstore".into()),
+                _ if hosts.len() == 1 => limits.push("the loss of the machine: all Dstores are on one".into()),
+                dstores if dstores < usize::from(replicas) => limits.push(format!(
+                    "the loss of {dstores} disks at a time: there are no more Dstores, though {replicas} replicas are set"
+                )),
+                _ => {}
             }
         }
         Replicas::All => {}

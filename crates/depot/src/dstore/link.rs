@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stevedore::complaint::complain;
 use stevedore::server::ThreadGroup;
 use stevedore::socket::Wait;
 
@@ -137,12 +138,15 @@ fn link(
         zone: shared.zone.clone(),
         sync: shared.sync,
     })?;
-    let (number, epoch, has_yours, lineage) = match connection.receive(Wait::deadline(PATIENCE))? {
-        Order::Admitted { number, epoch, has_yours, lineage } => (number, epoch, has_yours, lineage),
+    let (number, leader) = match connection.receive(Wait::deadline(PATIENCE))? {
+        Order::Admitted { number, epoch, after, has_yours, lineage } => {
+            (number, Leader { epoch, after, has_yours, lineage })
+        }
         Order::Error { failure } => return Err(End::Refused(failure)),
         _ => return Err(End::Broken("an order before it is admitted".into())),
     };
-    if let Err(why) = shared.follow(number, epoch, has_yours, &lineage)? {
+    let epoch = leader.epoch;
+    if let Err(why) = shared.follow(number, &leader)? {
         // It may have gone already.
         let _ = connection.send(&Report::Refuse { why: why.clone() });
         return Err(End::NotFollowed(format!("it is not followed, and must stop: {why}")));
@@ -172,16 +176,21 @@ fn link(
     end
 }
 
+/// What a Controller says of its leadership.
+struct Leader {
+    epoch: Epoch,
+    /// The last change before it.
+    after: u64,
+    /// Whether its namespace contains the leadership that this Dstore has followed.
+    has_yours: bool,
+    lineage: Vec<History>,
+}
+
 impl Shared {
     /// Decides whether to follow a leadership; if so, it is on the disk, and orders of older ones are no more. Otherwise
     /// the reason, as a sentence for the Controller's log.
-    fn follow(
-        &self,
-        number: DstoreId,
-        epoch: Epoch,
-        has_yours: bool,
-        lineage: &[History],
-    ) -> Result<Result<(), String>, std::io::Error> {
+    fn follow(&self, number: DstoreId, leader: &Leader) -> Result<Result<(), String>, std::io::Error> {
+        let Leader { epoch, after, has_yours, ref lineage } = *leader;
         let _one_at_a_time = self.following.lock();
         let ours = self.disk.identity();
         if let Some(newest) = ours.epoch {
@@ -201,7 +210,18 @@ impl Shared {
                 )));
             }
         }
-        self.disk.follow(self.cluster, number, epoch)?;
+        let is_same_history = ours.epoch.is_some_and(|newest| newest.history == epoch.history);
+        if is_same_history && ours.epoch != Some(epoch) && after < ours.sequence {
+            return Ok(Err(format!(
+                "{} has heard of change {} of this store, and this Controller's log ended before it: its disk is an old copy, or \
+                 the end of the log is lost. Start it with the newest copy of its disk, or have the store restored from what \
+                 there is: stevedore recover",
+                self.number(),
+                ours.sequence
+            )));
+        }
+        let sequence = if is_same_history { after.max(ours.sequence) } else { after };
+        self.disk.follow(self.cluster, number, epoch, sequence)?;
         // Nothing from an older epoch is begun any more; what runs is let end.
         self.drop_orders_before(epoch);
         Ok(Ok(()))
@@ -219,6 +239,12 @@ impl Shared {
                 }
                 Ok(Order::Remove { epoch, keys }) => {
                     self.enter_orders(orderer, epoch, keys.into_iter().map(Job::Remove));
+                }
+                Ok(Order::Applied { epoch, sequence }) => {
+                    // The disk may be full: the Dstore goes on, with what it has heard of before.
+                    if let Err(error) = self.disk.hear_of(epoch, sequence) {
+                        complain(format_args!("{}: cannot record what it has heard: {error}", self.number()));
+                    }
                 }
                 Ok(Order::Error { failure }) => return failure.to_string(),
                 Ok(Order::Admitted { .. }) => return "it was admitted twice".into(),
@@ -334,7 +360,13 @@ impl Heartbeat {
         }
         self.due = now + HEARTBEAT;
         let disk = &reports.shared.disk;
-        let usage = disk.usage()?;
+        let usage = match disk.usage() {
+            Ok(usage) => usage,
+            Err(error) => {
+                reports.shared.give_up(format!("the folder of its disk cannot be read any more: {error}"));
+                return Err(End::Stopped);
+            }
+        };
         let busy = self.sampler.sample();
         // One that takes nothing more is as good as full.
         let free_bytes = if disk.failure().is_some() { 0 } else { usage.space.available };

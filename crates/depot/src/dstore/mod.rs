@@ -68,7 +68,7 @@ use stevedore::sync::{Condvar, Mutex};
 use crate::disk::RealFolder;
 use crate::identity::{ClusterId, DstoreId};
 use crate::pack::{self, Disk, Identity, OpenError};
-use crate::wire::{Address, Secret};
+use crate::wire::{Address, HANDSHAKE_PATIENCE, Secret};
 use orders::Orders;
 
 /// The format of the disk that this release writes.
@@ -235,7 +235,8 @@ impl Handle {
         });
         let threads = ThreadGroup::new("dstore");
         let of_connections = Arc::clone(&shared);
-        let server = Server::start(listener, &threads, move |stream| objects::serve(&of_connections, stream))?;
+        let serve = move |stream| objects::serve(&of_connections, stream);
+        let server = Server::start(listener, &threads, Some(HANDSHAKE_PATIENCE), serve)?;
         // From here on, whatever fails, dropping the handle ends what has been started.
         let handle = Self { shared, server, threads };
         let spawn = |job: fn(&Shared)| {

@@ -266,9 +266,9 @@ impl Namespace {
         self.epochs.values().rev().any(|known| known == epoch)
     }
 
-    /// The last leadership.
-    pub fn epoch(&self) -> Option<Epoch> {
-        self.epochs.last_key_value().map(|(_, epoch)| *epoch)
+    /// The last leadership, and the change that it began with.
+    pub fn leadership(&self) -> Option<(Epoch, u64)> {
+        self.epochs.last_key_value().map(|(sequence, epoch)| (*epoch, *sequence))
     }
 
     /// Every Dstore that was ever admitted.

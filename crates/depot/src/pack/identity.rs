@@ -7,6 +7,7 @@
 //! number 4
 //! start 12
 //! epoch 8f31 3 9a
+//! sequence 812
 //! sum 9f0c…12
 //! ```
 //!
@@ -32,6 +33,8 @@ pub struct Identity {
     pub start: u64,
     /// The newest leadership that it has acknowledged. Nothing is accepted from an older one.
     pub epoch: Option<Epoch>,
+    /// The last change that it has heard of in that epoch's history. A Controller that has applied fewer has lost some.
+    pub sequence: u64,
 }
 
 pub(super) const NAME: &str = "identity";
@@ -43,7 +46,7 @@ impl Identity {
     /// That of a new disk, which has not been started yet.
     pub(super) fn new() -> io::Result<Self> {
         let disk = DiskId(u128::from_le_bytes(random()?));
-        Ok(Self { disk, cluster: None, number: None, start: 0, epoch: None })
+        Ok(Self { disk, cluster: None, number: None, start: 0, epoch: None, sequence: 0 })
     }
 
     /// Who the disk in a folder is; `None` if there is none yet. Changes nothing.
@@ -72,6 +75,7 @@ impl Identity {
             number: field(lines.next(), "number")?,
             start: field(lines.next(), "start")?,
             epoch: field(lines.next(), "epoch")?,
+            sequence: field(lines.next(), "sequence")?,
         })
     }
 
@@ -90,6 +94,7 @@ impl Identity {
         add("number", &|line| self.number.write(line));
         add("start", &|line| self.start.write(line));
         add("epoch", &|line| self.epoch.write(line));
+        add("sequence", &|line| self.sequence.write(line));
         let text = format!("{text}sum {}\n", sum(&text));
         match folder.remove(NEW) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -310,11 +310,32 @@ impl Disk {
         self.identity.lock().clone()
     }
 
-    /// It belongs to this cluster, has this number there, and obeys no leadership that is older than this one. On the disk
-    /// when this returns.
-    pub fn follow(&self, cluster: ClusterId, number: DstoreId, epoch: Epoch) -> io::Result<()> {
+    /// It belongs to this cluster, has this number there, and obeys no leadership that is older than this one, which has
+    /// applied the changes up to `sequence`. On the disk when this returns.
+    pub fn follow(&self, cluster: ClusterId, number: DstoreId, epoch: Epoch, sequence: u64) -> io::Result<()> {
+        self.become_known_as(|identity| Identity {
+            cluster: Some(cluster),
+            number: Some(number),
+            epoch: Some(epoch),
+            sequence,
+            ..identity.clone()
+        })
+    }
+
+    /// The leadership `epoch` has applied the changes up to `sequence`. On the disk when this returns; without effect if the
+    /// disk follows another one by now, or has heard of a later change.
+    pub fn hear_of(&self, epoch: Epoch, sequence: u64) -> io::Result<()> {
+        self.become_known_as(|identity| match identity {
+            Identity { epoch: Some(ours), sequence: heard, .. } if *ours == epoch && *heard < sequence => {
+                Identity { sequence, ..identity.clone() }
+            }
+            _ => identity.clone(),
+        })
+    }
+
+    fn become_known_as(&self, next: impl FnOnce(&Identity) -> Identity) -> io::Result<()> {
         let mut identity = self.identity.lock();
-        let next = Identity { cluster: Some(cluster), number: Some(number), epoch: Some(epoch), ..identity.clone() };
+        let next = next(&identity);
         if next != *identity {
             next.write(&*self.folder)?;
             *identity = next;

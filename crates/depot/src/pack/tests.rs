@@ -761,7 +761,7 @@ fn a_disk_knows_who_it_is_and_counts_its_starts() {
     let (disk, recovered) = open(&folder).expect("a new disk");
     assert!(recovered.is_new);
     let epoch = Epoch { history: History(8), term: 3, nonce: 5 };
-    disk.follow(ClusterId(5), DstoreId(4), epoch).expect("written");
+    disk.follow(ClusterId(5), DstoreId(4), epoch, 7).expect("written");
     let identity = disk.identity();
     assert_eq!((identity.cluster, identity.number), (Some(ClusterId(5)), Some(DstoreId(4))));
     assert_eq!(identity.epoch, Some(epoch));

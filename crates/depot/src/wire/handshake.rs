@@ -33,8 +33,8 @@ const VERSION: u32 = 1;
 /// What this release can do beyond version 1: nothing yet.
 const FEATURES: u32 = 0;
 
-/// How long the other end may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the other end may take, for its first byte and for each line.
+pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What an end of a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,7 +251,7 @@ pub fn connect(
     };
     let challenge = Challenge(u128::from_le_bytes(random()?));
     connection.send(&Hello { protocol: OURS, role: role.word().to_owned(), cluster, challenge, client })?;
-    let (theirs, other, answer, proof) = match connection.receive(Wait::deadline(timeout.min(PATIENCE)))? {
+    let (theirs, other, answer, proof) = match connection.receive(Wait::deadline(timeout.min(HANDSHAKE_PATIENCE)))? {
         Answer::Hello { role, cluster, challenge, proof, .. } => (role, cluster, challenge, proof),
         Answer::Refused(failure) => return Err(HandshakeError::Refused(failure)),
     };
@@ -288,7 +288,7 @@ pub fn accept(
     cluster: ClusterId,
     secret: &Secret,
 ) -> Result<Role, HandshakeError> {
-    connection.limit_stalls(PATIENCE)?;
+    connection.limit_stalls(HANDSHAKE_PATIENCE)?;
     let result = answer(connection, ours, cluster, secret);
     if let Err(HandshakeError::Untrusted(why) | HandshakeError::Foreign(why)) = &result {
         // It may have gone already.
@@ -303,7 +303,7 @@ fn answer(
     cluster: ClusterId,
     secret: &Secret,
 ) -> Result<Role, HandshakeError> {
-    let hello: Hello = connection.receive(Wait::deadline(PATIENCE))?;
+    let hello: Hello = connection.receive(Wait::deadline(HANDSHAKE_PATIENCE))?;
     if hello.protocol.version != VERSION {
         let theirs = hello.protocol.version;
         return Err(HandshakeError::Foreign(format!(
@@ -338,7 +338,7 @@ fn answer(
     let (here, there) = (terms.of("accepting"), terms.of("connecting"));
     let proof = client_key.as_ref().map_or_else(|| secret.proof(&here), |key| key.proof(&here));
     connection.send(&Answer::Hello { protocol: OURS, role: ours.word().to_owned(), cluster, challenge, proof })?;
-    let Proven { proof } = connection.receive(Wait::deadline(PATIENCE))?;
+    let Proven { proof } = connection.receive(Wait::deadline(HANDSHAKE_PATIENCE))?;
     let is_proven = client_key.map_or_else(|| secret.is_proven(&there, proof), |key| key.is_proven(&there, proof));
     if !is_proven {
         return Err(HandshakeError::Untrusted("the secret or the key is not this store's".into()));

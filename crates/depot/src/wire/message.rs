@@ -534,10 +534,19 @@ pub enum Order {
         number: DstoreId,
         /// The leadership that it is to acknowledge.
         epoch: Epoch,
+        /// The last change before it.
+        after: u64,
         /// Whether the leader's namespace contains the leadership that the Dstore has acknowledged.
         has_yours: bool,
         /// All histories of the store.
         lineage: Vec<History>,
+    },
+    /// The leader has applied more changes. (depot 2.2)
+    Applied {
+        /// Its leadership.
+        epoch: Epoch,
+        /// The last of them.
+        sequence: u64,
     },
     /// To verify its copies of these objects, and to report what it finds.
     Verify {
@@ -568,7 +577,8 @@ pub enum Order {
 }
 
 words!(enum Order, "order" {
-    "ADMITTED" => Admitted { number, epoch, has_yours, lineage },
+    "ADMITTED" => Admitted { number, epoch, after, has_yours, lineage },
+    "APPLIED" => Applied { epoch, sequence },
     "VERIFY" => Verify { epoch, keys },
     "COPY" => Copy { epoch, copies },
     "REMOVE" => Remove { epoch, keys },
@@ -858,9 +868,15 @@ mod tests {
         let changes = vec![CopyChange::Stored { copy }, CopyChange::Removed { key: KEY }];
         is_written(Report::Changes { position, changes }, "CHANGES 3 4 2 stored ab.2.9 5 f no removed ab.2.9");
         is_written(Report::Heartbeat { load: Load::default() }, "HEARTBEAT 0 0 0 0 0 0 0 0");
-        let admitted =
-            Order::Admitted { number: DstoreId(1), epoch: EPOCH, has_yours: true, lineage: vec![History(0xab)] };
-        is_written(admitted, "ADMITTED 1 ab 2 5 yes 1 ab");
+        let admitted = Order::Admitted {
+            number: DstoreId(1),
+            epoch: EPOCH,
+            after: 81,
+            has_yours: true,
+            lineage: vec![History(0xab)],
+        };
+        is_written(admitted, "ADMITTED 1 ab 2 5 81 yes 1 ab");
+        is_written(Order::Applied { epoch: EPOCH, sequence: 82 }, "APPLIED ab 2 5 82");
         is_written(Order::Verify { epoch: EPOCH, keys: vec![KEY] }, "VERIFY ab 2 5 1 ab.2.9");
         is_written(Order::Remove { epoch: EPOCH, keys: vec![KEY] }, "REMOVE ab 2 5 1 ab.2.9");
         let from = "h:1".parse().expect("an address");

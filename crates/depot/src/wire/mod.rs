@@ -29,5 +29,5 @@ mod secret;
 
 pub use address::Address;
 pub use connection::{Connection, Content, LineSender, MOST_LINE_BYTES, ReceiveError, WIRE_LOG};
-pub use handshake::{Access, HandshakeError, Role, accept, connect};
+pub use handshake::{Access, HANDSHAKE_PATIENCE, HandshakeError, Role, accept, connect};
 pub use secret::{ClientId, ClientKey, Secret};

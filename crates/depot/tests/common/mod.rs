@@ -165,7 +165,7 @@ impl ScriptedDstore {
             Arc::new(Shared { secret: store.secret.clone(), state: Mutex::new(state), changed: Condvar::new() });
         let threads = ThreadGroup::new("scripted-dstore");
         let serving = Arc::clone(&shared);
-        let server = Server::start(listener, &threads, move |stream| serving.serve(stream)).unwrap();
+        let server = Server::start(listener, &threads, None, move |stream| serving.serve(stream)).unwrap();
         let dstore = Self { disk: DiskId(disk), address, shared, server: Some(server), threads };
         dstore.join(store);
         dstore

@@ -263,7 +263,7 @@ fn the_last_epochs_are_known() {
     }
     assert!(!store.namespace.has_epoch(&epoch(1, 1)) && store.namespace.has_epoch(&epoch(1, 2)));
     assert!(!store.namespace.has_epoch(&Epoch { nonce: 99, ..epoch(1, 4) }), "the nonce counts");
-    assert_eq!(store.namespace.epoch(), Some(epoch(1, 4)));
+    assert_eq!(store.namespace.leadership().map(|(epoch, _)| epoch), Some(epoch(1, 4)));
 }
 
 #[test]
