@@ -38,14 +38,17 @@
 //! follows, and so at rotation and at a clean end.
 //!
 //! The modules: `frame` and `segments` are the files, `snapshots` what lets old ones go, [`Replica`] has Raft's library decide
-//! what is appended, and applies it.
+//! what is appended, and applies it. [`backup`] checks snapshots that have left the folder, [`recovery`] begins anew from what
+//! is left.
 //!
 //! # A failed sync is final
 //!
 //! When a sync fails, the system may have dropped the bytes, and reports the next sync as good. So the log does not try
 //! again: it refuses everything from then on, and what is in it is found out by the next start.
 
+pub mod backup;
 mod frame;
+pub mod recovery;
 mod replica;
 mod segments;
 mod snapshots;
@@ -54,5 +57,5 @@ mod store;
 mod tests;
 
 pub use frame::{Entry, EntryKind, HardState};
-pub use replica::{ProposeError, Replica, ReplicaOptions, SyncMode};
+pub use replica::{Backup, ProposeError, Replica, ReplicaOptions, SyncMode};
 pub use segments::{LogError, OpenError, Options, Segments};

@@ -36,10 +36,11 @@ use raft::prelude::{ConfState, Config, EntryType};
 use raft::{RawNode, StateRole, eraftpb};
 
 use super::frame::{Entry, EntryKind, HardState};
-use super::segments::{LogError, OpenError, Options, Segments};
+use super::recovery;
+use super::segments::{self, LogError, OpenError, Options, Segments};
 use super::snapshots::{self, Members, Meta};
 use super::store::Store;
-use crate::disk::{Folder, random};
+use crate::disk::{Folder, Handle, random};
 use crate::identity::{Epoch, History};
 use crate::namespace::change::{Change, Command};
 use crate::namespace::{Applied, Namespace};
@@ -108,7 +109,8 @@ pub const MOST_CHANGE_BYTES: usize = 8 << 20;
 
 /// A Controller's copy of the log and of the namespace.
 ///
-/// Lock order: `core`, then `namespace`; `disk` is taken while neither is held. No disk is touched under `core`.
+/// Lock order: `walking`, then `core`, then `namespace`; `disk` is taken while neither of the last two is held. No disk is
+/// touched under `core`.
 pub struct Replica {
     folder: Arc<dyn Folder>,
     options: ReplicaOptions,
@@ -117,6 +119,19 @@ pub struct Replica {
     progress: Condvar,
     namespace: Mutex<Namespace>,
     disk: Mutex<Segments>,
+    /// Held by the thread that writes a snapshot.
+    walking: Mutex<()>,
+}
+
+/// All metadata at one sequence, in a file. (depot 4.9)
+#[derive(Debug)]
+pub struct Backup {
+    /// The last change that it has.
+    pub sequence: u64,
+    /// In bytes.
+    pub length: u64,
+    /// The file: a snapshot's.
+    pub file: Arc<dyn Handle>,
 }
 
 /// Raft, and the threads that wait for it.
@@ -147,9 +162,10 @@ struct Waiting {
 impl Replica {
     /// Opens what is in a folder; a new store is made in an empty one. When this returns, a group of one serves.
     pub fn open(folder: Arc<dyn Folder>, options: ReplicaOptions) -> Result<Self, OpenError> {
+        recovery::complete(&*folder)?;
         let sequences = snapshots::sequences(&*folder)?;
         let (meta, mut namespace) = match sequences.last() {
-            None if folder.names()?.iter().any(|name| name.starts_with("log-")) => {
+            None if folder.names()?.iter().any(|name| name.starts_with(segments::PREFIX)) => {
                 return Err(OpenError::Damaged { file: "log".into(), offset: 0, reason: "a log without its snapshot" });
             }
             None => create(&*folder)?,
@@ -178,6 +194,10 @@ impl Replica {
         let mut state = disk.state();
         // Progress alone is not always written down: what a snapshot has was committed.
         state.commit = state.commit.max(meta.sequence);
+        if state.term < meta.term {
+            // A store that was restored: its log is new, and its terms go on.
+            state = HardState { term: meta.term, vote: 0, ..state };
+        }
         store.set_hard_state(hard_state_to_library(state));
         let config = Config {
             id,
@@ -219,6 +239,7 @@ impl Replica {
             progress: Condvar::new(),
             namespace: Mutex::new(namespace),
             disk: Mutex::new(disk),
+            walking: Mutex::new(()),
         };
         replica.campaign_alone()?;
         Ok(replica)
@@ -352,11 +373,35 @@ impl Replica {
 
     /// Writes a snapshot if one is due, beside changes, and gives up the log before it. True if it did.
     pub fn snapshot_if_due(&self) -> io::Result<bool> {
+        let _one_at_a_time = self.walking.lock();
+        let is_due = {
+            let core = self.core.lock();
+            core.bytes >= self.options.snapshot_bytes && core.failure.is_none()
+        };
+        if is_due {
+            self.snapshot()?;
+        }
+        Ok(is_due)
+    }
+
+    /// A snapshot that has all that was applied before, as a file to be read: it stays readable when newer ones replace it.
+    /// Waits while another one is made, and shares what that one has. (depot 4.9)
+    pub fn backup(&self) -> io::Result<Backup> {
+        let least = self.namespace.lock().sequence();
+        let _one_at_a_time = self.walking.lock();
+        let newest = snapshots::sequences(&*self.folder)?.last().copied();
+        let sequence = match newest.filter(|newest| *newest >= least) {
+            Some(newest) => newest,
+            None => self.snapshot()?,
+        };
+        let file = self.folder.handle(&snapshots::name(sequence))?;
+        Ok(Backup { sequence, length: file.length()?, file })
+    }
+
+    /// Writes a snapshot, beside changes, and gives up the log before it; its sequence. One at a time.
+    fn snapshot(&self) -> io::Result<u64> {
         let (meta, hash) = {
             let mut core = self.core.lock();
-            if core.bytes < self.options.snapshot_bytes || core.failure.is_some() {
-                return Ok(false);
-            }
             core.bytes = 0;
             let beginning = self.namespace.lock().begin_walk();
             let term = core.node.raft.raft_log.term(beginning.sequence).map_err(library_error)?;
@@ -364,21 +409,15 @@ impl Replica {
             let members = Members { voters: members.voters.clone(), learners: members.learners.clone() };
             (Meta { sequence: beginning.sequence, term, members }, beginning.hash)
         };
-        let mut writer = snapshots::Writer::new(&*self.folder, &meta, hash)?;
-        loop {
-            let lines = self.namespace.lock().walk_on(1000);
-            if lines.is_empty() {
-                break;
-            }
-            lines.iter().try_for_each(|line| writer.write(line))?;
-        }
-        writer.finish(&*self.folder)?;
+        let made = snapshots::make(&*self.folder, &meta, hash, || self.namespace.lock().walk_on(1000));
+        self.namespace.lock().end_walk(); // if it was not written to its end
+        made?;
         // The older snapshot must still find what follows it.
         let oldest = snapshots::sequences(&*self.folder)?.first().copied().unwrap_or(0);
         let mut disk = self.disk.lock();
         let needed = (oldest + 1).min(disk.last_index().saturating_sub(self.options.kept_changes));
         disk.discard_before(needed).map_err(io::Error::other)?;
-        Ok(true)
+        Ok(meta.sequence)
     }
 
     /// Ends in order: what was written is on the disk, and the log says that it ended.
@@ -532,11 +571,7 @@ fn create(folder: &dyn Folder) -> Result<(Meta, Namespace), OpenError> {
     // A snapshot of sequence 1: the library has no entry before the first.
     let meta = Meta { sequence: 1, term: 1, members };
     let beginning = namespace.begin_walk();
-    let mut writer = snapshots::Writer::new(folder, &meta, beginning.hash)?;
-    for line in namespace.walk_on(usize::MAX) {
-        writer.write(&line)?;
-    }
-    writer.finish(folder)?;
+    snapshots::make(folder, &meta, beginning.hash, || namespace.walk_on(usize::MAX))?;
     snapshots::read(folder, meta.sequence)
 }
 

@@ -17,13 +17,11 @@ pub struct Options {
     pub ballast_bytes: usize,
     /// The index that a new log begins with.
     pub first_index: u64,
-    /// Cuts the log at damage instead of refusing it, and loses all behind: for `recover --data`. (depot 4.3)
-    pub cuts_at_damage: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, ballast_bytes: 64 << 20, first_index: 1, cuts_at_damage: false }
+        Self { segment_bytes: 64 << 20, ballast_bytes: 64 << 20, first_index: 1 }
     }
 }
 
@@ -55,7 +53,7 @@ impl fmt::Display for OpenError {
             Self::Damaged { file, offset, reason } => write!(
                 f,
                 "the log is damaged: {reason} at byte {offset} of {file}, where it was on the disk before. What follows may hold \
-                 acknowledged changes. Restore the file, or cut the log there and lose them: stevedore recover --data DIR"
+                 acknowledged changes"
             ),
             Self::Format { file } => write!(f, "{file} was written by a later release, or is no log of ours"),
         }
@@ -141,7 +139,7 @@ impl Places {
 
 const FORMAT: &str = "stevedore-log";
 const VERSION: u64 = 1;
-const PREFIX: &str = "log-";
+pub(super) const PREFIX: &str = "log-";
 /// A segment's name while it is made.
 const NEW: &str = "new-log";
 const BALLAST: &str = "ballast";
@@ -169,10 +167,7 @@ impl Segments {
             let bytes = folder.read(name)?;
             let end = recovery.read(name, &bytes, &mut visit)?;
             if end < bytes.len() {
-                let is_last = at + 1 == names.len();
-                recovery
-                    .judge(name, &bytes, end, is_last)
-                    .or_else(|error| if options.cuts_at_damage { Ok(()) } else { Err(error) })?;
+                recovery.judge(name, &bytes, end, at + 1 == names.len())?;
                 // Cut, and synced before anything is written behind it: what was cut off must not come back.
                 let mut file = folder.open(name)?;
                 file.truncate(end as u64)?;
@@ -419,6 +414,95 @@ impl Segments {
     }
 }
 
+/// A part of a log in which nothing is damaged.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    /// The index of its first entry, if it has one.
+    pub(super) first_index: Option<u64>,
+    /// Its entries, without those that others took the place of, and as [`scan`] was asked only from an index on.
+    pub(super) entries: Vec<Entry>,
+    /// The highest term that it names.
+    pub(super) term: u64,
+    /// Where it ends, if it ends in damage.
+    pub(super) damage: Option<String>,
+}
+
+/// Reads the log in a folder, what is behind damage included; changes nothing. The runs between damage, without entries up to
+/// `index`. An error if a later release wrote a part of it.
+pub(super) fn scan(folder: &dyn Folder, index: u64) -> Result<Vec<Run>, OpenError> {
+    let mut names = folder.names()?;
+    names.retain(|name| name.starts_with(PREFIX));
+    let mut runs = vec![Run::default()];
+    let (mut marked, mut end) = (0, None);
+    let begin_run = |runs: &mut Vec<Run>, at: usize, name: &str| {
+        let last = runs.last_mut().expect("there is always one");
+        last.damage.get_or_insert_with(|| format!("byte {at} of {name}"));
+        runs.push(Run::default());
+    };
+    for (number, name) in names.iter().enumerate() {
+        let bytes = folder.read(name)?;
+        let Some((Header { salt, start, .. }, mut at)) = read_header(&bytes) else {
+            if first_line(&bytes).is_some_and(|(words, _)| words.starts_with(FORMAT)) {
+                return Err(OpenError::Format { file: name.clone() });
+            }
+            begin_run(&mut runs, 0, name);
+            end = None;
+            continue;
+        };
+        if end.is_some_and(|end| end != start) {
+            begin_run(&mut runs, 0, name);
+        }
+        marked = marked.max(start);
+        for (place, frame, length) in frames_behind(salt, &bytes, at) {
+            if place > at {
+                begin_run(&mut runs, at, name);
+            }
+            marked = marked.max(frame.synced);
+            runs.last_mut().expect("there is always one").enter(frame, index);
+            at = place + length;
+        }
+        // What no mark vouches for at the log's end is a torn tail.
+        let is_torn = number + 1 == names.len() && marked <= start + at as u64;
+        if at < bytes.len() && !is_torn {
+            begin_run(&mut runs, at, name);
+        }
+        end = Some(start + bytes.len() as u64);
+    }
+    Ok(runs)
+}
+
+impl Run {
+    fn enter(&mut self, frame: Frame, index: u64) {
+        self.term = self.term.max(frame.state.map_or(0, |state| state.term));
+        for entry in frame.entries {
+            self.first_index.get_or_insert(entry.index);
+            while self.entries.last().is_some_and(|last| last.index >= entry.index) {
+                self.entries.pop();
+            }
+            if entry.index > index {
+                self.term = self.term.max(entry.term);
+                self.entries.push(entry);
+            }
+        }
+    }
+}
+
+/// The whole frames from a place on, whatever is between them: each with its place and its length.
+fn frames_behind(salt: u64, bytes: &[u8], mut at: usize) -> impl Iterator<Item = (usize, Frame, usize)> {
+    std::iter::from_fn(move || {
+        loop {
+            let found = find_salt(salt, bytes, at)?;
+            match Frame::decode(salt, &bytes[found..]) {
+                Some((frame, length)) => {
+                    at = found + length;
+                    return Some((found, frame, length));
+                }
+                None => at = found + 1,
+            }
+        }
+    })
+}
+
 /// What has been read of a log that is being opened.
 #[derive(Debug, Default)]
 struct Recovery {
@@ -437,12 +521,12 @@ impl Recovery {
     /// Reads a segment up to its end, or to the first thing in it that is no frame; how far that is.
     fn read(&mut self, name: &str, bytes: &[u8], visit: &mut impl FnMut(Entry)) -> Result<usize, OpenError> {
         let Some((Header { salt, start, first_index }, header)) = read_header(bytes) else {
-            let is_ours = bytes.starts_with(FORMAT.as_bytes());
+            let is_later = first_line(bytes).is_some_and(|(words, _)| words.starts_with(FORMAT));
             let file = name.to_owned();
-            return Err(if is_ours {
-                OpenError::Damaged { file, offset: 0, reason: "a bad header" }
-            } else {
+            return Err(if is_later {
                 OpenError::Format { file }
+            } else {
+                OpenError::Damaged { file, offset: 0, reason: "a bad header" }
             });
         };
         let is_first = self.segments.is_empty();
@@ -473,17 +557,9 @@ impl Recovery {
     /// Whether what begins at `end` is a torn tail; an error if it is damage.
     fn judge(&mut self, name: &str, bytes: &[u8], end: usize, is_last: bool) -> Result<(), OpenError> {
         let segment = self.segments.last().expect("it has just been read");
-        let mut marked = if is_last { self.marked } else { u64::MAX }; // the next one was made after this was synced
-        let mut at = end;
-        while let Some(found) = find_salt(segment.salt, bytes, at) {
-            match Frame::decode(segment.salt, &bytes[found..]) {
-                Some((frame, length)) => {
-                    marked = marked.max(frame.synced);
-                    at = found + length;
-                }
-                None => at = found + 1,
-            }
-        }
+        let marked = if is_last { self.marked } else { u64::MAX }; // the next one was made after this was synced
+        let later = frames_behind(segment.salt, bytes, end).map(|(_, frame, _)| frame.synced);
+        let marked = later.fold(marked, u64::max);
         if marked > segment.start + end as u64 {
             let reason = "something that is no whole frame";
             return Err(OpenError::Damaged { file: name.to_owned(), offset: end as u64, reason });
@@ -498,14 +574,17 @@ struct Header {
     first_index: u64,
 }
 
-/// The header that a segment begins with, and how many bytes it is.
-fn read_header(bytes: &[u8]) -> Option<(Header, usize)> {
+/// The words of the line that a segment begins with, in any release, and how many bytes it is; `None` if it is damaged.
+fn first_line(bytes: &[u8]) -> Option<(&str, usize)> {
     const LONGEST: usize = 200;
     let end = bytes.iter().take(LONGEST).position(|byte| *byte == b'\n')?;
     let (words, sum) = str::from_utf8(&bytes[..end]).ok()?.rsplit_once(' ')?;
-    if sum != header_sum(words) {
-        return None;
-    }
+    (sum == header_sum(words)).then_some((words, end + 1))
+}
+
+/// The header that a segment begins with, and how many bytes it is.
+fn read_header(bytes: &[u8]) -> Option<(Header, usize)> {
+    let (words, length) = first_line(bytes)?;
     let mut reader = Reader::new(words);
     let format = (reader.raw("format").ok()?, u64::read(&mut reader).ok()?);
     if format != (FORMAT, VERSION) {
@@ -514,7 +593,7 @@ fn read_header(bytes: &[u8]) -> Option<(Header, usize)> {
     let salt = u64::try_from(reader.hexadecimal("salt").ok()?).ok()?;
     let header = Header { salt, start: Words::read(&mut reader).ok()?, first_index: Words::read(&mut reader).ok()? };
     reader.finish().ok()?;
-    Some((header, end + 1))
+    Some((header, length))
 }
 
 fn header_sum(words: &str) -> String {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A file appears under its name only when all of it is on the disk. What was damaged later shows, since the records' hashes
-//! must add up to the hash in the first line.
+//! must add up to the hash in the first line. A backup is such a file that has left the folder.
 
 use std::io;
 
@@ -38,7 +38,7 @@ words!(struct Members { voters, learners });
 
 const FORMAT: &str = "stevedore-snapshot";
 const VERSION: u64 = 1;
-const PREFIX: &str = "snapshot-";
+pub(super) const PREFIX: &str = "snapshot-";
 /// A snapshot's name while it is made.
 const NEW: &str = "new-snapshot";
 /// The newest one, and the one before in case the disk damages the newest.
@@ -48,16 +48,15 @@ const PIECE: usize = 1 << 20;
 
 /// A snapshot being written.
 #[derive(Debug)]
-pub(super) struct Writer {
+struct Writer {
     file: Box<dyn Appender>,
     piece: Vec<u8>,
-    sequence: u64,
 }
 
 impl Writer {
-    pub(super) fn new(folder: &dyn Folder, meta: &Meta, hash: u128) -> io::Result<Self> {
-        if folder.names()?.iter().any(|name| name == NEW) {
-            folder.remove(NEW)?; // its making was interrupted
+    fn new(folder: &dyn Folder, name: &str, meta: &Meta, hash: u128) -> io::Result<Self> {
+        if folder.names()?.iter().any(|other| other == name) {
+            folder.remove(name)?; // its making was interrupted
         }
         let mut line = Line::default();
         line.plain(FORMAT);
@@ -66,33 +65,62 @@ impl Writer {
         meta.term.write(&mut line);
         line.plain(format_args!("{hash:x}"));
         meta.members.write(&mut line);
-        let mut writer = Self { file: folder.create(NEW)?, piece: Vec::new(), sequence: meta.sequence };
+        let mut writer = Self { file: folder.create(name)?, piece: Vec::new() };
         writer.write(&format!("{} {:016x}", line.as_str(), sum(line.as_str())))?;
         Ok(writer)
     }
 
     /// Adds a record.
-    pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
+    fn write(&mut self, line: &str) -> io::Result<()> {
         self.piece.extend_from_slice(line.as_bytes());
         self.piece.push(b'\n');
         if self.piece.len() >= PIECE { self.flush() } else { Ok(()) }
     }
 
-    /// After the last record: the snapshot has its name, and older ones than the one before it go.
-    pub(super) fn finish(mut self, folder: &dyn Folder) -> io::Result<()> {
+    /// After the last record: all of it is on the disk, under the name that it was made with.
+    fn finish(mut self) -> io::Result<()> {
         self.flush()?;
-        self.file.sync()?;
-        folder.rename(NEW, &name(self.sequence))?;
-        folder.sync()?;
-        let kept = sequences(folder)?;
-        for old in kept.iter().rev().skip(KEPT) {
-            folder.remove(&name(*old))?;
-        }
-        Ok(())
+        self.file.sync()
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.append(&std::mem::take(&mut self.piece))
+    }
+}
+
+/// Writes a snapshot; `walk` yields the next lines of a walk that began with this hash, and none after the last. Older ones
+/// than the one before it go.
+pub(super) fn make(
+    folder: &dyn Folder,
+    meta: &Meta,
+    hash: u128,
+    mut walk: impl FnMut() -> Vec<String>,
+) -> io::Result<()> {
+    write(folder, NEW, meta, hash, &mut walk)?;
+    folder.rename(NEW, &name(meta.sequence))?;
+    folder.sync()?;
+    let kept = sequences(folder)?;
+    for old in kept.iter().rev().skip(KEPT) {
+        folder.remove(&name(*old))?;
+    }
+    Ok(())
+}
+
+/// Writes a snapshot under another name; when this returns, its bytes are on the disk.
+pub(super) fn write(
+    folder: &dyn Folder,
+    name: &str,
+    meta: &Meta,
+    hash: u128,
+    walk: &mut dyn FnMut() -> Vec<String>,
+) -> io::Result<()> {
+    let mut writer = Writer::new(folder, name, meta, hash)?;
+    loop {
+        let lines = walk();
+        if lines.is_empty() {
+            return writer.finish();
+        }
+        lines.iter().try_for_each(|line| writer.write(line))?;
     }
 }
 
@@ -107,16 +135,21 @@ pub(super) fn sequences(folder: &dyn Folder) -> io::Result<Vec<u64>> {
 /// The snapshot of this sequence.
 pub(super) fn read(folder: &dyn Folder, sequence: u64) -> Result<(Meta, Namespace), OpenError> {
     let file = name(sequence);
-    let damaged = |reason| OpenError::Damaged { file: file.clone(), offset: 0, reason };
-    let bytes = folder.read(&file)?;
-    let text = str::from_utf8(&bytes).map_err(|_| damaged("a snapshot that is no text"))?;
+    parse(&folder.read(&file)?, &file)
+}
+
+/// The snapshot that these bytes of a file are.
+pub(super) fn parse(bytes: &[u8], file: &str) -> Result<(Meta, Namespace), OpenError> {
+    let damaged = |reason| OpenError::Damaged { file: file.to_owned(), offset: 0, reason };
+    let text = str::from_utf8(bytes).map_err(|_| damaged("a snapshot that is no text"))?;
     let mut lines = text.lines();
     let first = lines.next().ok_or_else(|| damaged("an empty snapshot"))?;
-    if !first.starts_with(&format!("{FORMAT} {VERSION} ")) {
-        let is_ours = first.starts_with(FORMAT);
-        return Err(if is_ours { OpenError::Format { file } } else { damaged("a snapshot without its first line") });
-    }
-    let (meta, hash) = parse_first(first).map_err(|_| damaged("a snapshot with a bad first line"))?;
+    let (meta, hash) = match parse_first(first) {
+        Ok(found) => found,
+        Err(FirstLine::Later) => return Err(OpenError::Format { file: file.to_owned() }),
+        Err(FirstLine::Foreign) => return Err(damaged("a snapshot without its first line")),
+        Err(FirstLine::Damaged) => return Err(damaged("a snapshot with a bad first line")),
+    };
     let mut restore = Restore::new(Beginning { sequence: meta.sequence, hash });
     for line in lines {
         restore.enter(line).map_err(|_| damaged("a snapshot with a bad record"))?;
@@ -125,11 +158,29 @@ pub(super) fn read(folder: &dyn Folder, sequence: u64) -> Result<(Meta, Namespac
     Ok((meta, namespace))
 }
 
-fn parse_first(line: &str) -> Result<(Meta, u128), ParseError> {
-    let (words, expected) = line.rsplit_once(' ').ok_or(ParseError::Missing("sum"))?;
-    if format!("{:016x}", sum(words)) != expected {
-        return Err(ParseError::Missing("sum"));
+/// Why a line is not the first of a snapshot.
+pub(super) enum FirstLine {
+    /// It is of a later release.
+    Later,
+    /// It is of no snapshot.
+    Foreign,
+    /// It has been altered.
+    Damaged,
+}
+
+/// What the first line says: what the snapshot is of, and its hash.
+pub(super) fn parse_first(line: &str) -> Result<(Meta, u128), FirstLine> {
+    let words = line.strip_prefix(FORMAT).ok_or(FirstLine::Foreign)?;
+    let is_whole = line.rsplit_once(' ').is_some_and(|(words, expected)| format!("{:016x}", sum(words)) == expected);
+    match is_whole {
+        true if !words.starts_with(&format!(" {VERSION} ")) => Err(FirstLine::Later),
+        true => parse_words(line).map_err(|_| FirstLine::Damaged),
+        false => Err(FirstLine::Damaged),
     }
+}
+
+fn parse_words(line: &str) -> Result<(Meta, u128), ParseError> {
+    let (words, _sum) = line.rsplit_once(' ').ok_or(ParseError::Missing("sum"))?;
     let mut reader = Reader::new(words);
     let _format = (reader.raw("format")?, u64::read(&mut reader)?);
     let (sequence, term) = (Words::read(&mut reader)?, Words::read(&mut reader)?);
@@ -139,7 +190,8 @@ fn parse_first(line: &str) -> Result<(Meta, u128), ParseError> {
     Ok((Meta { sequence, term, members }, hash))
 }
 
-fn name(sequence: u64) -> String {
+/// What the snapshot of this sequence is called.
+pub(super) fn name(sequence: u64) -> String {
     format!("{PREFIX}{sequence:020}")
 }
 

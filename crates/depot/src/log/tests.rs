@@ -9,7 +9,7 @@ use super::{Entry, EntryKind, HardState};
 use crate::disk::Folder;
 use crate::disk::simulated::{Fault, SimulatedFolder};
 
-const SMALL: Options = Options { segment_bytes: 700, ballast_bytes: 0, first_index: 1, cuts_at_damage: false };
+const SMALL: Options = Options { segment_bytes: 700, ballast_bytes: 0, first_index: 1 };
 
 /// More for a hunt: `HISTORIES=100000 cargo test --release -p depot log`.
 fn histories() -> u64 {
@@ -239,7 +239,7 @@ fn any_flipped_byte_that_was_vouched_for_is_refused() {
             let folder = folder.copy();
             folder.alter(&name, |bytes| bytes[at] ^= 0x10);
             match open(&folder, SMALL) {
-                Err(OpenError::Damaged { .. } | OpenError::Format { .. }) => {}
+                Err(OpenError::Damaged { .. }) => {}
                 Err(error) => panic!("byte {at}: {error}"),
                 Ok((_, read)) => {
                     // Nothing says yet that the last frame was synced: it may as well be torn.
@@ -265,17 +265,6 @@ fn a_missing_segment_is_damage() {
     assert!(names.len() > 3, "{names:?}");
     folder.remove(&names[1]).expect("removed");
     assert!(matches!(open(&folder, SMALL), Err(OpenError::Damaged { .. })));
-}
-
-#[test]
-fn damage_is_cut_only_on_request() {
-    let (folder, contents, name) = synced_log(true);
-    let place = folder.read(&name).expect("the segment").len() / 2;
-    folder.alter(&name, |bytes| bytes[place] ^= 1);
-    assert!(matches!(open(&folder, SMALL), Err(OpenError::Damaged { .. })));
-    let (_, left) = open(&folder, Options { cuts_at_damage: true, ..SMALL }).expect("it is cut");
-    assert!(!left.entries.is_empty() && contents.entries.starts_with(&left.entries) && left.entries.len() < 5);
-    check(&folder, &[left], "afterwards");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::records::RecordId;
 use super::tree::{Content, Directory, DirectoryId, Entry, File, Found, Spot};
 use super::{Namespace, Object, Released};
 use crate::checksum::Checksum;
-use crate::identity::{ClusterId, DstoreId, Epoch, Version};
+use crate::identity::{ClusterId, DstoreId, Epoch, History, Version};
 use crate::path::{LONGEST_NEW_PATH, Path};
 
 impl Namespace {
@@ -189,6 +189,20 @@ impl Namespace {
             let Some((&oldest, _)) = self.epochs.first_key_value() else { break };
             self.record(RecordId::Epoch(oldest), |namespace| namespace.epochs.remove(&oldest));
         }
+    }
+
+    /// After a restore: what follows is in a history of its own, which `epoch` begins. It descends from all histories of these
+    /// records, and from `others`, of which the records know nothing. Its first change has at least this sequence. (depot 2.1)
+    pub fn begin_history(&mut self, epoch: &Epoch, others: impl IntoIterator<Item = History>, at_least: u64) {
+        self.sequence = at_least.max(self.sequence + 1);
+        let sequence = self.sequence;
+        for other in others {
+            if self.lineage().all(|known| known != other) {
+                // No change of it is kept, so none has a version in it: the next history begins at the same sequence.
+                self.record(RecordId::Head, |namespace| namespace.head.lineage.push((other, sequence)));
+            }
+        }
+        self.lead(sequence, epoch);
     }
 
     fn set_dstore(&mut self, record: &DstoreRecord) {

@@ -17,9 +17,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Namespace;
-use super::records::RecordId;
-use crate::words::ParseError;
+use super::records::{RecordId, hash};
+use super::{Head, Namespace};
+use crate::identity::{ClusterId, History};
+use crate::words::{ParseError, Reader, Words};
 
 /// A walk over all records. Snapshots and backups are made of it.
 #[derive(Debug)]
@@ -145,5 +146,65 @@ impl Restore {
         self.namespace.complete().map_err(|error| RestoreError::Line { number: self.lines + 1, error })?;
         self.namespace.sequence = self.beginning.sequence;
         Ok(self.namespace)
+    }
+}
+
+/// The lines of a walk being checked, without the memory that a namespace of them takes.
+#[derive(Debug)]
+pub struct Check {
+    beginning: Beginning,
+    hash: u128,
+    lines: u64,
+    entries: u64,
+    head: Option<Head>,
+}
+
+/// Of which store a walk's lines are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// The last change that they contain.
+    pub sequence: u64,
+    /// The store's identity.
+    pub cluster: ClusterId,
+    /// What people call it.
+    pub name: String,
+    /// How many files and directories there are.
+    pub entries: u64,
+    /// Every history of the store, the first one first.
+    pub lineage: Vec<History>,
+}
+
+impl Check {
+    /// The lines of a walk that was begun like this follow.
+    pub fn new(beginning: Beginning) -> Self {
+        Self { beginning, hash: 0, lines: 0, entries: 0, head: None }
+    }
+
+    /// The walk's next line.
+    pub fn enter(&mut self, line: &str) -> Result<(), RestoreError> {
+        self.lines += 1;
+        self.hash = self.hash.wrapping_add(hash(line));
+        self.entries += u64::from(line.starts_with("file ") || line.starts_with("directory "));
+        if let Some(head) = line.strip_prefix("head ") {
+            let mut reader = Reader::new(head);
+            let head = Head::read(&mut reader).map_err(|error| RestoreError::Line { number: self.lines, error })?;
+            self.head = Some(head);
+        }
+        Ok(())
+    }
+
+    /// After the last line.
+    pub fn finish(self) -> Result<Contents, RestoreError> {
+        let Head { cluster, name, lineage, .. } = self.head.ok_or(RestoreError::Hash)?;
+        if self.hash != self.beginning.hash {
+            return Err(RestoreError::Hash);
+        }
+        Ok(Contents {
+            sequence: self.beginning.sequence,
+            cluster,
+            name,
+            entries: self.entries.saturating_sub(1), // without the root
+            lineage: lineage.iter().map(|(history, _)| *history).collect(),
+        })
     }
 }

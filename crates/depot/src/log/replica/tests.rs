@@ -17,7 +17,7 @@ use crate::path::Path;
 /// Segments and snapshots so small that a short test has many.
 const SMALL: ReplicaOptions = ReplicaOptions {
     sync: SyncMode::Always,
-    log: Options { segment_bytes: 2000, ballast_bytes: 0, first_index: 1, cuts_at_damage: false },
+    log: Options { segment_bytes: 2000, ballast_bytes: 0, first_index: 1 },
     snapshot_bytes: 3000,
     kept_changes: 5,
 };

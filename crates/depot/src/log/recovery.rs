@@ -1,0 +1,189 @@
+//! Another beginning: a store goes on from what can be read of its log, or from a backup. (depot 2.1, 4.9)
+//!
+//! The log's folder is that of a Controller that is stopped. What is in it is not changed, but given other names; beside it
+//! a snapshot is made of what the store shall go on from. Two things in that snapshot are new: the group is one Controller,
+//! and a history of its own begins, which descends from all others, so that Dstores follow it.
+//!
+//! # Old or new, at any instant
+//!
+//! The snapshot is written under a name that means nothing, and synced. One rename makes it count. What then remains to be
+//! done, [`complete`] does, here or in the next start, as often as it is interrupted.
+//!
+//! ```text
+//! new-restored            nothing has happened
+//!    │ rename
+//! restored-8f31-70124     the store goes on from this: log-… and snapshot-… are yet to be put aside
+//!    │ complete
+//! snapshot-70124          and, as they were before, before-8f31-log-…, before-8f31-snapshot-…
+//! ```
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+use super::frame::{Entry, EntryKind};
+use super::segments::{self, OpenError, Run};
+use super::snapshots::{self, Members, Meta};
+use crate::disk::{Folder, random};
+use crate::identity::{Epoch, History};
+use crate::namespace::Namespace;
+use crate::namespace::change::Change;
+use crate::words::Words;
+
+/// A snapshot that a store shall go on from, while it is made.
+const NEW: &str = "new-restored";
+/// Once it counts; then the history and the sequence follow.
+const RESTORED: &str = "restored-";
+/// What was there before has the history in its name that took its place.
+const BEFORE: &str = "before-";
+
+/// A state that a store can go on from.
+#[derive(Debug)]
+pub struct Found {
+    namespace: Namespace,
+    /// The term of the last change; a later one begins.
+    term: u64,
+    /// The highest index that was seen; the next ones are higher.
+    last_index: u64,
+    /// When the last change was made, in milliseconds since 1970, if the log says it.
+    last_change_ms: Option<u64>,
+    /// What could not be read.
+    damage: Option<Damage>,
+}
+
+/// Where a log cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Where.
+    pub place: String,
+    /// The last change that can still be made out behind it.
+    pub last_index: Option<u64>,
+}
+
+impl Found {
+    /// The state that a backup has. The bytes are those of the file called `name`.
+    pub fn in_backup(bytes: &[u8], name: &str) -> Result<Self, OpenError> {
+        let (Meta { sequence, term, .. }, namespace) = snapshots::parse(bytes, name)?;
+        Ok(Self { namespace, term, last_index: sequence, last_change_ms: None, damage: None })
+    }
+
+    /// The state that can be read of a log, up to its end or to damage; `None` if there is no log. An error if none can.
+    pub fn in_log(folder: &dyn Folder) -> Result<Option<Self>, OpenError> {
+        complete(folder)?;
+        if !has_log(folder)? {
+            return Ok(None);
+        }
+        let (meta, namespace) = newest_snapshot(folder)?;
+        let mut found =
+            Self { namespace, term: meta.term, last_index: meta.sequence, last_change_ms: None, damage: None };
+        let runs = segments::scan(folder, meta.sequence)?;
+        found.term = runs.iter().map(|run| run.term).fold(found.term, u64::max);
+        let seen = runs.iter().flat_map(|run| run.entries.last()).map(|last| last.index).max();
+        // Damage before this run does no harm: the snapshot has what was there.
+        let follows = |run: &Run| run.first_index.is_some_and(|first| first <= meta.sequence + 1);
+        let at = runs.iter().rposition(follows);
+        let entries = at.map_or(&[][..], |at| &runs[at].entries);
+        let unread = entries.iter().find(|entry| !found.apply(entry)).map(|entry| format!("change {}", entry.index));
+        let damage = unread.or_else(|| runs[at.unwrap_or(0)..].iter().find_map(|run| run.damage.clone()));
+        let is_cut = seen.is_some_and(|seen| seen > found.last_index);
+        if damage.is_some() || is_cut {
+            let place = damage.unwrap_or_else(|| format!("change {}", found.last_index + 1));
+            found.damage = Some(Damage { place, last_index: seen.filter(|_| is_cut) });
+        }
+        found.last_index = found.last_index.max(seen.unwrap_or(0));
+        Ok(Some(found))
+    }
+
+    /// False if it cannot be read, or does not follow.
+    fn apply(&mut self, entry: &Entry) -> bool {
+        if entry.index != self.last_index + 1 {
+            return false;
+        }
+        if entry.kind == EntryKind::Change && !entry.data.is_empty() {
+            let change = str::from_utf8(&entry.data).ok().and_then(|line| Change::from_line(line).ok());
+            let Some(change) = change else { return false };
+            self.namespace.apply(entry.index, &change);
+            if change.now_ms > 0 {
+                self.last_change_ms = Some(change.now_ms);
+            }
+        }
+        self.last_index = entry.index;
+        self.term = self.term.max(entry.term);
+        true
+    }
+
+    /// The files and directories of this state.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// When its last change was made, in milliseconds since 1970, if the log says it.
+    pub fn last_change_ms(&self) -> Option<u64> {
+        self.last_change_ms
+    }
+
+    /// What could not be read behind it.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.as_ref()
+    }
+
+    /// Has the store in `folder` go on from this state, in a history of its own: that history. It descends from the histories
+    /// of this state, and from `others`. What was in the folder is kept, with `before-` and the history in front of each name.
+    ///
+    /// When this returns, it is on the disk. If it is interrupted, the folder is what it was, or what it shall be.
+    pub fn restore_to(mut self, folder: &dyn Folder, others: &[History]) -> io::Result<History> {
+        complete(folder)?;
+        let history = History(u64::from_le_bytes(random()?).max(1));
+        let epoch = Epoch { history, term: self.term, nonce: u64::from_le_bytes(random()?) };
+        self.namespace.begin_history(&epoch, others.iter().copied(), self.last_index + 1);
+        let beginning = self.namespace.begin_walk();
+        let voter = u64::from_le_bytes(random()?).max(1);
+        let members = Members { voters: vec![voter], learners: Vec::new() };
+        let meta = Meta { sequence: beginning.sequence, term: self.term, members };
+        snapshots::write(folder, NEW, &meta, beginning.hash, &mut || self.namespace.walk_on(1000))?;
+        folder.rename(NEW, &format!("{RESTORED}{history}-{}", meta.sequence))?;
+        folder.sync()?;
+        complete(folder)?;
+        Ok(history)
+    }
+}
+
+/// Whether there is a log in the folder, or what one is made from.
+pub fn has_log(folder: &dyn Folder) -> io::Result<bool> {
+    let prefixes = [segments::PREFIX, snapshots::PREFIX, RESTORED];
+    Ok(folder.names()?.iter().any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))))
+}
+
+/// Carries out what an interrupted [`Found::restore_to`] has left to be done.
+pub(super) fn complete(folder: &dyn Folder) -> io::Result<()> {
+    let names = folder.names()?;
+    let parse = |name: &str| {
+        let (history, sequence) = name.strip_prefix(RESTORED)?.split_once('-')?;
+        Some((history.to_owned(), sequence.parse().ok()?))
+    };
+    let restored = names.iter().find_map(|name| Some((name, parse(name)?)));
+    let Some((restored, (history, sequence))) = restored else { return Ok(()) };
+    for name in names.iter().filter(|name| [segments::PREFIX, snapshots::PREFIX].iter().any(|of| name.starts_with(of)))
+    {
+        folder.rename(name, &format!("{BEFORE}{history}-{name}"))?;
+    }
+    // Before there is a snapshot of the new history: the old log must not be taken for what follows it.
+    folder.sync()?;
+    folder.rename(restored, &snapshots::name(sequence))?;
+    folder.sync()
+}
+
+/// The newest snapshot that can be read.
+fn newest_snapshot(folder: &dyn Folder) -> Result<(Meta, Namespace), OpenError> {
+    let missing = OpenError::Damaged { file: "log".into(), offset: 0, reason: "a log without its snapshot" };
+    let mut error = missing;
+    for sequence in snapshots::sequences(folder)?.into_iter().rev() {
+        match snapshots::read(folder, sequence) {
+            Ok(read) => return Ok(read),
+            Err(damaged @ OpenError::Damaged { .. }) => error = damaged,
+            Err(other) => return Err(other),
+        }
+    }
+    Err(error)
+}
