@@ -12,9 +12,12 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use depot::disk::RealFolder;
+use depot::log::recovery::has_log;
 use stevedore::program::Failure;
 
 use crate::cluster::{CLUSTER_FILE, ClusterFile};
+use crate::recovery;
 
 /// Where a Controller keeps its log, and a Dstore its objects, in such a folder.
 const CONTROLLER: &str = "controller";
@@ -81,10 +84,13 @@ impl DataFolder {
 
     /// Whether a Controller has begun a log there.
     pub fn has_log(&self) -> Result<bool, Failure> {
-        holds_anything(&self.log())
+        let log = self.log();
+        let cannot_read = |error: io::Error| Failure::new(format!("cannot read {}: {error}", log.display()));
+        Ok(log.is_dir() && RealFolder::new(&log).and_then(|log| has_log(&log)).map_err(cannot_read)?)
     }
 
-    fn has_objects(&self) -> Result<bool, Failure> {
+    /// Whether a Dstore has used the folder.
+    pub fn has_objects(&self) -> Result<bool, Failure> {
         holds_anything(&self.objects())
     }
 }
@@ -107,10 +113,11 @@ pub fn store_in(folders: &[DataFolder], name: &str) -> Result<ClusterFile, Failu
         Some(known) => match holding {
             Some(folder) if !has_log => Err(Failure::new(format!(
                 "{} holds objects of the store {:?}, but its log is missing in {}: without it no file is known. Put the log back \
-                 where it was; a new store is never made beside data",
+                 where it was; a new store is never made beside data. If it is lost, a backup at a Dstore takes its place: {}",
                 folder.path.display(),
                 known.name,
-                first.log().display()
+                first.log().display(),
+                recovery::words_to_recover_from(first.path(), folders.iter().map(DataFolder::path))
             ))),
             _ => Ok(known),
         },

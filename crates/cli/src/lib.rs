@@ -10,11 +10,13 @@
 //! - [`shell`], [`words`]: a prompt for the same commands
 //! - [`cluster`]: the files that say where a store is, and prove that one may use it
 //! - [`servers`], [`folder`]: the servers of a store, and the folders that they use
+//! - [`recovery`]: backups, and how a store comes back from one or from a damaged log
 
 pub mod cluster;
 pub mod commands;
 pub mod failure;
 pub mod folder;
+pub mod recovery;
 pub mod servers;
 pub mod session;
 pub mod shell;

@@ -22,6 +22,7 @@ use stevedore::program::{self, Failure};
 use crate::cluster::{self, ClusterFile, VARIABLE};
 use crate::commands::put::replicas as read_replicas;
 use crate::folder::{DataFolder, store_in};
+use crate::recovery;
 use crate::show::count;
 
 /// Run a whole store in one process.
@@ -171,7 +172,7 @@ impl Serve {
             start_controller(&folders, &new, &place, self.controller_port, self.sync, "--controller-port")?;
         let machine = Machine { host: dstore::host_name(), zone: String::new() };
         let dstores = start_dstores(&folders, &file, &place, &machine, self.dstore_port, self.sync, "--dstore-port")?;
-        let servers = Servers { dstores, controller: Some(controller) };
+        let servers = Servers { dstores, controller: Some((controller, folders[0].path().to_owned())) };
         let client = file.write_client(folders[0].path())?;
         say(format_args!(
             "Store {:?}: a Controller and {} in this process",
@@ -198,7 +199,7 @@ impl RunController {
         let place = Place { listen: self.listen, advertise: self.advertise.as_deref() };
         let folders = [folder];
         let (controller, file) = start_controller(&folders, &new, &place, self.port, self.sync, "--port")?;
-        let servers = Servers { dstores: Vec::new(), controller: Some(controller) };
+        let servers = Servers { dstores: Vec::new(), controller: Some((controller, folders[0].path().to_owned())) };
         let client = file.write_client(folders[0].path())?;
         let (address, cluster) = (&file.controllers[0], folders[0].cluster_file());
         say(format_args!("Controller of the store {:?} at {address}", file.name))?;
@@ -358,9 +359,12 @@ fn start_controller(
         address,
         replica: ReplicaOptions { sync, ..ReplicaOptions::default() },
         settling: controller::SETTLING,
+        backup_period: controller::BACKUP_PERIOD,
     };
-    let controller = controller::Handle::start(options)
-        .map_err(|error| Failure::new(format!("the Controller does not start: {error}")))?;
+    let controller = controller::Handle::start(options).map_err(|error| {
+        let advice = recovery::advice(folders[0].path(), &error);
+        Failure::new(format!("the Controller does not start: {error}{advice}"))
+    })?;
     Ok((controller, file))
 }
 
@@ -413,7 +417,8 @@ fn start_dstores(
 /// What runs in this process.
 struct Servers {
     dstores: Vec<RunningDstore>,
-    controller: Option<controller::Handle>,
+    /// With its folder.
+    controller: Option<(controller::Handle, PathBuf)>,
 }
 
 impl Servers {
@@ -432,12 +437,12 @@ impl Servers {
                 _ => break None,
             }
         };
-        // Dstores end before the Controller that they report to, which is not to complain.
-        if let Some(controller) = &self.controller {
+        // Dstores end before the Controller that they report to, which is not to complain, and sends them a last backup before.
+        if let Some((controller, _)) = &self.controller {
             controller.expect_end();
         }
         self.dstores.clear();
-        let closed = self.controller.take().map_or(Ok(()), controller::Handle::stop);
+        let closed = self.controller.take().map_or(Ok(()), |(controller, _)| controller.stop());
         match failure {
             Some(failure) => Err(Failure::new(failure)),
             None => closed.map_err(|error| Failure::new(format!("the log was not closed in order: {error}"))),
@@ -458,7 +463,10 @@ impl Servers {
     /// Why there is nothing left to run.
     fn failure(&self) -> Option<String> {
         match &self.controller {
-            Some(controller) => controller.failure(),
+            Some((controller, folder)) => controller.failure().map(|failure| match controller.refused() {
+                Some(refused) => format!("{failure}. {}", recovery::advice_when_refused(folder, &refused)),
+                None => failure,
+            }),
             None if self.dstores.is_empty() => Some("no Dstore is left that can go on".to_owned()),
             None => None,
         }

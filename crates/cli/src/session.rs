@@ -88,25 +88,30 @@ impl<'a> Session<'a> {
         Entries { store: self.store, path: path.clone(), options, page: Vec::new().into_iter(), is_last: false }
     }
 
-    /// Says what will happen and asks whether it may, unless the answer is known. Where no person can be asked, it may not.
+    /// See [`confirm`].
     pub fn confirm(&self, is_sure: bool, what: &str) -> Result<(), Failure> {
-        if is_sure {
-            return Ok(());
-        }
-        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-            return Err(Failure::new(format!(
-                "{what}; nothing was done, as there is no terminal to ask on: --yes goes ahead"
-            )));
-        }
-        let cannot_ask = |error: io::Error| Failure::new(format!("cannot ask: {error}"));
-        let mut stderr = io::stderr();
-        write!(stderr, "{}. Go ahead? [y/N] ", Printable(what)).and_then(|()| stderr.flush()).map_err(cannot_ask)?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer).map_err(cannot_ask)?;
-        match answer.trim().to_lowercase().as_str() {
-            "y" | "yes" => Ok(()),
-            _ => Err(Failure::new("nothing was done")),
-        }
+        confirm(is_sure, what)
+    }
+}
+
+/// Says what will happen and asks whether it may, unless the answer is known. Where no person can be asked, it may not.
+pub fn confirm(is_sure: bool, what: &str) -> Result<(), Failure> {
+    if is_sure {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Failure::new(format!(
+            "{what}; nothing was done, as there is no terminal to ask on: --yes goes ahead"
+        )));
+    }
+    let cannot_ask = |error: io::Error| Failure::new(format!("cannot ask: {error}"));
+    let mut stderr = io::stderr();
+    write!(stderr, "{}. Go ahead? [y/N] ", Printable(what)).and_then(|()| stderr.flush()).map_err(cannot_ask)?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(cannot_ask)?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::new("nothing was done")),
     }
 }
 

@@ -14,9 +14,9 @@ use std::path::Path;
 use argh::FromArgs;
 use stevedore::program::{self, Failure, signals};
 
-use crate::servers;
 use crate::session::Session;
 use crate::shell::Shell;
+use crate::{recovery, servers};
 
 /// A command.
 #[derive(FromArgs)]
@@ -41,6 +41,9 @@ pub enum Command {
     Status(store::ShowStatus),
     Set(store::Set),
     Format(store::Format),
+    Backup(recovery::Backup),
+    Restore(recovery::Restore),
+    Recover(recovery::Recover),
     Serve(servers::Serve),
     Controller(servers::RunController),
     Dstore(servers::RunDstore),
@@ -51,6 +54,9 @@ impl Command {
     pub fn run(&self, cluster: Option<&Path>) -> Result<(), Failure> {
         match (self, cluster) {
             (Self::Dstore(dstore), cluster) => return dstore.run(cluster),
+            (Self::Backup(backup), cluster) => return backup.run(cluster),
+            (Self::Restore(restore), cluster) => return restore.run(cluster),
+            (Self::Recover(recover), cluster) => return recover.run(cluster),
             (Self::Serve(_) | Self::Controller(_), Some(_)) => {
                 return Err(Failure::usage(
                     "--cluster is for those who use a store; its first folder is what a server knows it by",
@@ -89,6 +95,9 @@ impl Command {
             Self::Format(format) => format.run(session),
             Self::Serve(_) | Self::Controller(_) | Self::Dstore(_) => {
                 Err(Failure::usage("a server is started on the command line"))
+            }
+            Self::Backup(_) | Self::Restore(_) | Self::Recover(_) => {
+                Err(Failure::usage("this is for the command line: it is about the store's servers"))
             }
         }
     }

@@ -52,6 +52,7 @@ impl Store {
             address: address.clone(),
             replica,
             settling: controller::SETTLING,
+            backup_period: controller::BACKUP_PERIOD,
         });
         let dstores = (1..=3).map(|number| {
             let listener = listen();

@@ -12,7 +12,7 @@ pub mod memory;
 mod pool;
 mod upload;
 
-pub use cluster::{Cluster, ClusterOptions, SEARCH};
+pub use cluster::{Backup, Cluster, ClusterOptions, SEARCH};
 pub use error::Error;
 pub use files::{
     ChangeEvent, Content, ControllerStatus, CopyOptions, DstoreState, DstoreStatus, Files, FindPage, ListOptions,

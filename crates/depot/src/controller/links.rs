@@ -12,7 +12,7 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use stevedore::server::ThreadGroup;
 use stevedore::socket::Wait;
 
-use super::{Shared, now_ms};
+use super::{Refused, Shared, now_ms};
 use crate::identity::{DiskId, DstoreId, Epoch, Position};
 use crate::log::SyncMode;
 use crate::namespace::change::{Change, Command, DstoreRecord, Duty};
@@ -43,11 +43,13 @@ const FORMAT: u32 = 1;
 /// A Dstore that is there.
 pub(super) struct Link {
     /// Tells this connection from the Dstore's next one.
-    connection: u64,
+    pub(super) connection: u64,
     pub(super) address: Address,
     pub(super) sync: SyncMode,
     pub(super) load: Load,
     pub(super) heard: Instant,
+    /// The newest leadership that it had followed when it joined.
+    followed: Option<Epoch>,
     /// It has recorded this leadership.
     pub(super) is_fenced: bool,
     /// The last change that it was told of.
@@ -187,6 +189,7 @@ impl Shared {
             sync: join.sync,
             load: Load::default(),
             heard: Instant::now(),
+            followed: join.epoch,
             is_fenced: false,
             told: after,
             has_reported: false,
@@ -250,6 +253,7 @@ impl Shared {
                 }
                 Report::Done { outcomes: _ } => {}
                 Report::Refuse { why } => {
+                    self.note_refusal(id);
                     self.give_up(format!("Dstore {id} refuses to follow this Controller: {why}"));
                     return Ok(());
                 }
@@ -259,6 +263,16 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// A Dstore refuses: this Controller's disk is an old copy, and a recovery has to know which history the Dstore is in.
+    fn note_refusal(&self, id: DstoreId) {
+        let followed = self.state.lock().links.get(&id).and_then(|link| link.followed);
+        let unknown = followed.map(|epoch| epoch.history).filter(|history| {
+            let knows = self.replica.read(|namespace| namespace.lineage().any(|known| known == *history));
+            knows == Ok(false)
+        });
+        self.refused.lock().get_or_insert(Refused { unknown_history: unknown });
     }
 
     /// Copies that are not what the namespace says count as damaged, whatever their Dstore says. (depot 4.6)

@@ -22,11 +22,13 @@
 //! | `links` | a Dstore's connection: its reports in, orders out |
 //! | `keys` | which keys are leased to which client |
 //! | `status` | what the store says about itself |
+//! | `backups` | its metadata, sent to clients that ask and to the Dstores now and then |
 //! | `housekeeping` | the thread for everything that is done now and then, and the one for snapshots |
 //!
 //! # Locks
 //!
-//! `state` is held for short decisions only: never across a disk, a socket, a wait, or a call of the log.
+//! `state` is held for short decisions only: never across a disk, a socket, a wait, or a call of the log. `shipping` is held
+//! while Dstores are sent a backup; `state` may be taken while holding it, never the reverse.
 //!
 //! # Threads
 //!
@@ -35,7 +37,9 @@
 //! | `controller`: one for each connection | its socket; the log; a Dstore to come | [`Handle::stop`], which shuts the sockets down |
 //! | a link's writer | the orders to send | the link's end, which drops their sender |
 //! | `controller-housekeeping`, `controller-snapshots` | a clock | [`Handle::stop`] |
+//! | `controller`: one that sends backups to Dstores | a clock; their sockets | [`Handle::stop`], likewise |
 
+mod backups;
 mod housekeeping;
 mod keys;
 mod links;
@@ -56,7 +60,7 @@ use parking_lot::{Condvar, Mutex};
 use stevedore::server::{Server, ThreadGroup};
 
 use crate::disk::RealFolder;
-use crate::identity::{ClusterId, DstoreId};
+use crate::identity::{ClusterId, DstoreId, History};
 use crate::log::{OpenError, Replica, ReplicaOptions};
 use crate::namespace::change::{Change, Command, Settings};
 use crate::placement::Holdings;
@@ -67,6 +71,12 @@ use links::Link;
 /// So long after its start a Controller has requests wait for Dstores that are not there yet, unless told otherwise.
 /// (depot 6.2)
 pub const SETTLING: Duration = Duration::from_secs(10);
+
+/// So often Dstores are sent a backup of the metadata, unless told otherwise. (depot 4.9)
+pub const BACKUP_PERIOD: Duration = Duration::from_secs(3600);
+
+/// The objects of a file that is removed are kept for so long. (depot 5.3)
+pub const KEEP_REMOVED: Duration = Duration::from_secs(600);
 
 /// How a Controller is started.
 pub struct Options {
@@ -88,6 +98,8 @@ pub struct Options {
     pub replica: ReplicaOptions,
     /// So long after the start requests wait for Dstores that are not there yet: [`SETTLING`].
     pub settling: Duration,
+    /// So often it sends a backup to every Dstore, if something has changed: [`BACKUP_PERIOD`].
+    pub backup_period: Duration,
 }
 
 /// Why a Controller does not start.
@@ -135,6 +147,13 @@ impl From<io::Error> for StartError {
     }
 }
 
+/// A Dstore does not follow this Controller, whose disk is an old copy. (depot 2.2)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The history that the Dstore has followed, if this Controller's log knows nothing of it.
+    pub unknown_history: Option<History>,
+}
+
 /// A Controller that runs. It stops when this is dropped.
 pub struct Handle {
     shared: Option<Arc<Shared>>,
@@ -154,11 +173,13 @@ struct Shared {
     folder: RealFolder,
     started: Instant,
     settling: Duration,
+    backup_period: Duration,
+    shipping: Mutex<backups::Shipping>,
     state: Mutex<State>,
     /// Signalled when a Dstore has come, gone, or completed its inventory.
     news: Condvar,
     stopping: AtomicBool,
-    /// All of the store is about to end.
+    /// All of the store is about to end: it takes no more changes from clients.
     ending: AtomicBool,
     /// A Dstore follows it, or none has come in time: it answers requests.
     may_serve: AtomicBool,
@@ -166,6 +187,8 @@ struct Shared {
     is_short_of_space: AtomicBool,
     /// Why it cannot go on, if that is so.
     fatal: Mutex<Option<String>>,
+    /// It is because of this.
+    refused: Mutex<Option<Refused>>,
 }
 
 /// What is known beside the namespace.
@@ -202,6 +225,8 @@ impl Handle {
             folder,
             started: Instant::now(),
             settling: options.settling,
+            backup_period: options.backup_period,
+            shipping: Mutex::default(),
             state: Mutex::new(State {
                 holdings: Holdings::default(),
                 links: BTreeMap::new(),
@@ -216,6 +241,7 @@ impl Handle {
             may_serve: AtomicBool::new(false),
             is_short_of_space: AtomicBool::new(false),
             fatal: Mutex::new(None),
+            refused: Mutex::new(None),
         });
         shared.measure_space();
         let threads = ThreadGroup::new("controller");
@@ -223,6 +249,8 @@ impl Handle {
         let serve = move |stream| requests::serve(&of_connections, &group, stream);
         let server = Server::start(options.listener, &threads, Some(HANDSHAKE_PATIENCE), serve)?;
         let housekeeping = housekeeping::start(&shared)?;
+        let (of_backups, group) = (Arc::clone(&shared), Arc::clone(&threads));
+        threads.spawn(move || backups::keep_shipping(&of_backups, &group))?;
         Ok(Self { shared: Some(shared), server: Some(server), threads, housekeeping })
     }
 
@@ -233,10 +261,17 @@ impl Handle {
         fatal.or_else(|| shared.replica.failure().map(|failure| failure.to_string()))
     }
 
-    /// From now on a Dstore that leaves is no news: all of the store is about to end.
+    /// Whether it cannot go on because a Dstore does not follow it.
+    pub fn refused(&self) -> Option<Refused> {
+        self.shared.as_ref().and_then(|shared| *shared.refused.lock())
+    }
+
+    /// All of the store is about to end: a Dstore that leaves is no news. Takes no more changes, and sends every Dstore a backup
+    /// with the last of them, as far as a second allows. For a process that ends Dstores of its own before the Controller.
     pub fn expect_end(&self) {
         if let Some(shared) = &self.shared {
             shared.ending.store(true, Ordering::Release);
+            backups::ship_last(shared, &self.threads);
         }
     }
 
@@ -246,6 +281,7 @@ impl Handle {
     }
 
     fn end(&mut self) -> Result<(), String> {
+        self.expect_end();
         let Some(shared) = self.shared.take() else { return Ok(()) };
         shared.stopping.store(true, Ordering::Release);
         shared.replica.wake();

@@ -10,7 +10,7 @@ use stevedore::complaint::complain;
 use stevedore::server::ThreadGroup;
 use stevedore::socket::Wait;
 
-use super::{Shared, State, links, now_ms};
+use super::{Shared, State, backups, links, now_ms};
 use crate::client::ChangeEvent;
 use crate::glob::Pattern;
 use crate::identity::{DstoreId, Epoch, Key, SessionId, Version};
@@ -71,6 +71,10 @@ pub(super) fn serve(shared: &Arc<Shared>, threads: &Arc<ThreadGroup>, stream: Ar
 fn serve_client(shared: &Shared, client: ClientId, connection: &mut Connection) -> Result<(), ReceiveError> {
     loop {
         let answer = match connection.receive(Wait::Forever) {
+            Ok(Request::Backup) => {
+                backups::send(shared, connection)?;
+                continue;
+            }
             Ok(request) => shared.answer(client, request),
             // A line is a whole request here: the next one is not affected.
             Err(ReceiveError::Invalid(error)) => {
@@ -122,6 +126,7 @@ impl Shared {
             Request::Find { path, pattern, after } => return self.find(&path, &pattern, after),
             Request::Watch { after, wait_ms } => return self.watch(after, Duration::from_millis(wait_ms)),
             Request::Status => return Ok(Answer::Status { status: Box::new(self.status()?) }),
+            Request::Backup => unreachable!("bytes follow its answer: it is sent by itself"),
             Request::Copies { path } => return self.copies(&path),
             Request::Holders { key } => {
                 self.wait_for_dstores(|state| {
@@ -140,7 +145,7 @@ impl Shared {
 
     /// A Controller whose disk is an old copy learns it from its Dstores. It answers nothing before one of them follows it,
     /// unless none comes in time. (depot 2.2)
-    fn wait_until_followed(&self) -> Result<(), Failure> {
+    pub(super) fn wait_until_followed(&self) -> Result<(), Failure> {
         if !self.may_serve.load(Ordering::Acquire) {
             let may_come = |namespace: &Namespace| namespace.dstores().any(|(_, record)| record.duty != Duty::Removed);
             if self.replica.read(may_come).map_err(failed)? {
@@ -168,6 +173,9 @@ impl Shared {
 
     /// Makes a change, and grants keys for the puts to come.
     fn change(&self, client: ClientId, stamp: Stamp, more: u32, command: Command) -> Result<Answer, Failure> {
+        if self.ending.load(Ordering::Acquire) {
+            return Err(Failure::NotLeader { leader: None });
+        }
         match &command {
             Command::Remove { .. } | Command::RemoveDirectory { .. } | Command::Format { .. } => {}
             Command::Set { settings } => {

@@ -9,8 +9,8 @@ use stevedore::socket::Wait;
 
 use super::Shared;
 use crate::checksum::Checksum;
-use crate::identity::Key;
-use crate::pack::{BLOCK_BYTES, GetError, MOST_BYTES, Purpose, PutError};
+use crate::identity::{Epoch, Key};
+use crate::pack::{BLOCK_BYTES, GetError, KeepError, MOST_BYTES, Purpose, PutError};
 use crate::wire::message::{Failure, ObjectAnswer, ObjectRequest};
 use crate::wire::{Connection, ReceiveError, Role, accept};
 
@@ -59,6 +59,11 @@ fn answer(shared: &Shared, role: Role, connection: &mut Connection) -> Result<()
                 let places = keys.iter().map(|key| shared.disk.locate(key)).collect();
                 connection.send(&ObjectAnswer::Located { places })?;
             }
+            Ok(ObjectRequest::Backup { .. }) if role != Role::Controller => {
+                let failure = Failure::NotPermitted { why: "only a Controller sends backups".into() };
+                return Ok(connection.send(&ObjectAnswer::Error { failure })?); // its bytes are not read
+            }
+            Ok(ObjectRequest::Backup { epoch, length }) => keep_backup(shared, connection, epoch, length)?,
             // Content may follow the line, which must not be taken for lines.
             Err(ReceiveError::Invalid(error)) => {
                 let failure = Failure::BadRequest { why: format!("this line is no request: {error}") };
@@ -99,6 +104,20 @@ fn put(
         return Err(ReceiveError::Ended);
     }
     Ok(connection.content(left, STALL).skip()?)
+}
+
+fn keep_backup(shared: &Shared, connection: &mut Connection, epoch: Epoch, length: u64) -> Result<(), ReceiveError> {
+    let mut content = connection.content(length, STALL);
+    let failure = match shared.disk.keep_backup(epoch, &mut content) {
+        Ok(()) => return Ok(connection.send(&ObjectAnswer::Kept)?),
+        Err(KeepError::Source(error)) => return Err(error.into()),
+        Err(KeepError::Full) => Failure::NoSpace,
+        Err(error @ KeepError::NotFollowed) => Failure::NotPermitted { why: error.to_string() },
+        Err(KeepError::Damaged) => Failure::Mismatch,
+        Err(KeepError::Disk(error)) => Failure::Unavailable { what: error.to_string() },
+    };
+    connection.send(&ObjectAnswer::Error { failure })?;
+    Err(ReceiveError::Ended) // some of its bytes may not have been read
 }
 
 fn get(

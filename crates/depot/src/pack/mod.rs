@@ -10,6 +10,7 @@
 //! pack-0000000002                    open: scanned at each start
 //! object-1f.3.77-8388608-9ae01c…     an object above 1 MiB: its bytes, then the checksum of each 64 KiB block
 //! damaged-1f.3.80-8388608-5bd2f3…    one of which some bytes are not what they were
+//! backup, backup-before              the store's metadata, for the case that its Controllers lose their disks
 //! new-…                              something that is being made
 //! ```
 //!
@@ -47,8 +48,9 @@
 //! that has its name they go, at once or, if a crash comes between, at the next start.
 //!
 //! The modules: `record` and `file` are the bytes of a pack, `large` of an object's own file; `index` is the memory, `open`
-//! rebuilds it; `read` verifies what is asked for, `compact` makes room.
+//! rebuilds it; `read` verifies what is asked for, `compact` makes room; `backup` is apart from all that.
 
+mod backup;
 mod compact;
 mod file;
 mod identity;
@@ -78,6 +80,7 @@ use file::PackHeader;
 use index::{Entry, FILE, Index, Pack};
 use record::{HEAD, Header, MOST_HEADER, Mark, Salt};
 
+pub use backup::{BACKUPS, KeepError};
 pub use compact::Compacted;
 pub use identity::Identity;
 pub use index::{Change, Now};
@@ -255,7 +258,7 @@ pub struct Usage {
 
 /// The objects in one folder. Any thread may call anything.
 ///
-/// Lock order: `compacting`, `marks`, `writer`, `state`. The last is held for a look or an entry only, never across a disk; `writer` while
+/// Lock order: `keeping`, `identity`; and `compacting`, `marks`, `writer`, `state`. The last is held for a look or an entry only, never across a disk; `writer` while
 /// something is appended to the open pack; `marks` while an object loses its record, or compaction changes places.
 pub struct Disk {
     folder: Arc<dyn Folder>,
@@ -263,6 +266,8 @@ pub struct Disk {
     disk: DiskId,
     start: u64,
     identity: Mutex<Identity>,
+    /// Held while a backup comes.
+    keeping: Mutex<()>,
     compacting: Mutex<()>,
     marks: Mutex<()>,
     writer: Mutex<Writer>,

@@ -205,6 +205,7 @@ impl Disk {
             folder,
             options,
             identity: Mutex::new(identity),
+            keeping: Mutex::new(()),
             compacting: Mutex::new(()),
             marks: Mutex::new(()),
             writer: Mutex::new(writer),

@@ -1,4 +1,5 @@
-//! What can be said. Each message is one line; `PUT` and `DATA` are followed by as many bytes as they say.
+//! What can be said. Each message is one line; `PUT`, `DATA` and `BACKUP` with a length are followed by as many bytes as they
+//! say.
 //!
 //! | from | to | says | is answered by |
 //! |---|---|---|---|
@@ -101,6 +102,8 @@ pub enum Request {
     },
     /// How the store is: answered by `STATUS`.
     Status,
+    /// All metadata at one sequence: answered by `BACKUP`, which bytes follow.
+    Backup,
     /// Where a file's objects are: answered by `COPIES`.
     Copies {
         /// The file.
@@ -132,6 +135,7 @@ words!(enum Request, "request" {
     "FIND" => Find { path, pattern, after },
     "WATCH" => Watch { after, wait_ms },
     "STATUS" => Status,
+    "BACKUP" => Backup,
     "COPIES" => Copies { path },
     "HOLDERS" => Holders { key },
     "SUSPECT" => Suspect { key, dstore },
@@ -192,6 +196,15 @@ pub enum Answer {
         /// All of it.
         status: Box<Status>,
     },
+    /// All metadata: as many bytes as it says follow, the file of a snapshot.
+    Backup {
+        /// The last change that it has.
+        sequence: u64,
+        /// How many bytes follow.
+        length: u64,
+        /// So long the objects of a file that is removed from now on are kept.
+        keep_removed_ms: u64,
+    },
     /// Where a file's objects are.
     Copies {
         /// In order.
@@ -220,6 +233,7 @@ words!(enum Answer, "answer" {
     "PAGE" => Page { entries, after },
     "CHANGES" => Changes { events, next },
     "STATUS" => Status { status },
+    "BACKUP" => Backup { sequence, length, keep_removed_ms },
     "COPIES" => Copies { objects },
     "HOLDERS" => Holders { holders },
     "OK" => Ok,
@@ -295,12 +309,21 @@ pub enum ObjectRequest {
         /// The objects.
         keys: Vec<Key>,
     },
+    /// To keep a backup of the store's metadata beside the objects; its bytes follow at once. Answered by `KEPT`. Only a
+    /// Controller may ask. (depot 4.9)
+    Backup {
+        /// The leadership that asks.
+        epoch: Epoch,
+        /// In bytes.
+        length: u64,
+    },
 }
 
 words!(enum ObjectRequest, "request" {
     "PUT" => Put { key, length, checksum },
     "GET" => Get { key, from, length },
     "LOCATE" => Locate { keys },
+    "BACKUP" => Backup { epoch, length },
 });
 
 /// What a Dstore answers.
@@ -333,6 +356,8 @@ pub enum ObjectAnswer {
         /// Absent where the Dstore does not have the object.
         places: Vec<Option<(String, u64)>>,
     },
+    /// The backup is on the disk.
+    Kept,
     /// It is not done, or not done further.
     Error {
         /// Why.
@@ -346,6 +371,7 @@ words!(enum ObjectAnswer, "answer" {
     "OBJECT" => Object { length, sums },
     "DATA" => Data { length },
     "LOCATED" => Located { places },
+    "KEPT" => Kept,
     "ERROR" => Error { failure },
 });
 
@@ -780,6 +806,7 @@ mod tests {
         is_written(Request::Watch { after: Some(VERSION), wait_ms: 5 }, "WATCH ab 17 5");
         is_written(Request::Watch { after: None, wait_ms: 0 }, "WATCH - 0");
         is_written(Request::Status, "STATUS");
+        is_written(Request::Backup, "BACKUP");
         is_written(Request::Copies { path: path("/x") }, "COPIES /x");
         is_written(Request::Holders { key: KEY }, "HOLDERS ab.2.9");
         is_written(Request::Suspect { key: KEY, dstore: DstoreId(1) }, "SUSPECT ab.2.9 1");
@@ -807,6 +834,7 @@ mod tests {
         is_written(file, "FILE file 5 f ab 17 ab 17 7 % % - 0 0 1 1 10.0.0.1:7100 1 ab.2.9 5 f 1 1");
         let entries = vec![Listed { name: "x".into(), stat }];
         is_written(Answer::Page { entries, after: None }, "PAGE 1 x file 5 f ab 17 ab 17 7 % % - 0 0 -");
+        is_written(Answer::Backup { sequence: 17, length: 5, keep_removed_ms: 600_000 }, "BACKUP 17 5 600000");
         is_written(Answer::Ok, "OK");
         let status = Status {
             name: "test".into(),
@@ -844,6 +872,8 @@ mod tests {
     fn dstores_speak_as_the_protocol_says() {
         is_written(ObjectRequest::Put { key: KEY, length: 5, checksum: Checksum(0xf) }, "PUT ab.2.9 5 f");
         is_written(ObjectRequest::Get { key: KEY, from: 65_536, length: 1 }, "GET ab.2.9 65536 1");
+        is_written(ObjectRequest::Backup { epoch: EPOCH, length: 5 }, "BACKUP ab 2 5 5");
+        is_written(ObjectAnswer::Kept, "KEPT");
         is_written(ObjectAnswer::Stored { position: Position { start: 1, number: 2 } }, "STORED 1 2");
         is_written(ObjectAnswer::Object { length: 5, sums: vec![Checksum(0xf)] }, "OBJECT 5 1 f");
         is_written(ObjectAnswer::Data { length: 5 }, "DATA 5");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use depot::checksum::Checksum;
 use depot::client::{Cluster, ClusterOptions, SEARCH};
-use depot::controller::{Handle, Options};
+use depot::controller::{BACKUP_PERIOD, Handle, Options};
 use depot::identity::{ClusterId, DiskId, DstoreId, Epoch, Key, Position};
 use depot::log::{ReplicaOptions, SyncMode};
 use depot::namespace::change::{Replicas, Settings};
@@ -33,6 +33,7 @@ pub struct Store {
     pub settings: Settings,
     pub sync: SyncMode,
     settling: Duration,
+    pub backup_period: Duration,
     controller: Option<Handle>,
 }
 
@@ -47,7 +48,8 @@ impl Store {
         let secret = Secret::draw().unwrap();
         let address = "127.0.0.1:1".parse().unwrap();
         let folder = TempFolder::new();
-        let mut store = Self { folder, secret, address, settings, sync: SyncMode::Never, settling, controller: None };
+        let (sync, backup_period) = (SyncMode::Never, BACKUP_PERIOD);
+        let mut store = Self { folder, secret, address, settings, sync, settling, backup_period, controller: None };
         store.start();
         store
     }
@@ -68,6 +70,7 @@ impl Store {
             address: self.address.clone(),
             replica,
             settling: self.settling,
+            backup_period: self.backup_period,
         };
         self.controller = Some(Handle::start(options).unwrap());
     }
@@ -141,6 +144,7 @@ struct State {
     /// How many bytes were sent to clients.
     sent: u64,
     verify: Vec<Key>,
+    backups: Vec<Vec<u8>>,
     link: Option<Arc<std::net::TcpStream>>,
     is_stopped: bool,
 }
@@ -158,6 +162,7 @@ impl ScriptedDstore {
             epoch: None,
             sent: 0,
             verify: Vec::new(),
+            backups: Vec::new(),
             link: None,
             is_stopped: false,
         };
@@ -195,6 +200,11 @@ impl ScriptedDstore {
 
     pub fn objects(&self) -> BTreeMap<Key, Vec<u8>> {
         self.shared.state.lock().objects.clone()
+    }
+
+    /// What it was given to keep, the oldest first.
+    pub fn backups(&self) -> Vec<Vec<u8>> {
+        self.shared.state.lock().backups.clone()
     }
 
     pub fn bytes_sent(&self) -> u64 {
@@ -255,6 +265,12 @@ impl Shared {
             let goes_on = match request {
                 ObjectRequest::Put { key, length, checksum } => self.put(&mut connection, key, length, checksum),
                 ObjectRequest::Get { key, from, length } => self.get(&connection, key, from, length),
+                ObjectRequest::Backup { length, .. } => {
+                    let mut bytes = vec![0; length as usize];
+                    let is_read = connection.content(length, SOON).read_exact(&mut bytes).is_ok();
+                    self.state.lock().backups.push(bytes);
+                    is_read && connection.send(&ObjectAnswer::Kept).is_ok()
+                }
                 ObjectRequest::Locate { keys } => {
                     let places = keys.iter().map(|_| Some(("memory".to_owned(), 5))).collect();
                     connection.send(&ObjectAnswer::Located { places }).is_ok()
