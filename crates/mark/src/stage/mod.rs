@@ -349,6 +349,9 @@ pub fn link_home(home: &Path, folder: &Path) {
     }
 }
 
+/// What a rebalance does, as it is called where it is waited for.
+pub const SENT: &str = "files to be sent by a rebalance";
+
 /// Looks again and again, until there is something or `patience` is over.
 pub fn wait_until<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + patience;

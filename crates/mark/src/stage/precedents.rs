@@ -12,8 +12,13 @@ use parking_lot::Mutex;
 /// So often a thing must fail to come: three times, and once more.
 pub const ENOUGH: usize = 4;
 
-/// How long is brief.
+/// How long is brief: so long, or this part of the patience.
 const BRIEF: Duration = Duration::from_millis(1_500);
+const BRIEF_PART: u32 = 8;
+
+fn brief(patience: Duration) -> Duration {
+    patience.min(BRIEF.max(patience / BRIEF_PART))
+}
 
 /// By what was awaited, shared by all checks of a run.
 #[derive(Default)]
@@ -32,7 +37,7 @@ impl Precedents {
     pub fn patience(&self, awaited: &str, patience: Duration) -> Duration {
         let known = self.known.lock();
         let is_hopeless = known.get(awaited).is_some_and(|known| !known.has_come && known.in_vain >= ENOUGH);
-        if is_hopeless { patience.min(BRIEF) } else { patience }
+        if is_hopeless { brief(patience) } else { patience }
     }
 
     /// It has come.
@@ -40,9 +45,9 @@ impl Precedents {
         self.known.lock().entry(awaited.to_owned()).or_default().has_come = true;
     }
 
-    /// It has not come, for as long as was waited. Brief waits prove nothing.
-    pub fn in_vain(&self, awaited: &str, waited: Duration) {
-        if waited > BRIEF {
+    /// It has not come in the time that it had, where `patience` is the most. Brief waits prove nothing.
+    pub fn in_vain(&self, awaited: &str, waited: Duration, patience: Duration) {
+        if waited > brief(patience) {
             self.known.lock().entry(awaited.to_owned()).or_default().in_vain += 1;
         }
     }
@@ -59,9 +64,10 @@ mod tests {
         let precedents = Precedents::default();
         for _ in 0..ENOUGH {
             assert_eq!(precedents.patience("ACK", FULL), FULL);
-            precedents.in_vain("ACK", FULL);
+            precedents.in_vain("ACK", FULL, FULL);
         }
         assert_eq!(precedents.patience("ACK", FULL), BRIEF);
+        assert_eq!(precedents.patience("ACK", 8 * FULL), FULL, "a longer patience is cut to a part of it");
         assert_eq!(precedents.patience("LIST", FULL), FULL);
         precedents.came("ACK");
         assert_eq!(precedents.patience("ACK", FULL), FULL);
@@ -70,7 +76,7 @@ mod tests {
     #[test]
     fn brief_waits_in_vain_make_no_precedent() {
         let precedents = Precedents::default();
-        (0..2 * ENOUGH).for_each(|_| precedents.in_vain("ACK", BRIEF));
+        (0..2 * ENOUGH).for_each(|_| precedents.in_vain("ACK", BRIEF, FULL));
         assert_eq!(precedents.patience("ACK", FULL), FULL);
     }
 }

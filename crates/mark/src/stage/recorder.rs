@@ -144,7 +144,7 @@ impl Recorder {
         let came = wait(most);
         match came {
             Some(_) => self.precedents.came(awaited),
-            None => self.precedents.in_vain(awaited, most),
+            None => self.precedents.in_vain(awaited, most, patience),
         }
         if came.is_none() && most < patience {
             let (most, patience) = (most.as_secs_f64(), patience.as_secs_f64());

@@ -20,7 +20,7 @@ use super::failure::{Failure, Verdict, claim, given};
 use super::recorder::{KILLED, Recorder};
 use super::wire::{Heard, begins};
 use super::{
-    CONTROLLER_STARTS, DSTORE_STARTS, SETTLING, Setup, SharedProcess, Stage, dstore_name, last_lines, ports,
+    CONTROLLER_STARTS, DSTORE_STARTS, SENT, SETTLING, Setup, SharedProcess, Stage, dstore_name, last_lines, ports,
     wait_until, wait_until_calm,
 };
 
@@ -203,10 +203,13 @@ impl SystemScene {
     /// between floor(RF/N) and ceil(RF/N) of them. (spec 4.2, 4.6.3)
     pub fn expect_files(&self, files: &[(String, Vec<u8>)], is_even: bool, patience: Duration) -> Verdict {
         let mut last = Ok(());
-        let good = wait_until(patience, || {
-            last = self.look_at_files(files, is_even);
-            last.is_ok().then_some(())
-        });
+        let wait = |most| {
+            wait_until(most, || {
+                last = self.look_at_files(files, is_even);
+                last.is_ok().then_some(())
+            })
+        };
+        let good = self.recorder.wait_for(SENT, patience, wait);
         if good.is_some() { Ok(()) } else { last }
     }
 
@@ -233,7 +236,8 @@ impl SystemScene {
         self.living().map(held).collect()
     }
 
-    fn look_at_files(&self, files: &[(String, Vec<u8>)], is_even: bool) -> Verdict {
+    /// The same, now.
+    pub fn look_at_files(&self, files: &[(String, Vec<u8>)], is_even: bool) -> Verdict {
         let replicas = self.setup.replicas;
         let held = self.held(files);
         let counts = || {

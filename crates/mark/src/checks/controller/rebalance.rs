@@ -56,9 +56,10 @@ checks! { Controller "rebalance":
 }
 
 /// What clients that work while Dstores join build on.
-pub const JOINS_AND_REQUESTS: [&str; 4] = [
+pub const JOINS_AND_REQUESTS: [&str; 5] = [
     "controller/rebalance/requests-wait",
     "controller/rebalance/pending-stores-come-first",
+    "controller/rebalance/loads-follow-the-files",
     "controller/rebalance/two-joins-get-their-share",
     "controller/rebalance/several-files-to-several-dstores",
 ];

@@ -112,7 +112,7 @@ fn only_whole_files_in_the_folders(stage: &mut Stage) -> Verdict {
     given(scene.client()?.store("data.bin", &bytes))?;
     let in_folders: Vec<String> = scene.living().flat_map(|dstore| scene.folder(dstore)).collect();
     claim(in_folders == ["data.bin", "data.bin"], "data.bin in two folders, and nothing else", in_folders.join(", "))?;
-    scene.expect_files(&[("data.bin".into(), bytes)], true, Duration::ZERO)
+    scene.look_at_files(&[("data.bin".into(), bytes)], true)
 }
 
 fn the_official_clients_wrong_store(stage: &mut Stage) -> Verdict {
@@ -183,7 +183,7 @@ fn spread(stage: &mut Stage, setup: Setup, files: u64) -> Verdict {
     for (name, bytes) in &files {
         given(client.store(name, bytes))?;
     }
-    scene.expect_files(&files, true, Duration::ZERO)
+    scene.look_at_files(&files, true)
 }
 
 fn there_and_back(stage: &mut Stage, bytes: usize) -> Verdict {

@@ -21,7 +21,7 @@ checks! { System "spread":
     [Spread REBALANCE_DSTORE "4.6"] loads_after_a_rebalance "After a rebalance every file is still loaded, with its bytes"
     [Spread REBALANCE_QUEUE "4.6"] files_go_on_after_a_rebalance "After a rebalance files are stored and removed as before"
     [Concurrent REBALANCE_QUEUE "4.6"] clients_work_during_rebalances "Clients that store and load while Dstores join lose nothing"
-        after (&[&JOINS_AND_REQUESTS[..], &["dstore/list/what-is-stored", SPREADS]].concat())
+        after (&[&JOINS_AND_REQUESTS[..], &["dstore/list/what-is-stored", "system/spread/loads-after-a-rebalance", SPREADS]].concat())
     [Spread REBALANCE_STORE "4.6"] files_of_99_kb_move "Files of 99 kB are moved whole"
     [Robustness "4.6"] large_files_move "Files of 5 MB are moved whole"
     [Robustness "5.1"] nothing_else_in_the_folders "After a rebalance the folders hold whole files of the system and nothing else"
