@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use common::{BLOCK, Behaviour, ScriptedDstore, Store};
 use depot::client::{Cluster, Error, Files, ListOptions, MoveOptions, PutOptions, Source};
+use depot::log::backup::verify;
 use depot::namespace::change::{Condition, Details, Refusal, RemovalExtent};
 use depot::path::Path;
 use depot::wire::message::{Answer, Failure};
@@ -316,6 +317,28 @@ fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
+}
+
+#[test]
+fn a_backup_has_what_was_acknowledged_and_is_sent_when_something_changed() {
+    // depot 4.9
+    let mut store = Store::new(1);
+    store.stop();
+    store.backup_period = Duration::from_millis(10);
+    store.start();
+    let [dstore] = dstores(&store);
+    let client = store.client();
+    for number in 0..5 {
+        let version = put(&client, &format!("/{number}"), b"content").unwrap();
+        let mut bytes = Vec::new();
+        let made = client.backup(&mut bytes).unwrap();
+        assert_eq!(made.contents, verify(&bytes[..]).unwrap());
+        assert!(made.contents.sequence >= version.sequence && made.contents.entries == number + 1);
+        let has_it = |backup: &Vec<u8>| verify(&backup[..]).unwrap().sequence >= version.sequence;
+        kit::eventually("the Dstore has it, too", || dstore.backups().iter().any(has_it));
+    }
+    let sequences: Vec<u64> = dstore.backups().iter().map(|backup| verify(&backup[..]).unwrap().sequence).collect();
+    assert!(sequences.is_sorted_by(|a, b| a < b), "no two without a change between them: {sequences:?}");
 }
 
 /// Passes connections on to `to`, and counts the bytes of both directions.

@@ -16,7 +16,8 @@ use depot::disk::RealFolder;
 use depot::dstore::{COPY_RATE, GIVES_UP_AFTER, Handle, Options, SCRUB_PERIOD, StartError};
 use depot::identity::{ClusterId, DiskId, DstoreId, Epoch, History, Key, Position};
 use depot::log::SyncMode;
-use depot::namespace::change::Condition;
+use depot::log::backup::verify;
+use depot::namespace::change::{Condition, Details};
 use depot::pack::{self, Disk, OpenError, Purpose};
 use depot::wire::message::{
     CopyChange, CopyOrder, CopyReport, Failure, Load, ObjectAnswer, ObjectRequest, Order, OrderKind, Report,
@@ -276,6 +277,47 @@ fn a_request_that_fails_leaves_the_connection_usable() {
     client.send(&ObjectRequest::Locate { keys: vec![key(2), key(1)] }).unwrap();
     let places = vec![None, Some(("pack-0000000001".to_owned(), 8192))];
     assert_eq!(receive(&mut client), ObjectAnswer::Located { places });
+}
+
+#[test]
+fn a_dstore_keeps_backups_for_its_controller_only() {
+    // depot 4.9
+    let mut store = Store::new(1);
+    store.stop();
+    store.backup_period = Duration::from_millis(20);
+    store.start();
+    let folder = TempFolder::new();
+    let (dstore, address) = start(folder.path(), &store.secret, vec![store.address.clone()]).unwrap();
+    let newest = folder.path().join("backup");
+    let sequence = || std::fs::File::open(&newest).ok().map(|file| verify(file).expect("whole").sequence);
+    let client = store.client();
+    for number in 0..3 {
+        let path = format!("/{number}").parse().unwrap();
+        let version = client.make_directory(&path, false, &Details::default(), None).unwrap();
+        kit::eventually("it is sent a backup", || sequence() >= Some(version.sequence));
+    }
+    kit::eventually("it keeps the one before", || folder.path().join("backup-before").exists());
+    let backup = std::fs::read(&newest).unwrap();
+    let mut posing = dial(&address, &store.secret);
+    let request = ObjectRequest::Backup { epoch: EPOCH, length: backup.len() as u64 };
+    posing.send(&request).unwrap();
+    let refused = receive(&mut posing);
+    assert!(matches!(refused, ObjectAnswer::Error { failure: Failure::NotPermitted { .. } }), "{refused:?}");
+    let access = Access::Server { role: Role::Controller, secret: store.secret.clone() };
+    let mut deposed = connect(&address, &access, CLUSTER, Role::Dstore, SOON, |_| ()).unwrap();
+    deposed.send_with_content(&request, &backup).unwrap();
+    let refused = receive(&mut deposed);
+    assert!(matches!(refused, ObjectAnswer::Error { failure: Failure::NotPermitted { .. } }), "{refused:?}");
+    // The last change is in the last backup, however late it comes.
+    dstore.stop().unwrap();
+    store.stop();
+    store.backup_period = Duration::from_secs(3600);
+    store.start();
+    let _dstore = start(folder.path(), &store.secret, vec![store.address.clone()]).unwrap();
+    // Answered once the Dstore follows.
+    let last = store.client().make_directory(&"/last".parse().unwrap(), false, &Details::default(), None).unwrap();
+    store.stop();
+    assert!(sequence() >= Some(last.sequence));
 }
 
 #[test]

@@ -31,7 +31,7 @@ const FIRST: Duration = Duration::from_secs(60);
 /// A Dstore that takes nothing, or answers nothing, for so long is tried again with the next backup.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The last backup may take so long in all: whoever has asked for the end waits for it.
+/// The last backup may take so long, half of it to be made: a process that is asked to end has two seconds for everything.
 const LAST: Duration = Duration::from_secs(1);
 
 /// So often it is looked for Dstores that have come.
@@ -41,7 +41,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) fn send(shared: &Shared, connection: &Connection) -> Result<(), ReceiveError> {
     let made = shared.wait_until_followed().and_then(|()| {
         let unavailable = |error| Failure::Unavailable { what: format!("no backup can be made: {error}") };
-        shared.replica.backup().map_err(unavailable)
+        shared.replica.backup(None).map_err(unavailable)
     });
     let backup = match made {
         Ok(backup) => backup,
@@ -90,31 +90,35 @@ pub(super) fn keep_shipping(shared: &Shared, threads: &Arc<ThreadGroup>) {
             due = Instant::now() + shared.backup_period;
         }
         // As long again as a piece has taken is left to requests.
-        let rest = |since: Instant| thread::sleep(since.elapsed().min(LOOK));
-        shared.shipping.lock().ship(shared, threads, is_due, PATIENCE, rest);
+        let rest = |since: Instant| {
+            thread::sleep(since.elapsed().min(LOOK));
+            Ok(())
+        };
+        shared.shipping.lock().ship(shared, threads, is_due, None, rest);
     }
 }
 
 /// Sends a backup with the last changes, as far as time allows.
 pub(super) fn ship_last(shared: &Shared, threads: &Arc<ThreadGroup>) {
     let deadline = Instant::now() + LAST;
-    let left = || deadline.saturating_duration_since(Instant::now());
     let Some(mut shipping) = shared.shipping.try_lock_until(deadline) else { return };
+    let hurry = |_| if Instant::now() < deadline { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) };
     // The second time there is news only if a change was being made at the first.
     for _ in 0..2 {
-        shipping.ship(shared, threads, true, left(), |_| ());
+        shipping.ship(shared, threads, true, Some(deadline), hurry);
     }
 }
 
 impl Shipping {
-    /// Makes a new backup if one is due and something has changed, and sends the newest to each Dstore that lacks it.
+    /// Makes a new backup if one is due and something has changed, and sends the newest to each Dstore that lacks it. `rest`
+    /// gets the time at which a piece was begun, and ends the sending with an error.
     fn ship(
         &mut self,
         shared: &Shared,
         threads: &Arc<ThreadGroup>,
         is_due: bool,
-        patience: Duration,
-        rest: impl Fn(Instant),
+        deadline: Option<Instant>,
+        rest: impl Fn(Instant) -> io::Result<()>,
     ) {
         // One that a Dstore has refused is no source for anything.
         let Some(epoch) = shared.replica.epoch().filter(|_| shared.fatal.lock().is_none()) else { return };
@@ -128,8 +132,9 @@ impl Shipping {
         }
         let last = shared.replica.read(|namespace| namespace.sequence()).unwrap_or_default();
         if is_due && self.newest.as_ref().is_none_or(|newest| newest.sequence < last) {
-            match shared.replica.backup() {
+            match shared.replica.backup(deadline.map(|deadline| deadline - LAST / 2)) {
                 Ok(backup) => *self = Self { newest: Some(backup), sent: BTreeMap::new() },
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return log::info!("no last backup: {error}"),
                 Err(error) => return log::error!("cannot make a backup for the Dstores: {error}"),
             }
         }
@@ -138,6 +143,11 @@ impl Shipping {
             if sent.get(&id) == Some(&connection) {
                 continue;
             }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return;
+            }
+            let patience = left.unwrap_or(PATIENCE);
             sent.insert(id, connection);
             let connected = connect_to(shared, threads, &address, patience);
             match connected.and_then(|(connection, _tracked)| hand_over(backup, epoch, connection, patience, &rest)) {
@@ -169,15 +179,14 @@ fn hand_over(
     epoch: Epoch,
     mut connection: Connection,
     patience: Duration,
-    rest: &impl Fn(Instant),
+    rest: &impl Fn(Instant) -> io::Result<()>,
 ) -> io::Result<()> {
     connection.limit_stalls(patience)?;
     connection.send(&ObjectRequest::Backup { epoch, length: backup.length })?;
     read(backup, |piece| {
         let begun = Instant::now();
         connection.send_content(piece)?;
-        rest(begun);
-        Ok(())
+        rest(begun)
     })?;
     match connection.receive(Wait::deadline(patience))? {
         ObjectAnswer::Kept => Ok(()),

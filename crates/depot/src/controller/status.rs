@@ -236,7 +236,7 @@ fn count(number: u64, one: &str, many: &str) -> String {
 /// What a store like this does not survive.
 fn limits(status: &Status, sync: SyncMode) -> Vec<String> {
     let mut limits = vec![
-        "the loss of the Controller's disk: there is one Controller, and the names of all files are lost with it"
+        "the loss of the Controller's disk, for what was changed since the last backup at the Dstores: up to an hour"
             .to_owned(),
     ];
     match status.settings.replicas {

@@ -203,7 +203,7 @@ impl Shared {
             if !is_known {
                 return Ok(Err(format!(
                     "{} has followed a leadership (history {}, term {}) that this Controller knows nothing of: its disk is an \
-                     old copy. Start it with the newest copy of its disk, or have the store restored from it: stevedore recover",
+                     old copy. Start it with the newest copy of its disk",
                     self.number(),
                     newest.history,
                     newest.term
@@ -214,8 +214,7 @@ impl Shared {
         if is_same_history && ours.epoch != Some(epoch) && after < ours.sequence {
             return Ok(Err(format!(
                 "{} has heard of change {} of this store, and this Controller's log ended before it: its disk is an old copy, or \
-                 the end of the log is lost. Start it with the newest copy of its disk, or have the store restored from what \
-                 there is: stevedore recover",
+                 the end of the log is lost. Start it with the newest copy of its disk",
                 self.number(),
                 ours.sequence
             )));

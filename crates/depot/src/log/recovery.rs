@@ -141,7 +141,7 @@ impl Found {
         let voter = u64::from_le_bytes(random()?).max(1);
         let members = Members { voters: vec![voter], learners: Vec::new() };
         let meta = Meta { sequence: beginning.sequence, term: self.term, members };
-        snapshots::write(folder, NEW, &meta, beginning.hash, &mut || self.namespace.walk_on(1000))?;
+        snapshots::write(folder, NEW, &meta, beginning.hash, || Ok(self.namespace.walk_on(1000)))?;
         folder.rename(NEW, &format!("{RESTORED}{history}-{}", meta.sequence))?;
         folder.sync()?;
         complete(folder)?;

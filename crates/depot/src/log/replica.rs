@@ -379,27 +379,31 @@ impl Replica {
             core.bytes >= self.options.snapshot_bytes && core.failure.is_none()
         };
         if is_due {
-            self.snapshot()?;
+            self.snapshot(None)?;
         }
         Ok(is_due)
     }
 
     /// A snapshot that has all that was applied before, as a file to be read: it stays readable when newer ones replace it.
-    /// Waits while another one is made, and shares what that one has. (depot 4.9)
-    pub fn backup(&self) -> io::Result<Backup> {
+    /// Waits while another one is made, and shares what that one has. An error if that is not done before the deadline, as
+    /// far as it does not depend on the disk. (depot 4.9)
+    pub fn backup(&self, deadline: Option<Instant>) -> io::Result<Backup> {
         let least = self.namespace.lock().sequence();
-        let _one_at_a_time = self.walking.lock();
+        let _one_at_a_time = match deadline {
+            Some(deadline) => self.walking.try_lock_until(deadline).ok_or(io::ErrorKind::TimedOut)?,
+            None => self.walking.lock(),
+        };
         let newest = snapshots::sequences(&*self.folder)?.last().copied();
         let sequence = match newest.filter(|newest| *newest >= least) {
             Some(newest) => newest,
-            None => self.snapshot()?,
+            None => self.snapshot(deadline)?,
         };
         let file = self.folder.handle(&snapshots::name(sequence))?;
         Ok(Backup { sequence, length: file.length()?, file })
     }
 
     /// Writes a snapshot, beside changes, and gives up the log before it; its sequence. One at a time.
-    fn snapshot(&self) -> io::Result<u64> {
+    fn snapshot(&self, deadline: Option<Instant>) -> io::Result<u64> {
         let (meta, hash) = {
             let mut core = self.core.lock();
             core.bytes = 0;
@@ -409,7 +413,15 @@ impl Replica {
             let members = Members { voters: members.voters.clone(), learners: members.learners.clone() };
             (Meta { sequence: beginning.sequence, term, members }, beginning.hash)
         };
-        let made = snapshots::make(&*self.folder, &meta, hash, || self.namespace.lock().walk_on(1000));
+        let made = snapshots::make(&*self.folder, &meta, hash, || {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "all metadata cannot be written in so short a time",
+                ));
+            }
+            Ok(self.namespace.lock().walk_on(1000))
+        });
         self.namespace.lock().end_walk(); // if it was not written to its end
         made?;
         // The older snapshot must still find what follows it.
@@ -571,7 +583,7 @@ fn create(folder: &dyn Folder) -> Result<(Meta, Namespace), OpenError> {
     // A snapshot of sequence 1: the library has no entry before the first.
     let meta = Meta { sequence: 1, term: 1, members };
     let beginning = namespace.begin_walk();
-    snapshots::make(folder, &meta, beginning.hash, || namespace.walk_on(usize::MAX))?;
+    snapshots::make(folder, &meta, beginning.hash, || Ok(namespace.walk_on(usize::MAX)))?;
     snapshots::read(folder, meta.sequence)
 }
 

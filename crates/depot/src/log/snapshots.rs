@@ -94,9 +94,9 @@ pub(super) fn make(
     folder: &dyn Folder,
     meta: &Meta,
     hash: u128,
-    mut walk: impl FnMut() -> Vec<String>,
+    walk: impl FnMut() -> io::Result<Vec<String>>,
 ) -> io::Result<()> {
-    write(folder, NEW, meta, hash, &mut walk)?;
+    write(folder, NEW, meta, hash, walk)?;
     folder.rename(NEW, &name(meta.sequence))?;
     folder.sync()?;
     let kept = sequences(folder)?;
@@ -112,11 +112,11 @@ pub(super) fn write(
     name: &str,
     meta: &Meta,
     hash: u128,
-    walk: &mut dyn FnMut() -> Vec<String>,
+    mut walk: impl FnMut() -> io::Result<Vec<String>>,
 ) -> io::Result<()> {
     let mut writer = Writer::new(folder, name, meta, hash)?;
     loop {
-        let lines = walk();
+        let lines = walk()?;
         if lines.is_empty() {
             return writer.finish();
         }

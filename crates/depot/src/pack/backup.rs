@@ -8,6 +8,9 @@
 //!
 //! They are of no use to the Dstore. A store whose Controllers have lost their disks is made from them.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 

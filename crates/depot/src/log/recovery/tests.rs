@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use fastrand::Rng;
 
@@ -65,7 +66,7 @@ fn store_and_backup() -> (SimulatedFolder, Vec<u8>) {
     let folder = SimulatedFolder::default();
     let replica = open(&folder);
     put(&replica, "/early");
-    let backup = bytes(&replica.backup().expect("the disk works"));
+    let backup = bytes(&replica.backup(None).expect("the disk works"));
     put(&replica, "/late");
     replica.close().expect("the disk works");
     (folder, backup)
@@ -260,7 +261,7 @@ fn a_backup_under_load_is_one_sequence() {
         let mut backups = Vec::new();
         while backups.len() < 5 || (backups.len() < 30 && writers.iter().any(|writer| !writer.is_finished())) {
             let before = replica.read(|namespace| namespace.sequence()).expect("it leads");
-            let backup = replica.backup().expect("the disk works");
+            let backup = replica.backup(None).expect("the disk works");
             assert!(backup.sequence >= before, "it has all that was acknowledged before");
             backups.push(bytes(&backup));
             replica.snapshot_if_due().expect("the disk works");
@@ -285,14 +286,24 @@ fn a_backup_under_load_is_one_sequence() {
 fn a_backup_without_news_is_the_last_snapshot() {
     let folder = SimulatedFolder::default();
     let replica = open(&folder);
-    let first = replica.backup().expect("the disk works");
-    assert_eq!(replica.backup().expect("the disk works").sequence, first.sequence);
+    let first = replica.backup(None).expect("the disk works");
+    assert_eq!(replica.backup(None).expect("the disk works").sequence, first.sequence);
     let begun = bytes(&first);
     (0..3).for_each(|number| {
         put(&replica, &format!("/{number}"));
-        assert!(replica.backup().expect("the disk works").sequence > first.sequence);
+        assert!(replica.backup(None).expect("the disk works").sequence > first.sequence);
     });
     assert_eq!(bytes(&first), begun, "its file is still there for one that reads it");
+}
+
+#[test]
+fn a_backup_that_takes_too_long_is_given_up() {
+    let replica = open(&SimulatedFolder::default());
+    put(&replica, "/a");
+    let given_up = replica.backup(Some(Instant::now())).expect_err("there is no time");
+    assert_eq!(given_up.kind(), std::io::ErrorKind::TimedOut);
+    put(&replica, "/b");
+    assert_eq!(verify(&bytes(&replica.backup(None).expect("the disk works"))[..]).expect("whole").entries, 2);
 }
 
 #[test]
