@@ -337,6 +337,9 @@ fn a_backup_has_what_was_acknowledged_and_is_sent_when_something_changed() {
         let has_it = |backup: &Vec<u8>| verify(&backup[..]).unwrap().sequence >= version.sequence;
         kit::eventually("the Dstore has it, too", || dstore.backups().iter().any(has_it));
     }
+    let up = || client.status().unwrap().controllers[0].up;
+    let then = up();
+    kit::eventually("twenty periods pass", || up() > then + Duration::from_millis(200));
     let sequences: Vec<u64> = dstore.backups().iter().map(|backup| verify(&backup[..]).unwrap().sequence).collect();
     assert!(sequences.is_sorted_by(|a, b| a < b), "no two without a change between them: {sequences:?}");
 }
