@@ -12,8 +12,9 @@
 //! All three end alike: the folder of a Controller that is not running goes on from the state that was found, in a history of its
 //! own, which the Dstores then follow.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -168,6 +169,8 @@ impl Backup {
         }
         let cannot_write = |error| of(client::Error::Sink(error));
         let mut file = NewFile::create(&self.file).map_err(cannot_write)?;
+        // All names are in it.
+        file.file().set_permissions(Permissions::from_mode(0o600)).map_err(cannot_write)?;
         let made = store.backup(&mut ToNewFile(&mut file)).map_err(of)?;
         file.file().sync_all().map_err(cannot_write)?;
         file.keep().map_err(cannot_write)?;

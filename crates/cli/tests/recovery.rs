@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::thread;
@@ -203,6 +204,7 @@ fn a_backup_is_restored_in_its_place_and_elsewhere() {
     let backup = store.local("store.backup");
     let said = store.user.ok(&["backup", text(&backup)]);
     assert!(said.contains("13 entries") && said.contains("10 minutes"), "{said}");
+    assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600, "all names are in it");
     let piped = store.user.run(&["backup", "-"]).stdout;
     assert!(piped == fs::read(&backup).unwrap(), "nothing has changed since");
     put(&store.user, "/later", b"x");
