@@ -360,6 +360,7 @@ fn start_controller(
         replica: ReplicaOptions { sync, ..ReplicaOptions::default() },
         settling: controller::SETTLING,
         backup_period: controller::BACKUP_PERIOD,
+        healing: controller::HealingOptions::default(),
     };
     let controller = controller::Handle::start(options).map_err(|error| {
         let advice = recovery::advice(folders[0].path(), &error);

@@ -53,6 +53,7 @@ impl Store {
             replica,
             settling: controller::SETTLING,
             backup_period: controller::BACKUP_PERIOD,
+            healing: controller::HealingOptions::default(),
         });
         let dstores = (1..=3).map(|number| {
             let listener = listen();

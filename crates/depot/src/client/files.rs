@@ -267,6 +267,8 @@ pub struct Status {
     pub too_few_copies: u64,
     /// Of these, how many have no copy at a Dstore that is present.
     pub no_copy: u64,
+    /// How far healing is.
+    pub healing: HealingStatus,
     /// The last change.
     pub version: Version,
     /// The sum of the hashes of all records, in hexadecimal: equal on all Controllers.
@@ -274,8 +276,28 @@ pub struct Status {
 }
 
 words!(struct Status {
-    name, cluster, problems, limits, controllers, dstores, settings, entries, objects, too_few_copies, no_copy, version, hash
+    name, cluster, problems, limits, controllers, dstores, settings, entries, objects, too_few_copies, no_copy, healing,
+    version, hash
 });
+
+/// What is being healed, counted from what Dstores report. (depot 6.5)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HealingStatus {
+    /// Objects of which copies are being made, or are to be.
+    pub objects: u64,
+    /// The bytes of these copies.
+    pub bytes: u64,
+    /// So many bytes a second became certain in the last moments.
+    pub bytes_per_second: u64,
+    /// Objects of which surplus copies are to be removed.
+    pub surplus: u64,
+    /// Objects that no file names, which are to be removed.
+    pub unnamed: u64,
+    /// So many Dstores are away that only objects with one good copy are repaired. (depot 6.2)
+    pub is_guarded: bool,
+}
+
+words!(struct HealingStatus { objects, bytes, bytes_per_second, surplus, unnamed, is_guarded });
 
 /// How a Controller is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,6 +15,6 @@ mod upload;
 pub use cluster::{Backup, Cluster, ClusterOptions, SEARCH};
 pub use error::Error;
 pub use files::{
-    ChangeEvent, Content, ControllerStatus, CopyOptions, DstoreState, DstoreStatus, Files, FindPage, ListOptions,
-    MoveOptions, ObjectCopies, PlaceOfCopy, PutOptions, ReadAt, Source, Status, WatchPage,
+    ChangeEvent, Content, ControllerStatus, CopyOptions, DstoreState, DstoreStatus, Files, FindPage, HealingStatus,
+    ListOptions, MoveOptions, ObjectCopies, PlaceOfCopy, PutOptions, ReadAt, Source, Status, WatchPage,
 };

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{Shared, now_ms};
+use super::{Shared, healing, now_ms};
 use crate::disk::Folder;
 use crate::namespace::change::{Change, Command};
 
@@ -22,7 +22,11 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
         let shared = Arc::clone(shared);
         thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared))
     };
-    Ok(vec![spawn("controller-housekeeping", keep_house)?, spawn("controller-snapshots", snapshot)?])
+    Ok(vec![
+        spawn("controller-housekeeping", keep_house)?,
+        spawn("controller-snapshots", snapshot)?,
+        spawn("controller-healing", healing::run)?,
+    ])
 }
 
 fn keep_house(shared: &Shared) {
@@ -60,9 +64,10 @@ impl Shared {
     fn reap(&self) {
         while !self.is_stopping() && self.replica.read(|namespace| namespace.has_to_reap()).unwrap_or(false) {
             let reap = Change { now_ms: now_ms(), stamp: None, command: Command::Reap };
-            if self.replica.propose(&reap).is_err() {
+            let Ok(applied) = self.replica.propose(&reap) else {
                 return; // the log has failed, which is said elsewhere
-            }
+            };
+            self.state.lock().healing.released(applied.released.iter().map(|released| released.key));
         }
     }
 

@@ -1,7 +1,8 @@
 //! Which keys are leased to which client. (depot 5.1, 5.3)
 //!
-//! A key that is leased is not garbage although no file names it yet. A lease ends with the commit of its key, or a minute
-//! after the client last renewed it. It is memory of one leadership: no key of another one is leased.
+//! A key that is leased is not garbage although no file names it yet. A lease ends with the commit of its key, once that is
+//! applied, or a minute after the client last renewed it. It is memory of one leadership: no key of another one is leased.
+//! A key whose lease has ended is never leased again, and what has no lease cannot be committed: what is garbage stays it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -9,15 +10,14 @@ use std::time::{Duration, Instant};
 use crate::identity::SessionId;
 use crate::wire::ClientId;
 
-/// How long a lease lasts without renewal.
-const LEASE: Duration = Duration::from_secs(60);
-
 /// The most keys that one client may have on lease. (depot 12)
 const MOST_PER_CLIENT: usize = 16_384;
 
 /// The keys on lease, by number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Keys {
+    /// How long a lease lasts without renewal.
+    lease: Duration,
     last: u64,
     leases: BTreeMap<u64, Lease>,
     by_client: HashMap<ClientId, usize>,
@@ -32,6 +32,16 @@ struct Lease {
 }
 
 impl Keys {
+    /// None are leased. A lease will last so long without renewal.
+    pub(super) fn new(lease: Duration) -> Self {
+        Self { lease, last: 0, leases: BTreeMap::new(), by_client: HashMap::new() }
+    }
+
+    /// Whether a client may still commit this key, or is doing so.
+    pub(super) fn is_leased(&self, number: u64) -> bool {
+        self.leases.contains_key(&number)
+    }
+
     /// The number of a new key; `None` if the client has too many.
     pub(super) fn grant(&mut self, client: ClientId, now: Instant) -> Option<u64> {
         let count = self.by_client.entry(client).or_default();
@@ -40,15 +50,16 @@ impl Keys {
         }
         *count += 1;
         self.last += 1;
-        self.leases.insert(self.last, Lease { client, until: now + LEASE, proposed: None });
+        self.leases.insert(self.last, Lease { client, until: now + self.lease, proposed: None });
         Some(self.last)
     }
 
     /// Prolongs a client's lease; false if there is none.
     pub(super) fn renew(&mut self, client: ClientId, number: u64, now: Instant) -> bool {
+        let until = now + self.lease;
         let lease = self.leases.get_mut(&number).filter(|lease| lease.client == client);
         lease.is_some_and(|lease| {
-            lease.until = now + LEASE;
+            lease.until = until;
             true
         })
     }
@@ -98,13 +109,14 @@ impl Keys {
 mod tests {
     use super::*;
 
+    const LEASE: Duration = Duration::from_secs(60);
     const ONE: ClientId = ClientId(1);
     const OTHER: ClientId = ClientId(2);
 
     #[test]
     fn a_key_is_committed_once_and_by_its_client() {
         let now = Instant::now();
-        let mut keys = Keys::default();
+        let mut keys = Keys::new(LEASE);
         let number = keys.grant(ONE, now).expect("a key");
         let change = (SessionId(1), 1);
         assert!(!keys.propose(OTHER, &[number], change), "another client's");
@@ -120,7 +132,7 @@ mod tests {
     #[test]
     fn a_lease_lasts_as_long_as_it_is_renewed() {
         let now = Instant::now();
-        let mut keys = Keys::default();
+        let mut keys = Keys::new(LEASE);
         let kept = keys.grant(ONE, now).expect("a key");
         let left = keys.grant(ONE, now).expect("a key");
         let proposed = keys.grant(ONE, now).expect("a key");
@@ -133,7 +145,7 @@ mod tests {
     #[test]
     fn a_client_has_so_many_keys_at_most() {
         let now = Instant::now();
-        let mut keys = Keys::default();
+        let mut keys = Keys::new(LEASE);
         let first = keys.grant(ONE, now).expect("a key");
         assert_eq!((1..MOST_PER_CLIENT).filter(|_| keys.grant(ONE, now).is_none()).count(), 0);
         assert_eq!(keys.grant(ONE, now), None);

@@ -117,7 +117,7 @@ pub(super) fn serve(
         }
     };
     let result = match threads.spawn(write) {
-        Ok(()) => shared.follow(id, connection),
+        Ok(()) => shared.follow(id, number, connection),
         Err(error) => Err(error.into()),
     };
     shared.leave(id, number);
@@ -214,12 +214,13 @@ impl Shared {
         }
     }
 
-    /// Takes a Dstore's reports until its connection ends.
-    fn follow(&self, id: DstoreId, connection: &mut Connection) -> Result<(), ReceiveError> {
+    /// Takes a Dstore's reports until its connection ends, or the Dstore has a newer one.
+    fn follow(&self, id: DstoreId, number: u64, connection: &mut Connection) -> Result<(), ReceiveError> {
         loop {
             let report = connection.receive(Wait::deadline(SILENCE))?;
-            if let Some(link) = self.state.lock().links.get_mut(&id) {
-                link.heard = Instant::now();
+            match self.state.lock().links.get_mut(&id).filter(|link| link.connection == number) {
+                Some(link) => link.heard = Instant::now(),
+                None => return Ok(()),
             }
             match report {
                 Report::Fenced { epoch, .. } => {
@@ -243,7 +244,10 @@ impl Shared {
                         CopyChange::Stored { copy } => Some(copy),
                         CopyChange::Removed { .. } => None,
                     }));
-                    self.state.lock().holdings.changed(id, position, &changes);
+                    let mut state = self.state.lock();
+                    state.holdings.changed(id, position, &changes);
+                    state.healing.heard(&changes);
+                    drop(state);
                     self.news.notify_all();
                 }
                 Report::Heartbeat { load } => {
@@ -251,7 +255,7 @@ impl Shared {
                         link.load = load;
                     }
                 }
-                Report::Done { outcomes: _ } => {}
+                Report::Done { outcomes } => self.take_outcomes(id, number, outcomes),
                 Report::Refuse { why } => {
                     self.note_refusal(id);
                     self.give_up(format!("Dstore {id} refuses to follow this Controller: {why}"));

@@ -20,6 +20,7 @@
 //! |---|---|
 //! | `requests` | a client's connection: requests in, answers out |
 //! | `links` | a Dstore's connection: its reports in, orders out |
+//! | `healing` | the thread that repairs, and removes what is surplus |
 //! | `keys` | which keys are leased to which client |
 //! | `status` | what the store says about itself |
 //! | `backups` | its metadata, sent to clients that ask and to the Dstores now and then |
@@ -36,10 +37,12 @@
 //! |---|---|---|
 //! | `controller`: one for each connection | its socket; the log; a Dstore to come | [`Handle::stop`], which shuts the sockets down |
 //! | a link's writer | the orders to send | the link's end, which drops their sender |
+//! | `controller-healing` | something to heal; a clock | [`Handle::stop`] |
 //! | `controller-housekeeping`, `controller-snapshots` | a clock | [`Handle::stop`] |
 //! | `controller`: one that sends backups to Dstores | a clock; their sockets | [`Handle::stop`], likewise |
 
 mod backups;
+mod healing;
 mod housekeeping;
 mod keys;
 mod links;
@@ -65,6 +68,8 @@ use crate::log::{OpenError, Replica, ReplicaOptions};
 use crate::namespace::change::{Change, Command, Settings};
 use crate::placement::Holdings;
 use crate::wire::{Address, HANDSHAKE_PATIENCE, Secret};
+use healing::Healing;
+pub use healing::HealingOptions;
 use keys::Keys;
 use links::Link;
 
@@ -100,6 +105,8 @@ pub struct Options {
     pub settling: Duration,
     /// So often it sends a backup to every Dstore, if something has changed: [`BACKUP_PERIOD`].
     pub backup_period: Duration,
+    /// How it heals the store.
+    pub healing: HealingOptions,
 }
 
 /// Why a Controller does not start.
@@ -178,6 +185,8 @@ struct Shared {
     state: Mutex<State>,
     /// Signalled when a Dstore has come, gone, or completed its inventory.
     news: Condvar,
+    /// Signalled when there may be something to heal.
+    to_heal: Condvar,
     stopping: AtomicBool,
     /// All of the store is about to end: it takes no more changes from clients.
     ending: AtomicBool,
@@ -198,6 +207,7 @@ struct State {
     /// The highest start of each Dstore that was seen: a lower one is an old copy of its disk.
     starts: BTreeMap<DstoreId, u64>,
     keys: Keys,
+    healing: Healing,
     census: status::Census,
     random: fastrand::Rng,
 }
@@ -231,11 +241,13 @@ impl Handle {
                 holdings: Holdings::default(),
                 links: BTreeMap::new(),
                 starts: BTreeMap::new(),
-                keys: Keys::default(),
+                keys: Keys::new(options.healing.lease),
+                healing: Healing::new(options.healing, Instant::now() + options.settling),
                 census: status::Census::default(),
                 random: fastrand::Rng::new(),
             }),
             news: Condvar::new(),
+            to_heal: Condvar::new(),
             stopping: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             may_serve: AtomicBool::new(false),
@@ -287,6 +299,7 @@ impl Handle {
         shared.replica.wake();
         drop(shared.state.lock()); // no thread is between asking whether to stop and waiting
         shared.news.notify_all();
+        shared.to_heal.notify_all();
         // The threads that accept end with the others.
         if let Some(server) = &mut self.server {
             server.stop();

@@ -192,6 +192,12 @@ impl Shared {
                 return Err(Failure::NotPermitted { why: "this change is not a client's to make".into() });
             }
         }
+        // Objects that have been stored may be wanted on more Dstores.
+        let may_want_more = match &command {
+            Command::Copy { details, .. } => details.as_ref().is_some_and(|details| details.replicas.is_some()),
+            Command::Compose { details, .. } => details.replicas.is_some(),
+            _ => false,
+        };
         let mut numbers = Vec::new();
         if let Command::Put { objects, details, .. } = &command
             && !objects.objects.is_empty()
@@ -209,7 +215,14 @@ impl Shared {
                 return Err(Failure::OutcomeUnknown { why: format!("the outcome is unknown: {error}") });
             }
         };
-        self.state.lock().keys.settle(&numbers);
+        {
+            let mut state = self.state.lock();
+            state.keys.settle(&numbers);
+            state.healing.released(applied.released.iter().map(|released| released.key));
+            if may_want_more {
+                state.healing.look_at_all();
+            }
+        }
         let sequence = applied.outcome?;
         let version = self.replica.read(|namespace| namespace.version(sequence)).map_err(failed)?;
         // A client that asks for more than there is asks again when it needs them.
@@ -259,6 +272,7 @@ impl Shared {
             for (dstore, position) in &object.holders {
                 state.holdings.claim(objects.key(object), *dstore, *position);
             }
+            state.healing.stored(objects.key(object));
         }
         Ok(numbers)
     }

@@ -45,18 +45,14 @@ impl Shared {
             let after = self.state.lock().census.after;
             let keys = self.state.lock().holdings.keys(after, COUNTED);
             let looked = self.replica.read(|namespace| {
-                let named: Vec<Key> = keys.iter().copied().filter(|key| namespace.object(*key).is_some()).collect();
-                let active = namespace.dstores().filter(|(_, record)| record.duty == Duty::Active).count();
-                let wanted = match namespace.settings().replicas {
-                    Replicas::Number(number) => usize::from(number),
-                    Replicas::All => active,
-                };
-                (named, wanted, namespace.object_count() as u64)
+                let named: Vec<(Key, usize)> =
+                    keys.iter().filter_map(|key| Some((*key, namespace.wanted(*key)?.1))).collect();
+                (named, namespace.object_count() as u64)
             });
-            let Ok((named, wanted, all)) = looked else { return };
+            let Ok((named, all)) = looked else { return };
             let mut state = self.state.lock();
             let mut count = state.census.running;
-            for key in named {
+            for (key, wanted) in named {
                 let good = state.good_copies(key);
                 count.named += 1;
                 count.too_few += u64::from(good < wanted);
@@ -103,7 +99,8 @@ impl Shared {
             last_index: self.replica.last_index(),
             up: self.started.elapsed(),
         });
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        status.healing = state.healing.status();
         status.dstores = records
             .iter()
             .filter(|(_, record)| record.duty != Duty::Removed)

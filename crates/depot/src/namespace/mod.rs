@@ -30,7 +30,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use change::{Change, Condition, DstoreRecord, Outcome, Refusal, Settings};
+use change::{Change, Condition, DstoreRecord, Duty, Outcome, Refusal, Settings};
 pub use objects::Object;
 use objects::Objects;
 use records::RecordId;
@@ -284,6 +284,14 @@ impl Namespace {
     /// The object of this key, if a file names it.
     pub fn object(&self, key: Key) -> Option<Object> {
         self.objects.find(key).map(|place| *self.objects.get(place))
+    }
+
+    /// The object of this key, if a file names it, and on how many Dstores it should be: as the file says that wants the
+    /// most, `All` being all that are to hold objects.
+    pub fn wanted(&self, key: Key) -> Option<(Object, usize)> {
+        let place = self.objects.find(key)?;
+        let active = self.dstores.values().filter(|record| record.duty == Duty::Active).count();
+        Some((*self.objects.get(place), self.objects.wanted(place, self.head.settings.replicas, active)))
     }
 
     /// Every object that a file names, in no particular order.

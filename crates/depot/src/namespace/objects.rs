@@ -8,6 +8,7 @@ use std::hash::BuildHasher;
 
 use crate::checksum::Checksum;
 use crate::identity::Key;
+use crate::namespace::change::Replicas;
 use crate::words::words;
 
 /// One object as the namespace knows it.
@@ -32,6 +33,39 @@ struct Slot {
     object: Object,
     /// How many times files name it. A slot that none names is free.
     references: u32,
+    /// What the files that have named it ask for. Over-estimated where one that asked for more is gone, until the next start.
+    asked: Asked,
+}
+
+/// On how many Dstores files want an object: three bytes, which fit into a slot without making it larger.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    /// One wants it on so many Dstores as the settings say.
+    as_set: bool,
+    /// One wants it on all.
+    all: bool,
+    /// One wants it on so many.
+    number: u8,
+}
+
+impl Asked {
+    fn add(&mut self, replicas: Option<Replicas>) {
+        match replicas {
+            None => self.as_set = true,
+            Some(Replicas::All) => self.all = true,
+            Some(Replicas::Number(number)) => self.number = self.number.max(number),
+        }
+    }
+
+    fn wanted(self, set: Replicas, dstores: usize) -> usize {
+        let resolved = |replicas| match replicas {
+            Replicas::Number(number) => usize::from(number),
+            Replicas::All => dstores,
+        };
+        let as_set = if self.as_set { resolved(set) } else { 0 };
+        let all = if self.all { dstores } else { 0 };
+        as_set.max(all).max(usize::from(self.number))
+    }
 }
 
 /// Every object that a file names.
@@ -56,7 +90,7 @@ impl Objects {
 
     /// Enters an object that is not there yet. Nothing refers to it: a reference must follow.
     pub(super) fn enter(&mut self, object: Object) -> Place {
-        let slot = Slot { object, references: 0 };
+        let slot = Slot { object, references: 0, asked: Asked::default() };
         let place = match self.free.pop() {
             Some(place) => {
                 self.slots[place.0 as usize] = slot;
@@ -77,9 +111,16 @@ impl Objects {
         place
     }
 
-    /// One more file names it.
-    pub(super) fn refer(&mut self, place: Place) {
-        self.slots[place.0 as usize].references += 1;
+    /// One more file names it, which asks for so many replicas.
+    pub(super) fn refer(&mut self, place: Place, replicas: Option<Replicas>) {
+        let slot = &mut self.slots[place.0 as usize];
+        slot.references += 1;
+        slot.asked.add(replicas);
+    }
+
+    /// On how many Dstores it should be, if the settings say `set`, and there are so many Dstores.
+    pub(super) fn wanted(&self, place: Place, set: Replicas, dstores: usize) -> usize {
+        self.slots[place.0 as usize].asked.wanted(set, dstores)
     }
 
     /// One file less names it. The object, if that was the last.

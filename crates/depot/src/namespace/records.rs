@@ -228,7 +228,7 @@ impl Namespace {
                 let mut places = Vec::new();
                 for object in Vec::<Object>::read(&mut reader)? {
                     let place = self.objects.find(object.key).unwrap_or_else(|| self.objects.enter(object));
-                    self.objects.refer(place);
+                    self.objects.refer(place, details.as_ref().and_then(|details| details.replicas));
                     places.push(place);
                 }
                 let size = places.iter().map(|place| self.objects.get(*place).length).sum();

@@ -319,7 +319,8 @@ impl Namespace {
         released: &mut Vec<Released>,
     ) {
         if let Some(file) = &file {
-            file.content.places().iter().for_each(|place| self.objects.refer(*place));
+            let replicas = file.details.as_ref().and_then(|details| details.replicas);
+            file.content.places().iter().for_each(|place| self.objects.refer(*place, replicas));
         }
         let is_there = file.is_some();
         let before = self.record(RecordId::File(directory, name.into()), |namespace| {

@@ -167,6 +167,27 @@ impl Holdings {
         }
     }
 
+    /// A Dstore was asked, and says that it has the object.
+    pub fn confirmed(&mut self, key: Key, dstore: DstoreId) {
+        if self.state(key, dstore) == Some(CopyState::Claimed) {
+            let generation = self.dstores.entry(dstore).or_default().generation;
+            self.set(key, Copy::new(dstore, generation, CopyState::Certain));
+        }
+    }
+
+    /// A Dstore was asked, and says that it does not have the object.
+    pub fn denied(&mut self, key: Key, dstore: DstoreId) {
+        self.remove(key, dstore);
+    }
+
+    /// A Dstore belongs to the store no longer: what it has does not count. [`sweep`](Self::sweep) is due.
+    pub fn forget(&mut self, dstore: DstoreId) {
+        self.connected(dstore);
+        let known = self.dstores.entry(dstore).or_default();
+        known.reported = Some(Position { start: u64::MAX, number: u64::MAX });
+        known.claims.clear();
+    }
+
     /// What is known of a Dstore's copy of an object.
     pub fn state(&self, key: Key, dstore: DstoreId) -> Option<CopyState> {
         let known = self.dstores.get(&dstore)?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use depot::checksum::Checksum;
 use depot::client::{Cluster, ClusterOptions, SEARCH};
-use depot::controller::{BACKUP_PERIOD, Handle, Options};
+use depot::controller::{BACKUP_PERIOD, Handle, HealingOptions, Options};
 use depot::identity::{ClusterId, DiskId, DstoreId, Epoch, Key, Position};
 use depot::log::{ReplicaOptions, SyncMode};
 use depot::namespace::change::{Replicas, Settings};
@@ -32,8 +32,9 @@ pub struct Store {
     pub address: Address,
     pub settings: Settings,
     pub sync: SyncMode,
-    settling: Duration,
+    pub settling: Duration,
     pub backup_period: Duration,
+    pub healing: HealingOptions,
     controller: Option<Handle>,
 }
 
@@ -49,7 +50,9 @@ impl Store {
         let address = "127.0.0.1:1".parse().unwrap();
         let folder = TempFolder::new();
         let (sync, backup_period) = (SyncMode::Never, BACKUP_PERIOD);
-        let mut store = Self { folder, secret, address, settings, sync, settling, backup_period, controller: None };
+        let healing = HealingOptions::default();
+        let mut store =
+            Self { folder, secret, address, settings, sync, settling, backup_period, healing, controller: None };
         store.start();
         store
     }
@@ -71,6 +74,7 @@ impl Store {
             replica,
             settling: self.settling,
             backup_period: self.backup_period,
+            healing: self.healing,
         };
         self.controller = Some(Handle::start(options).unwrap());
     }

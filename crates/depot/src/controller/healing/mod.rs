@@ -1,0 +1,643 @@
+//! Keeps as many good copies of each object as it should have, and no others. (depot 5.3, 5.4, 6)
+//!
+//! One thread looks at objects about which something was heard: a put, a report, the outcome of an order, an hour that has
+//! come. For each it asks [`plan`] what is to be done next, and orders it. What comes of that is reported, and the object
+//! is looked at again.
+//!
+//! ```text
+//! reports, puts, outcomes ──▶ agenda ──▶ plan ──▶ backlog ──▶ orders ──▶ Dstores
+//! a Dstore came or went   ──▶ sweep  ──▶                                    │
+//!          ▲                              CHANGES, DONE                     │
+//!          └────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! When a Dstore comes, is gone for good, or is to be emptied, a *sweep* looks at all objects, a few hundred at a time. The
+//! *backlog* has those for which something is to be done, by urgency: orders under way are limited, so that what is more
+//! urgent does not wait behind what was found first.
+//!
+//! # Why nothing that is needed is removed
+//!
+//! Holdings change only by what Dstores report. A copy that a Dstore was told to remove does not count from then on: the
+//! order is entered under the same lock under which it was decided, and stays entered until the Dstore has said what became of
+//! it, or its link has ended. Then the Dstore has dropped it, before it reports anew what it has.
+//!
+//! | file | what |
+//! |---|---|
+//! | `agenda` | which objects are to be looked at, and when |
+//! | `presence` | which Dstores are there, and how long one may be away |
+//! | `collection` | objects that no file names |
+
+mod agenda;
+mod collection;
+mod presence;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Shared, State};
+use crate::client::HealingStatus;
+use crate::identity::{DstoreId, Epoch, Key};
+use crate::namespace::Object;
+use crate::namespace::change::{DstoreRecord, Duty, Replicas};
+use crate::placement::{CopyState, Held, Member, Need, Plan, Presence, Step, Urgency, is_mass_failure, plan};
+use crate::wire::message::{CopyChange, CopyOrder, Failure, Order, OrderKind, OrderOutcome};
+use agenda::Agenda;
+use collection::Unnamed;
+use presence::Presences;
+
+/// How a Controller heals its store. No safety rests on any of these times: at 0 there is only more work. (depot 1.7)
+#[derive(Clone, Copy, Debug)]
+pub struct HealingOptions {
+    /// For so long a Dstore may be away before its copies are made elsewhere. (depot 6.2)
+    pub grace: Duration,
+    /// So long after a put its missing copies are made, and claims are asked about. (depot 4.6, 5.1)
+    pub after_put: Duration,
+    /// A Controller has led for so long before it collects objects that no file names. (depot 5.3)
+    pub margin: Duration,
+    /// An object is kept for so long after its last file is gone, for those who read it still. (depot 5.3)
+    pub keep_removed: Duration,
+    /// A key is leased for so long without renewal. (depot 5.3)
+    pub lease: Duration,
+}
+
+impl Default for HealingOptions {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(60),
+            after_put: Duration::from_secs(5),
+            margin: Duration::from_secs(600),
+            keep_removed: Duration::from_secs(600),
+            lease: Duration::from_secs(60),
+        }
+    }
+}
+
+/// At least so often it is looked which Dstores are there.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// So many objects are looked at, or ordered for, under one hold of the lock.
+const STEP: usize = 250;
+
+/// All objects are looked at so often although nothing was heard of them.
+const BACKSTOP: Duration = Duration::from_secs(600);
+
+/// A sweep pauses while so many objects are in the backlog.
+const MOST_BACKLOG: usize = 1_000_000;
+
+/// So many copies may be under way to a Dstore, or from one, and so many bytes; one copy always may.
+const MOST_COPIES: usize = 64;
+const MOST_COPY_BYTES: u64 = 256 << 20;
+
+/// So many other orders may be under way to a Dstore.
+const MOST_OTHERS: usize = 2_000;
+
+/// An order that failed is given again after so long, then twice as long, up to the longest.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// The rate is of the copies of so long.
+const RATE_WINDOW: Duration = Duration::from_secs(10);
+
+/// What the healing thread knows. It is part of the Controller's [`State`].
+pub(super) struct Healing {
+    options: HealingOptions,
+    started: Instant,
+    agenda: Agenda,
+    backlog: Backlog,
+    under_way: BTreeMap<(Key, DstoreId), Task>,
+    /// Copies that were verified so that others can be removed, with the link over which that was said.
+    verified: BTreeMap<(Key, DstoreId), u64>,
+    /// Objects for which orders have failed.
+    failed: HashMap<Key, Failed>,
+    presences: Presences,
+    unnamed: Unnamed,
+    /// What the last sweep was for. When it changes, another one is due.
+    situation: Situation,
+    /// Where the sweep is; `None` if none is under way.
+    sweep: Option<Option<Key>>,
+    last_sweep: Instant,
+    is_guarded: bool,
+    /// An operator has said that all is to be repaired, although many Dstores are away.
+    repairs_all: bool,
+    /// When how many bytes became certain by copies.
+    copied: VecDeque<(Instant, u64)>,
+}
+
+/// An order that a Dstore was given.
+struct Task {
+    kind: OrderKind,
+    /// The link over which it was given. When that has ended, so has the order.
+    connection: u64,
+    /// Where a copy comes from.
+    from: Option<DstoreId>,
+    bytes: u64,
+}
+
+#[derive(Default)]
+struct Failed {
+    times: u32,
+    /// Dstores that could not take it.
+    avoided: Vec<DstoreId>,
+}
+
+/// What the plans for all objects depend on.
+type Situation = (Replicas, Vec<(DstoreId, Duty, Presence)>, bool);
+
+/// Objects for which something is to be done.
+#[derive(Default)]
+struct Backlog {
+    entries: HashMap<Key, Waiting>,
+    order: BTreeSet<(Urgency, Key)>,
+    /// The bytes of all missing copies.
+    bytes: u64,
+    /// Objects with missing copies.
+    objects: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Waiting {
+    object: Object,
+    wanted: usize,
+    urgency: Urgency,
+    missing: u64,
+}
+
+impl Backlog {
+    fn insert(&mut self, waiting: Waiting) {
+        self.remove(waiting.object.key);
+        self.order.insert((waiting.urgency, waiting.object.key));
+        self.bytes += waiting.missing * waiting.object.length;
+        self.objects += u64::from(waiting.missing > 0);
+        self.entries.insert(waiting.object.key, waiting);
+    }
+
+    fn remove(&mut self, key: Key) {
+        let Some(waiting) = self.entries.remove(&key) else { return };
+        self.order.remove(&(waiting.urgency, key));
+        self.bytes -= waiting.missing * waiting.object.length;
+        self.objects -= u64::from(waiting.missing > 0);
+    }
+}
+
+/// What one Dstore is to be told.
+#[derive(Default)]
+struct Batch {
+    verify: Vec<Key>,
+    copies: Vec<CopyOrder>,
+    remove: Vec<Key>,
+}
+
+/// What is under way to and from a Dstore.
+#[derive(Clone, Copy, Default)]
+struct Burden {
+    copies: usize,
+    bytes: u64,
+    others: usize,
+}
+
+/// One round's orders.
+struct Orders {
+    batches: BTreeMap<DstoreId, Batch>,
+    burdens: BTreeMap<DstoreId, Burden>,
+}
+
+impl Healing {
+    /// `settled` is when Dstores have had time to come after the start.
+    pub(super) fn new(options: HealingOptions, settled: Instant) -> Self {
+        let now = Instant::now();
+        Self {
+            options,
+            started: now,
+            agenda: Agenda::default(),
+            backlog: Backlog::default(),
+            under_way: BTreeMap::new(),
+            verified: BTreeMap::new(),
+            failed: HashMap::new(),
+            presences: Presences::new(settled, options.grace),
+            unnamed: Unnamed::default(),
+            situation: (Replicas::All, Vec::new(), false),
+            sweep: None,
+            last_sweep: now,
+            is_guarded: false,
+            repairs_all: false,
+            copied: VecDeque::new(),
+        }
+    }
+
+    /// A put of this object was accepted, or a Dstore has stored it: it is looked at once others may have stored it, too.
+    pub(super) fn stored(&mut self, key: Key) {
+        self.agenda.add(key, Instant::now() + self.options.after_put);
+    }
+
+    /// Something is the matter with the object.
+    pub(super) fn look_at(&mut self, key: Key) {
+        self.agenda.add(key, Instant::now());
+    }
+
+    /// A Dstore has reported changes.
+    pub(super) fn heard(&mut self, changes: &[CopyChange]) {
+        for change in changes {
+            match change {
+                CopyChange::Stored { copy } if !copy.is_damaged => self.stored(copy.key),
+                CopyChange::Stored { copy } => self.look_at(copy.key),
+                CopyChange::Removed { key } => self.look_at(*key),
+            }
+        }
+    }
+
+    /// No file names these objects any more, by a change of this leadership.
+    pub(super) fn released(&mut self, keys: impl Iterator<Item = Key>) {
+        let now = Instant::now();
+        keys.for_each(|key| self.unnamed.note(key, now, true));
+    }
+
+    /// All objects are looked at.
+    pub(super) fn look_at_all(&mut self) {
+        self.sweep = Some(None);
+        self.last_sweep = Instant::now();
+    }
+
+    /// All objects are repaired, although many Dstores are away, until that is over.
+    pub(super) fn repair_all(&mut self) {
+        self.repairs_all = true;
+        self.look_at_all();
+    }
+
+    /// How far it is.
+    pub(super) fn status(&mut self) -> HealingStatus {
+        let now = Instant::now();
+        while self.copied.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW) {
+            self.copied.pop_front();
+        }
+        let copies = || self.under_way.iter().filter(|(_, task)| task.kind == OrderKind::Copy);
+        let waiting: BTreeSet<Key> =
+            copies().map(|((key, _), _)| *key).filter(|key| !self.backlog.entries.contains_key(key)).collect();
+        let copied: u64 = self.copied.iter().map(|(_, bytes)| bytes).sum();
+        HealingStatus {
+            objects: self.backlog.objects + waiting.len() as u64,
+            bytes: self.backlog.bytes + copies().map(|(_, task)| task.bytes).sum::<u64>(),
+            bytes_per_second: copied / RATE_WINDOW.as_secs(),
+            surplus: self.backlog.entries.len() as u64 - self.backlog.objects,
+            unnamed: self.unnamed.len() as u64,
+            is_guarded: self.is_guarded && !self.repairs_all,
+        }
+    }
+
+    fn burdens(&self) -> BTreeMap<DstoreId, Burden> {
+        let mut burdens: BTreeMap<DstoreId, Burden> = BTreeMap::new();
+        for ((_, dstore), task) in &self.under_way {
+            burdens.entry(*dstore).or_default().add(task.kind, task.bytes);
+            if let Some(from) = task.from {
+                burdens.entry(from).or_default().add(task.kind, task.bytes);
+            }
+        }
+        burdens
+    }
+
+    /// An order has failed: the object is looked at again, later and later.
+    fn try_later(&mut self, key: Key, avoided: Option<DstoreId>) {
+        let failed = self.failed.entry(key).or_default();
+        failed.times += 1;
+        failed.avoided.extend(avoided);
+        let wait = FIRST_RETRY.saturating_mul(1 << failed.times.min(16)).min(LONGEST_RETRY);
+        self.agenda.add(key, Instant::now() + wait);
+    }
+}
+
+impl Burden {
+    fn add(&mut self, kind: OrderKind, bytes: u64) {
+        if kind == OrderKind::Copy {
+            self.copies += 1;
+            self.bytes += bytes;
+        } else {
+            self.others += 1;
+        }
+    }
+
+    fn can_take(&self, kind: OrderKind, bytes: u64) -> bool {
+        match kind {
+            OrderKind::Copy => self.copies == 0 || self.copies < MOST_COPIES && self.bytes + bytes <= MOST_COPY_BYTES,
+            _ => self.others < MOST_OTHERS,
+        }
+    }
+}
+
+/// Heals until the Controller stops.
+pub(super) fn run(shared: &Shared) {
+    while !shared.is_stopping() {
+        let begun = Instant::now();
+        if shared.heal() {
+            // There is more to do: as long again is left to requests.
+            thread::park_timeout(begun.elapsed());
+            continue;
+        }
+        let mut state = shared.state.lock();
+        let next = state.healing.agenda.next().map_or(begun + PERIOD, |next| next.min(begun + PERIOD));
+        if next > Instant::now() && !shared.is_stopping() {
+            shared.to_heal.wait_until(&mut state, next);
+        }
+    }
+}
+
+/// What a round looks at.
+type Looked = Vec<(Key, Option<(Object, usize)>)>;
+
+impl Shared {
+    /// One round. True if there is more to do at once.
+    fn heal(&self) -> bool {
+        let Some(epoch) = self.replica.epoch() else { return false };
+        let looked = self.replica.read(|namespace| {
+            let records: Vec<_> = namespace.dstores().map(|(id, record)| (id, record.clone())).collect();
+            (records, namespace.settings().replicas)
+        });
+        let Ok((records, replicas)) = looked else { return false };
+        let keys = {
+            let mut state = self.state.lock();
+            let members = state.members(&records);
+            state.healing.notice(replicas, &members);
+            state.due()
+        };
+        let is_more = keys.len() >= STEP || self.state.lock().is_sweeping();
+        let named = self.replica.read(|namespace| {
+            let looked: Looked = keys.iter().map(|key| (*key, namespace.wanted(*key))).collect();
+            looked
+        });
+        let Ok(named) = named else { return false };
+        let mut state = self.state.lock();
+        let members = state.members(&records);
+        for (key, wanted) in named {
+            state.look(key, wanted, &members);
+        }
+        let mut orders = Orders { batches: BTreeMap::new(), burdens: state.healing.burdens() };
+        state.work_off(&members, &mut orders);
+        state.send(orders, epoch);
+        drop(state);
+        self.collect(epoch, &records) || is_more
+    }
+
+    /// A Dstore says what became of orders. Their effects were reported before.
+    pub(super) fn take_outcomes(&self, id: DstoreId, connection: u64, outcomes: Vec<OrderOutcome>) {
+        let Some(epoch) = self.replica.epoch() else { return };
+        let mut state = self.state.lock();
+        for outcome in outcomes {
+            state.take_outcome(id, connection, &outcome, epoch);
+        }
+        drop(state);
+        self.to_heal.notify_all();
+    }
+}
+
+impl Healing {
+    /// Sees what has changed for all objects.
+    fn notice(&mut self, replicas: Replicas, members: &[Member]) {
+        self.is_guarded = is_mass_failure(members);
+        self.repairs_all &= self.is_guarded;
+        let held_back = self.is_guarded && !self.repairs_all;
+        let of = |member: &Member| (member.id, member.duty, member.presence);
+        let situation = (replicas, members.iter().map(of).collect(), held_back);
+        if situation != self.situation || self.last_sweep.elapsed() > BACKSTOP {
+            self.situation = situation;
+            self.look_at_all();
+        }
+    }
+}
+
+impl State {
+    /// The Dstores as they are now.
+    fn members(&mut self, records: &[(DstoreId, DstoreRecord)]) -> Vec<Member> {
+        let now = Instant::now();
+        let of = |(id, record): &(DstoreId, DstoreRecord)| {
+            let link = self.links.get(id);
+            let has_reported = link.map(|link| link.is_fenced && link.has_reported);
+            let load = link.map(|link| link.load).unwrap_or_default();
+            let free = load.free_bytes as f64 / load.total_bytes.max(1) as f64;
+            Member {
+                id: *id,
+                host: record.host.clone(),
+                zone: record.zone.clone(),
+                duty: record.duty,
+                presence: self.healing.presences.look(*id, has_reported, now),
+                is_away: link.is_none(),
+                used: if load.total_bytes == 0 { 0.0 } else { 1.0 - free },
+                load: f64::from(load.cpu_percent.max(load.disk_percent)) / 100.0,
+            }
+        };
+        let members = records.iter().filter(|(_, record)| record.duty != Duty::Removed).map(of).collect();
+        let links = &self.links;
+        // With a link, the orders that were given over it have ended.
+        let is_open = |id: &DstoreId, connection: u64| links.get(id).is_some_and(|link| link.connection == connection);
+        let ended: Vec<_> = {
+            let ended = self.healing.under_way.iter().filter(|((_, id), task)| !is_open(id, task.connection));
+            ended.map(|(place, _)| *place).collect()
+        };
+        for place in ended {
+            self.healing.under_way.remove(&place);
+            self.healing.look_at(place.0);
+        }
+        self.healing.verified.retain(|(_, id), connection| is_open(id, *connection));
+        members
+    }
+
+    /// The objects to look at now: those that are due, and a part of a sweep.
+    fn due(&mut self) -> Vec<Key> {
+        let mut keys = self.healing.agenda.take_due(Instant::now(), STEP);
+        if let Some(after) = self.healing.sweep
+            && keys.len() < STEP
+            && self.is_sweeping()
+        {
+            let swept = self.holdings.keys(after, STEP);
+            self.healing.sweep = swept.last().map(|last| Some(*last));
+            // What is due later is left until then: a put may be under way.
+            keys.extend(swept.into_iter().filter(|key| !self.healing.agenda.contains(*key)));
+        }
+        keys
+    }
+
+    fn is_sweeping(&self) -> bool {
+        self.healing.sweep.is_some() && self.healing.backlog.entries.len() < MOST_BACKLOG
+    }
+
+    /// What an object needs next.
+    fn plan(&mut self, key: Key, wanted: usize, members: &[Member]) -> Plan {
+        let healing = &self.healing;
+        let held = |(dstore, state): (DstoreId, CopyState)| Held {
+            dstore,
+            state,
+            is_leaving: healing.under_way.get(&(key, dstore)).is_some_and(|task| task.kind == OrderKind::Remove),
+            is_verified: healing.verified.contains_key(&(key, dstore)),
+        };
+        let copies: Vec<Held> = self.holdings.holders(key).into_iter().map(held).collect();
+        let all = (key, DstoreId(0))..=(key, DstoreId(u32::MAX));
+        let coming = healing.under_way.range(all).filter(|(_, task)| task.kind == OrderKind::Copy);
+        let coming: Vec<DstoreId> = coming.map(|((_, dstore), _)| *dstore).collect();
+        let avoided = healing.failed.get(&key).map_or(&[][..], |failed| &failed.avoided);
+        let is_guarded = healing.is_guarded && !healing.repairs_all;
+        let need = Need { wanted, copies: &copies, coming: &coming, avoided, is_guarded };
+        let random = &mut self.random;
+        plan(&need, members, |n| random.usize(..n))
+    }
+
+    /// Looks at an object, and enters it into the backlog if something is to be done.
+    fn look(&mut self, key: Key, wanted: Option<(Object, usize)>, members: &[Member]) {
+        self.healing.backlog.remove(key);
+        let Some((object, wanted)) = wanted else {
+            self.healing.failed.remove(&key);
+            if !self.holdings.holders(key).is_empty() {
+                self.healing.unnamed.note(key, Instant::now(), false);
+            }
+            return;
+        };
+        let plan = self.plan(key, wanted, members);
+        if let Some(urgency) = plan.urgency {
+            self.healing.backlog.insert(Waiting { object, wanted, urgency, missing: plan.missing as u64 });
+        } else if !self
+            .healing
+            .under_way
+            .range((key, DstoreId(0))..)
+            .next()
+            .is_some_and(|((other, _), _)| *other == key)
+        {
+            // At rest: what was found out on the way is not needed any more.
+            let all = (key, DstoreId(0))..=(key, DstoreId(u32::MAX));
+            let verified: Vec<_> = self.healing.verified.range(all).map(|(place, _)| *place).collect();
+            for place in verified {
+                self.healing.verified.remove(&place);
+            }
+            if let Some(failed) = self.healing.failed.remove(&key)
+                && plan.missing > 0
+                && !failed.avoided.is_empty()
+            {
+                self.healing.agenda.add(key, Instant::now() + LONGEST_RETRY); // a Dstore may have room by then
+            }
+        }
+    }
+
+    /// Orders what is most urgent, as far as Dstores can take it.
+    fn work_off(&mut self, members: &[Member], orders: &mut Orders) {
+        let first: Vec<Key> = self.healing.backlog.order.iter().take(2 * STEP).map(|(_, key)| *key).collect();
+        for key in first {
+            let Some(waiting) = self.healing.backlog.entries.get(&key).copied() else { continue };
+            let plan = self.plan(key, waiting.wanted, members);
+            let mut is_ordered = true;
+            for step in &plan.steps {
+                is_ordered &= self.give(step, &waiting.object, orders);
+            }
+            if is_ordered {
+                self.healing.backlog.remove(key);
+            }
+        }
+    }
+
+    /// Enters an order. False if a Dstore has enough to do.
+    fn give(&mut self, step: &Step, object: &Object, orders: &mut Orders) -> bool {
+        let key = object.key;
+        let (at, kind, from, bytes) = match *step {
+            Step::Copy { from, to, .. } => (to, OrderKind::Copy, Some(from), object.length),
+            Step::Verify { at } => (at, OrderKind::Verify, None, 0),
+            Step::Remove { at } => (at, OrderKind::Remove, None, 0),
+        };
+        if self.healing.under_way.contains_key(&(key, at)) {
+            return true; // its outcome is waited for
+        }
+        let can_take = |id: DstoreId| orders.burdens.get(&id).is_none_or(|burden| burden.can_take(kind, bytes));
+        if !can_take(at) || !from.is_none_or(can_take) {
+            return false;
+        }
+        let Some(link) = self.links.get(&at) else { return false };
+        let task = Task { kind, connection: link.connection, from, bytes };
+        let batch = orders.batches.entry(at).or_default();
+        match *step {
+            Step::Copy { from, purpose, .. } => {
+                let Some(source) = self.links.get(&from) else { return false };
+                let (length, checksum, from) = (object.length, object.checksum, source.address.clone());
+                batch.copies.push(CopyOrder { key, length, checksum, purpose, from });
+            }
+            Step::Verify { .. } => batch.verify.push(key),
+            Step::Remove { .. } => batch.remove.push(key),
+        }
+        for id in std::iter::once(at).chain(from) {
+            orders.burdens.entry(id).or_default().add(kind, bytes);
+        }
+        self.healing.under_way.insert((key, at), task);
+        true
+    }
+
+    /// Sends what was entered. What a link does not take is taken back.
+    fn send(&mut self, orders: Orders, epoch: Epoch) {
+        for (id, Batch { verify, copies, remove }) in orders.batches {
+            let copied: Vec<Key> = copies.iter().map(|copy| copy.key).collect();
+            for (keys, order) in [
+                (verify.clone(), Order::Verify { epoch, keys: verify }),
+                (copied, Order::Copy { epoch, copies }),
+                (remove.clone(), Order::Remove { epoch, keys: remove }),
+            ] {
+                let is_sent = keys.is_empty() || self.links.get(&id).is_some_and(|link| link.order(order));
+                if !is_sent {
+                    for key in keys {
+                        self.healing.under_way.remove(&(key, id));
+                        self.healing.try_later(key, None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_outcome(&mut self, id: DstoreId, connection: u64, outcome: &OrderOutcome, epoch: Epoch) {
+        let OrderOutcome { kind, key, failure } = outcome;
+        let key = *key;
+        // Something else may be under way: a client's suspicion has a copy verified, too.
+        let is_it = |task: &Task| task.kind == *kind && task.connection == connection;
+        let is_ours = self.healing.under_way.get(&(key, id)).is_some_and(is_it);
+        let task = if is_ours { self.healing.under_way.remove(&(key, id)) } else { None };
+        if *kind == OrderKind::Verify {
+            match failure {
+                None => {
+                    self.holdings.confirmed(key, id);
+                    if task.is_some() {
+                        self.healing.verified.insert((key, id), connection);
+                    }
+                }
+                Some(Failure::NotHere) => self.holdings.denied(key, id),
+                Some(_) => {}
+            }
+        }
+        match (failure, &task) {
+            (None, Some(task)) => {
+                if task.kind == OrderKind::Copy {
+                    self.healing.copied.push_back((Instant::now(), task.bytes));
+                }
+                self.healing.failed.remove(&key);
+                self.healing.look_at(key);
+            }
+            (None, None) => self.healing.look_at(key),
+            (Some(failure), task) => {
+                log::info!("Dstore {id} did not {} object {key}: {failure}", verb(*kind));
+                let source = task.as_ref().and_then(|task| task.from);
+                let avoided = match failure {
+                    // The source is not what it was held for: only its own finding changes what is known.
+                    Failure::Damaged { .. } | Failure::NotHere | Failure::Mismatch if source.is_some() => {
+                        if let Some(link) = source.and_then(|id| self.links.get(&id)) {
+                            link.order(Order::Verify { epoch, keys: vec![key] }); // if it has too much to do, later
+                        }
+                        None
+                    }
+                    Failure::Damaged { .. } | Failure::NotHere => {
+                        return self.healing.look_at(key); // that is an answer
+                    }
+                    Failure::NoSpace | Failure::Conflict => Some(id),
+                    _ => None,
+                };
+                self.healing.try_later(key, avoided);
+            }
+        }
+    }
+}
+
+fn verb(kind: OrderKind) -> &'static str {
+    match kind {
+        OrderKind::Verify => "find sound",
+        OrderKind::Copy => "copy",
+        OrderKind::Remove => "remove",
+    }
+}

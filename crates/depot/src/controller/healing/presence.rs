@@ -1,0 +1,112 @@
+//! Which Dstores are there, and for how long one may be away before its copies are made elsewhere. (depot 6.2)
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::identity::DstoreId;
+use crate::placement::Presence;
+
+/// A Dstore that has returned so often within an hour is given twice the grace.
+const RETURNS: usize = 2;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Since when Dstores are away.
+#[derive(Debug)]
+pub(super) struct Presences {
+    /// Grace counts from then on: the start of the leadership, and a moment for Dstores to come.
+    from: Instant,
+    grace: Duration,
+    seen: BTreeMap<DstoreId, Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// It has told all that it has, in this leadership.
+    has_reported: bool,
+    away_since: Option<Instant>,
+    returns: Vec<Instant>,
+}
+
+impl Presences {
+    pub(super) fn new(from: Instant, grace: Duration) -> Self {
+        Self { from, grace, seen: BTreeMap::new() }
+    }
+
+    /// How it is now. `link` says whether it has reported all over the link that is open; `None` if there is no link.
+    pub(super) fn look(&mut self, id: DstoreId, link: Option<bool>, now: Instant) -> Presence {
+        let seen = self.seen.entry(id).or_default();
+        match link {
+            Some(has_reported) => {
+                if seen.away_since.take().is_some() && seen.has_reported {
+                    seen.returns.retain(|at| now.saturating_duration_since(*at) < HOUR);
+                    seen.returns.push(now);
+                }
+                if has_reported {
+                    seen.has_reported = true;
+                    return Presence::Known;
+                }
+            }
+            None => {
+                let since = *seen.away_since.get_or_insert(now);
+                let returns = seen.returns.iter().filter(|at| now.saturating_duration_since(**at) < HOUR).count();
+                let grace = if returns >= RETURNS { self.grace * 2 } else { self.grace };
+                if now.saturating_duration_since(since.max(self.from)) >= grace && now >= self.from {
+                    return Presence::Gone;
+                }
+            }
+        }
+        if seen.has_reported { Presence::Resting } else { Presence::Unknown }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: DstoreId = DstoreId(1);
+    const GRACE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_dstore_is_gone_after_the_grace_and_not_before() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut presences = Presences::new(at(10), GRACE);
+        assert_eq!(presences.look(ID, None, at(0)), Presence::Unknown);
+        assert_eq!(presences.look(ID, None, at(69)), Presence::Unknown, "it counts from the start, and 10 s");
+        assert_eq!(presences.look(ID, None, at(70)), Presence::Gone);
+        assert_eq!(presences.look(ID, Some(false), at(71)), Presence::Unknown, "it has not said what it has");
+        assert_eq!(presences.look(ID, Some(true), at(72)), Presence::Known);
+        assert_eq!(presences.look(ID, None, at(80)), Presence::Resting);
+        assert_eq!(presences.look(ID, Some(false), at(100)), Presence::Resting);
+        assert_eq!(presences.look(ID, Some(true), at(101)), Presence::Known);
+        assert_eq!(presences.look(ID, None, at(110)), Presence::Resting);
+        assert_eq!(presences.look(ID, None, at(169)), Presence::Resting, "each absence counts by itself");
+        assert_eq!(presences.look(ID, None, at(170)), Presence::Gone);
+    }
+
+    #[test]
+    fn one_that_keeps_returning_is_given_twice_the_time() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut presences = Presences::new(start, GRACE);
+        presences.look(ID, Some(true), at(0));
+        for seconds in [10, 20] {
+            assert_eq!(presences.look(ID, None, at(seconds)), Presence::Resting);
+            assert_eq!(presences.look(ID, Some(true), at(seconds + 1)), Presence::Known);
+        }
+        presences.look(ID, None, at(30));
+        assert_eq!(presences.look(ID, None, at(149)), Presence::Resting);
+        assert_eq!(presences.look(ID, None, at(150)), Presence::Gone);
+        presences.look(ID, Some(true), at(160));
+        presences.look(ID, None, at(5_000));
+        assert_eq!(presences.look(ID, None, at(5_060)), Presence::Gone, "that was more than an hour ago");
+    }
+
+    #[test]
+    fn a_grace_of_nothing_is_over_at_once() {
+        let start = Instant::now();
+        let mut presences = Presences::new(start, Duration::ZERO);
+        presences.look(ID, Some(true), start);
+        assert_eq!(presences.look(ID, None, start), Presence::Gone);
+    }
+}
