@@ -302,6 +302,14 @@ impl Cluster {
         }
     }
 
+    /// Asks for something that can be asked for again.
+    fn ask_for(&self, request: &Request) -> Result<(), Error> {
+        match self.ask(request)? {
+            Answer::Ok => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     fn ask_settings(&self) -> Result<Settings, Error> {
         match self.ask(&Request::Session)? {
             Answer::Session { settings, .. } => Ok(settings),
@@ -493,6 +501,18 @@ impl Files for Cluster {
             copies.zip(places).for_each(|(copy, place)| copy.location = place);
         }
         Ok(objects)
+    }
+
+    fn repair(&self, all: bool) -> Result<(), Error> {
+        self.ask_for(&Request::Repair { all })
+    }
+
+    fn drain(&self, dstore: DstoreId, drains: bool) -> Result<(), Error> {
+        self.ask_for(&Request::Drain { dstore, drains })
+    }
+
+    fn discharge(&self, dstore: DstoreId, is_lost: bool) -> Result<(), Error> {
+        self.ask_for(&Request::Discharge { dstore, is_lost })
     }
 
     fn format(&self, name: &str) -> Result<Version, Error> {

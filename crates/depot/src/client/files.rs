@@ -238,6 +238,17 @@ pub trait Files: Send + Sync {
     /// Where each object of a file is.
     fn copies(&self, path: &Path) -> Result<Vec<ObjectCopies>, Error>;
 
+    /// Has all objects looked at, and repaired where that is needed; with `all`, also while so many Dstores are away that only
+    /// last copies are repaired.
+    fn repair(&self, all: bool) -> Result<(), Error>;
+
+    /// Empties a Dstore: what it has goes elsewhere, and it gets nothing new. With `drains` false it is used again.
+    fn drain(&self, dstore: DstoreId, drains: bool) -> Result<(), Error>;
+
+    /// Has a Dstore belong to the store no longer. Refused if it may have the last good copy of an object, unless `is_lost`
+    /// says that it will not come back.
+    fn discharge(&self, dstore: DstoreId, is_lost: bool) -> Result<(), Error>;
+
     /// Empties the store: every path goes, settings and Dstores stay. `name` is what the store is called, as a confirmation.
     fn format(&self, name: &str) -> Result<Version, Error>;
 }

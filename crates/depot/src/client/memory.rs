@@ -294,6 +294,18 @@ impl Files for Memory {
         Ok(objects.iter().map(|object| copies(object.key, object.length)).collect())
     }
 
+    fn repair(&self, _all: bool) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn drain(&self, dstore: DstoreId, _drains: bool) -> Result<(), Error> {
+        Err(Error::NotPermitted(format!("there is no Dstore {dstore}")))
+    }
+
+    fn discharge(&self, dstore: DstoreId, _is_lost: bool) -> Result<(), Error> {
+        Err(Error::NotPermitted(format!("there is no Dstore {dstore}")))
+    }
+
     fn format(&self, name: &str) -> Result<Version, Error> {
         self.change(Command::Format { name: name.to_owned() })
     }

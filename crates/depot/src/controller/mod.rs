@@ -21,6 +21,7 @@
 //! | `requests` | a client's connection: requests in, answers out |
 //! | `links` | a Dstore's connection: its reports in, orders out |
 //! | `healing` | the thread that repairs, and removes what is surplus |
+//! | `operations` | what an operator asks for: repair, to empty a Dstore, to give one up |
 //! | `keys` | which keys are leased to which client |
 //! | `status` | what the store says about itself |
 //! | `backups` | its metadata, sent to clients that ask and to the Dstores now and then |
@@ -46,6 +47,7 @@ mod healing;
 mod housekeeping;
 mod keys;
 mod links;
+mod operations;
 mod requests;
 mod status;
 

@@ -139,6 +139,9 @@ impl Shared {
                 self.suspect(key, dstore)?;
                 Ok(Answer::Ok)
             }
+            Request::Repair { all } => return self.repair(all),
+            Request::Drain { dstore, drains } => return self.drain(dstore, drains),
+            Request::Discharge { dstore, is_lost } => return self.discharge(dstore, is_lost),
         }
         .map_err(failed)
     }

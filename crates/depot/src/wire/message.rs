@@ -121,6 +121,25 @@ pub enum Request {
         /// The Dstore.
         dstore: DstoreId,
     },
+    /// To look at all objects, and to repair what is to be repaired: answered by `OK`.
+    Repair {
+        /// Also although so many Dstores are away that only last copies are repaired. (depot 6.2)
+        all: bool,
+    },
+    /// To empty a Dstore, or to use it again: answered by `OK`. (depot 6.4)
+    Drain {
+        /// The Dstore.
+        dstore: DstoreId,
+        /// False to use it again.
+        drains: bool,
+    },
+    /// To have a Dstore belong to the store no longer: answered by `OK`. (depot 6.4)
+    Discharge {
+        /// The Dstore.
+        dstore: DstoreId,
+        /// It will not come back, and what only it has is lost.
+        is_lost: bool,
+    },
 }
 
 words!(enum Request, "request" {
@@ -139,6 +158,9 @@ words!(enum Request, "request" {
     "COPIES" => Copies { path },
     "HOLDERS" => Holders { key },
     "SUSPECT" => Suspect { key, dstore },
+    "REPAIR" => Repair { all },
+    "DRAIN" => Drain { dstore, drains },
+    "DISCHARGE" => Discharge { dstore, is_lost },
 });
 
 /// What a Controller answers a client.
@@ -810,6 +832,9 @@ mod tests {
         is_written(Request::Copies { path: path("/x") }, "COPIES /x");
         is_written(Request::Holders { key: KEY }, "HOLDERS ab.2.9");
         is_written(Request::Suspect { key: KEY, dstore: DstoreId(1) }, "SUSPECT ab.2.9 1");
+        is_written(Request::Repair { all: true }, "REPAIR yes");
+        is_written(Request::Drain { dstore: DstoreId(1), drains: true }, "DRAIN 1 yes");
+        is_written(Request::Discharge { dstore: DstoreId(1), is_lost: false }, "DISCHARGE 1 no");
     }
 
     #[test]

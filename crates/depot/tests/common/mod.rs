@@ -57,6 +57,15 @@ impl Store {
         store
     }
 
+    /// One that heals as it is told, and waits for no Dstore.
+    pub fn that_heals(replicas: u8, healing: HealingOptions) -> Self {
+        let mut store = Self::that_waits_for_dstores(replicas, Duration::ZERO);
+        store.stop();
+        store.healing = healing;
+        store.start();
+        store
+    }
+
     /// Starts the Controller, on a port that is free.
     pub fn start(&mut self) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,0 +1,113 @@
+//! What an operator asks for: repair, to empty a Dstore, to give one up. (depot 6.2, 6.4)
+
+use super::{Shared, now_ms};
+use crate::identity::{DstoreId, Key};
+use crate::log::ProposeError;
+use crate::namespace::change::{Change, Command, DstoreRecord, Duty};
+use crate::placement::CopyState;
+use crate::wire::message::{Answer, Failure, Order};
+
+/// So many objects are looked at under one hold of the lock.
+const STEP: usize = 1_000;
+
+impl Shared {
+    pub(super) fn repair(&self, all: bool) -> Result<Answer, Failure> {
+        let mut state = self.state.lock();
+        if all {
+            state.healing.repair_all();
+        } else {
+            state.healing.look_at_all();
+        }
+        drop(state);
+        self.to_heal.notify_all();
+        Ok(Answer::Ok)
+    }
+
+    pub(super) fn drain(&self, dstore: DstoreId, drains: bool) -> Result<Answer, Failure> {
+        let record = self.record_of(dstore)?;
+        self.set_duty(record, if drains { Duty::Draining } else { Duty::Active })
+    }
+
+    /// Has a Dstore belong to the store no longer, unless it may have the last good copy of an object.
+    pub(super) fn discharge(&self, dstore: DstoreId, is_lost: bool) -> Result<Answer, Failure> {
+        let record = self.record_of(dstore)?;
+        let is_there = self.state.lock().links.contains_key(&dstore);
+        if is_lost && is_there {
+            let why = format!("Dstore {dstore} is there, so it is not lost: drain it, or stop it first");
+            return Err(Failure::NotPermitted { why });
+        }
+        let last = if is_lost { 0 } else { self.count_without(dstore)? };
+        if last > 0 {
+            let why = format!(
+                "{last} objects have no good copy at another Dstore that is there. Drain Dstore {dstore} first, and remove it \
+                 when it is empty; if its disk is lost, say --lost"
+            );
+            return Err(Failure::NotPermitted { why });
+        }
+        let answer = self.set_duty(record, Duty::Removed)?;
+        let mut state = self.state.lock();
+        if let Some(link) = state.links.remove(&dstore) {
+            let why = format!("Dstore {dstore} was removed from this store");
+            link.order(Order::Error { failure: Failure::NotPermitted { why } }); // it closes the connection
+        }
+        state.holdings.forget(dstore);
+        drop(state);
+        let mut after = None;
+        loop {
+            after = self.state.lock().holdings.sweep(dstore, after, STEP);
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(answer)
+    }
+
+    fn record_of(&self, dstore: DstoreId) -> Result<DstoreRecord, Failure> {
+        let found = self
+            .replica
+            .read(|namespace| namespace.dstores().find(|(id, _)| *id == dstore).map(|(_, record)| record.clone()));
+        let record = found.map_err(unavailable)?.filter(|record| record.duty != Duty::Removed);
+        record.ok_or_else(|| Failure::NotPermitted { why: format!("there is no Dstore {dstore}") })
+    }
+
+    fn set_duty(&self, record: DstoreRecord, duty: Duty) -> Result<Answer, Failure> {
+        if record.duty != duty {
+            let record = DstoreRecord { duty, ..record };
+            let change = Change { now_ms: now_ms(), stamp: None, command: Command::Dstore { record } };
+            let applied = self.replica.propose(&change).map_err(unavailable)?;
+            applied.outcome.map_err(|refusal| Failure::Refused { refusal })?;
+            self.to_heal.notify_all();
+        }
+        Ok(Answer::Ok)
+    }
+
+    /// How many objects of files have no certain copy at a Dstore that is there, other than this one.
+    fn count_without(&self, dstore: DstoreId) -> Result<u64, Failure> {
+        let (mut after, mut safe) = (None, 0);
+        loop {
+            let keys = self.state.lock().holdings.keys(after, STEP);
+            let named = self.replica.read(|namespace| {
+                keys.iter().copied().filter(|key| namespace.object(*key).is_some()).collect::<Vec<Key>>()
+            });
+            let named = named.map_err(unavailable)?;
+            let state = self.state.lock();
+            let is_safe = |key: &Key| {
+                state.holdings.holders(*key).iter().any(|(holder, kind)| {
+                    let link = state.links.get(holder);
+                    *holder != dstore && *kind == CopyState::Certain && link.is_some_and(|link| link.has_reported)
+                })
+            };
+            safe += named.iter().filter(|key| is_safe(key)).count() as u64;
+            after = keys.last().copied();
+            if keys.len() < STEP {
+                break;
+            }
+        }
+        let all = self.replica.read(|namespace| namespace.object_count() as u64).map_err(unavailable)?;
+        Ok(all.saturating_sub(safe))
+    }
+}
+
+fn unavailable(error: ProposeError) -> Failure {
+    Failure::Unavailable { what: error.to_string() }
+}

@@ -1,0 +1,496 @@
+//! A store that heals: a Controller and real Dstores in one process. (depot 5.3, 5.4, 6)
+#![allow(missing_docs)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{CLUSTER, SOON, Store};
+use depot::checksum::Checksum;
+use depot::client::{Cluster, DstoreState, DstoreStatus, Error, Files, PutOptions, Source};
+use depot::controller::HealingOptions;
+use depot::dstore::{self, COPY_RATE, GIVES_UP_AFTER, SCRUB_PERIOD};
+use depot::identity::{DstoreId, Key, SessionId};
+use depot::log::SyncMode;
+use depot::namespace::change::{Command, Condition, Details, NewObject, NewObjects, RemovalExtent, Replicas, Stamp};
+use depot::pack;
+use depot::path::Path;
+use depot::wire::message::{Answer, Failure, ObjectAnswer, ObjectRequest, Request};
+use depot::wire::{Access, Address, ClientId, Role, connect};
+use kit::{TempFolder, bytes};
+use stevedore::socket::Wait;
+
+/// Everything at once: what is kept safe must not rest on a delay. (depot 1.7)
+const AT_ONCE: HealingOptions = HealingOptions {
+    grace: Duration::ZERO,
+    after_put: Duration::ZERO,
+    margin: Duration::ZERO,
+    keep_removed: Duration::ZERO,
+    lease: Duration::from_secs(60),
+};
+
+/// A Dstore that can be stopped and started again.
+struct Dstore {
+    folder: TempFolder,
+    host: String,
+    handle: Option<dstore::Handle>,
+}
+
+impl Dstore {
+    fn new(store: &Store, host: &str) -> Self {
+        let mut dstore = Self { folder: TempFolder::new(), host: host.to_owned(), handle: None };
+        dstore.start(store);
+        dstore
+    }
+
+    fn start(&mut self, store: &Store) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let options = dstore::Options {
+            data: self.folder.path().to_owned(),
+            cluster: CLUSTER,
+            secret: store.secret.clone(),
+            address: listener.local_addr().unwrap().into(),
+            listener,
+            controllers: vec![store.address.clone()],
+            host: self.host.clone(),
+            zone: String::new(),
+            disk: pack::Options { sync: SyncMode::Never, ..pack::Options::default() },
+            scrub_period: SCRUB_PERIOD,
+            gives_up_after: GIVES_UP_AFTER,
+            copy_rate: COPY_RATE,
+        };
+        self.handle = Some(dstore::Handle::start(options).unwrap());
+    }
+
+    fn stop(&mut self) {
+        self.handle.take().unwrap().stop().unwrap();
+    }
+
+    fn id(&self) -> DstoreId {
+        kit::eventually("the Dstore is admitted", || self.handle.as_ref().unwrap().identity().number.is_some());
+        self.handle.as_ref().unwrap().identity().number.unwrap()
+    }
+}
+
+/// Dstores on machines of their own, all of them admitted.
+fn dstores(store: &Store, count: usize) -> Vec<Dstore> {
+    let dstores: Vec<Dstore> = (1..=count).map(|number| Dstore::new(store, &format!("host-{number}"))).collect();
+    wait_for_all(&store.client(), count);
+    dstores
+}
+
+fn wait_for_all(client: &Cluster, count: usize) {
+    kit::eventually("all Dstores are there", || {
+        let status = client.status().unwrap();
+        // It says how it is once it follows.
+        let is_there = |dstore: &&DstoreStatus| dstore.state == DstoreState::Present && dstore.total_bytes > 0;
+        status.dstores.iter().filter(is_there).count() == count
+    });
+}
+
+fn path(text: &str) -> Path {
+    text.parse().unwrap()
+}
+
+fn put(client: &Cluster, at: &str, content: &[u8]) -> Result<(), Error> {
+    put_with(client, at, content, None)
+}
+
+fn put_with(client: &Cluster, at: &str, content: &[u8], replicas: Option<u8>) -> Result<(), Error> {
+    let details = Details { replicas: replicas.map(Replicas::Number), ..Details::default() };
+    let options = PutOptions { parents: true, details, ..PutOptions::default() };
+    client.put(&path(at), Source::Once(&mut Cursor::new(content)), &options).map(drop)
+}
+
+fn get(client: &Cluster, at: &str) -> Result<Vec<u8>, Error> {
+    let mut content = Vec::new();
+    client.get(&path(at), Condition::Any)?.copy_to(0..u64::MAX, &mut content)?;
+    Ok(content)
+}
+
+/// Files of many sizes, in packs and in files of their own.
+fn fill(client: &Cluster, count: u64) -> BTreeMap<String, Vec<u8>> {
+    let file = |number: u64| {
+        let size = [1, 1000, 70_000, 1_500_000][number as usize % 4];
+        (format!("/files/{number}"), bytes(number, size))
+    };
+    let files: BTreeMap<String, Vec<u8>> = (0..count).map(file).collect();
+    files.iter().for_each(|(path, content)| put(client, path, content).unwrap());
+    files
+}
+
+/// Whether every object of the files has so many certain copies, and no others.
+fn is_healed(client: &Cluster, files: &BTreeMap<String, Vec<u8>>, copies: usize) -> bool {
+    files.keys().all(|at| {
+        let objects = client.copies(&path(at)).unwrap();
+        objects.iter().all(|object| {
+            let good = |copy: &&depot::client::PlaceOfCopy| copy.is_present && copy.is_certain && !copy.is_damaged;
+            let present = object.copies.iter().filter(|copy| copy.is_present).count();
+            object.copies.iter().filter(good).count() == copies && present == copies
+        })
+    })
+}
+
+fn eventually_healed(client: &Cluster, files: &BTreeMap<String, Vec<u8>>, copies: usize) {
+    let deadline = Instant::now() + 3 * SOON;
+    while !is_healed(client, files, copies) {
+        if Instant::now() > deadline {
+            let status = client.status().unwrap();
+            let objects: Vec<_> = files.keys().map(|at| client.copies(&path(at)).unwrap()).collect();
+            panic!("not healed to {copies} copies: {status:#?}\n{objects:?}");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn all_are_readable(client: &Cluster, files: &BTreeMap<String, Vec<u8>>) {
+    for (path, content) in files {
+        assert!(get(client, path).unwrap() == *content, "{path}");
+    }
+}
+
+/// How many objects all Dstores have together, as they say.
+fn objects_kept(client: &Cluster) -> u64 {
+    client.status().unwrap().dstores.iter().map(|dstore| dstore.objects).sum()
+}
+
+#[test]
+fn copies_of_a_dead_dstore_are_made_elsewhere() {
+    let store = Store::that_heals(2, AT_ONCE);
+    let mut all = dstores(&store, 4);
+    let client = store.client();
+    let files = fill(&client, 40);
+    eventually_healed(&client, &files, 2);
+    all[0].stop();
+    eventually_healed(&client, &files, 2);
+    all_are_readable(&client, &files);
+    // It returns with copies that are not needed any more.
+    all[0].start(&store);
+    wait_for_all(&client, 4);
+    eventually_healed(&client, &files, 2);
+    kit::eventually("no Dstore keeps more", || objects_kept(&client) == 2 * 40);
+    all_are_readable(&client, &files);
+    let status = client.status().unwrap();
+    assert_eq!((status.too_few_copies, status.healing.objects), (0, 0), "{status:?}");
+}
+
+#[test]
+fn a_flipped_byte_is_healed_where_it_is() {
+    let store = Store::that_heals(2, AT_ONCE);
+    let all = dstores(&store, 2);
+    let client = store.client();
+    let content = bytes(7, 100_000);
+    put(&client, "/a", &content).unwrap();
+    let pack = all[0].folder.path().join("pack-0000000001");
+    let mut stored = std::fs::read(&pack).unwrap();
+    let start = stored.windows(100).position(|window| window == &content[..100]).unwrap();
+    stored[start + 5] ^= 1;
+    std::fs::write(&pack, stored).unwrap();
+    // A reader finds it sooner or later: it reads from either.
+    kit::eventually("the Dstore has found the damage, and has got it right again", || {
+        assert!(get(&client, "/a").unwrap() == content);
+        let stored = std::fs::read(&pack).unwrap();
+        stored.windows(100).any(|window| window == &content[..100])
+    });
+    eventually_healed(&client, &BTreeMap::from([("/a".to_owned(), content)]), 2);
+}
+
+#[test]
+fn a_dstore_that_drains_becomes_empty_and_can_be_removed() {
+    let store = Store::that_heals(2, AT_ONCE);
+    let mut all = dstores(&store, 3);
+    let client = store.client();
+    let files = fill(&client, 30);
+    let id = all[0].id();
+    let refused = client.discharge(id, true).unwrap_err();
+    assert!(refused.to_string().contains("is there"), "{refused}");
+    client.drain(id, true).unwrap();
+    kit::eventually("no file has a copy there", || {
+        let objects = files.keys().flat_map(|at| client.copies(&path(at)).unwrap());
+        objects.flat_map(|object| object.copies).all(|copy| copy.dstore != id)
+    });
+    assert!(is_healed(&client, &files, 2));
+    kit::eventually("it has nothing left", || {
+        let status = client.status().unwrap();
+        status.dstores.iter().any(|dstore| dstore.id == id && dstore.objects == 0)
+    });
+    all_are_readable(&client, &files);
+    client.discharge(id, false).unwrap();
+    kit::eventually("it ends", || all[0].handle.as_ref().unwrap().failure().is_some());
+    assert_eq!(client.status().unwrap().dstores.len(), 2);
+    assert!(client.drain(id, true).is_err(), "it is none of this store's");
+    all[0].stop();
+    // With one of the two others gone, the last one is needed.
+    all[1].stop();
+    let last = all[2].id();
+    let refused = client.discharge(last, false).unwrap_err();
+    assert!(refused.to_string().contains("30 objects"), "{refused}");
+    client.discharge(all[1].folder_id(&client), true).unwrap();
+    all_are_readable(&client, &files);
+}
+
+impl Dstore {
+    /// The number of one that is stopped: the only one that is away.
+    fn folder_id(&self, client: &Cluster) -> DstoreId {
+        assert!(self.handle.is_none());
+        let mut id = None;
+        kit::eventually("its absence is noticed", || {
+            let status = client.status().unwrap();
+            id = status.dstores.iter().find(|dstore| dstore.state == DstoreState::Away).map(|dstore| dstore.id);
+            id.is_some()
+        });
+        id.unwrap()
+    }
+}
+
+#[test]
+fn removed_files_give_their_space_back() {
+    let store = Store::that_heals(2, AT_ONCE);
+    let _all = dstores(&store, 3);
+    let client = store.client();
+    let mut files = fill(&client, 20);
+    // Replaced, removed one by one, and with their directory.
+    for (path, content) in files.iter_mut().take(10) {
+        *content = bytes(99, 1234);
+        put(&client, path, content).unwrap();
+    }
+    put(&client, "/d/x", b"x").unwrap();
+    put(&client, "/one", b"y").unwrap();
+    client.remove(&path("/one"), Condition::Any).unwrap();
+    client.remove_directory(&path("/d"), Condition::Any, RemovalExtent::Tree).unwrap();
+    kit::eventually("only what files name is kept", || objects_kept(&client) == 2 * 20);
+    all_are_readable(&client, &files);
+    client.format("test").unwrap();
+    kit::eventually("nothing is kept", || objects_kept(&client) == 0);
+}
+
+#[test]
+fn a_file_has_as_many_copies_as_it_asks_for() {
+    let store = Store::that_heals(2, AT_ONCE);
+    let _all = dstores(&store, 4);
+    let client = store.client();
+    let one = |at: &str| BTreeMap::from([(at.to_owned(), Vec::new())]);
+    put_with(&client, "/one", b"1", Some(1)).unwrap();
+    put_with(&client, "/three", b"3", Some(3)).unwrap();
+    put(&client, "/as-set", b"2").unwrap();
+    for (at, copies) in [("/one", 1), ("/three", 3), ("/as-set", 2)] {
+        eventually_healed(&client, &one(at), copies);
+    }
+    let mut settings = client.settings().unwrap();
+    for (replicas, copies) in [(Replicas::Number(3), 3), (Replicas::All, 4), (Replicas::Number(1), 1)] {
+        settings.replicas = replicas;
+        client.set(&settings).unwrap();
+        eventually_healed(&client, &one("/as-set"), copies);
+    }
+    eventually_healed(&client, &one("/three"), 3);
+    eventually_healed(&client, &one("/one"), 1);
+}
+
+#[test]
+fn what_a_stopped_dstore_has_is_surplus_two_leaderships_later() {
+    let mut store = Store::that_heals(2, AT_ONCE);
+    let mut all = dstores(&store, 3);
+    let client = store.client();
+    let mut files = fill(&client, 12);
+    eventually_healed(&client, &files, 2);
+    all[0].stop();
+    eventually_healed(&client, &files, 2);
+    let gone = files.pop_first().unwrap().0;
+    client.remove(&path(&gone), Condition::Any).unwrap();
+    for _ in 0..2 {
+        all[1..].iter_mut().for_each(Dstore::stop);
+        store.stop();
+        store.start();
+        all[1..].iter_mut().for_each(|dstore| dstore.start(&store));
+        wait_for_all(&store.client(), 2);
+    }
+    let client = store.client();
+    all[0].start(&store);
+    wait_for_all(&client, 3);
+    eventually_healed(&client, &files, 2);
+    kit::eventually("neither surplus copies nor the removed file's are kept", || objects_kept(&client) == 2 * 11);
+    all_are_readable(&client, &files);
+}
+
+/// Whether a Dstore has an object.
+fn has(store: &Store, address: &Address, key: Key) -> bool {
+    let access = Access::Client { id: ClientId(7), key: store.secret.client_key(ClientId(7)) };
+    let mut dstore = connect(address, &access, CLUSTER, Role::Dstore, SOON, |_| ()).unwrap();
+    dstore.send(&ObjectRequest::Locate { keys: vec![key] }).unwrap();
+    match dstore.receive(Wait::deadline(SOON)).unwrap() {
+        ObjectAnswer::Located { places } => places[0].is_some(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Grants one object, and stores it at its places, of which one is told.
+fn store_object(store: &Store, content: &[u8]) -> (NewObjects, Address) {
+    let mut connection = store.dial();
+    let places =
+        Request::Places { path: path("/late"), condition: Condition::Any, parents: true, replicas: None, objects: 1 };
+    connection.send(&places).unwrap();
+    let Answer::Granted { grants } = connection.receive(Wait::deadline(SOON)).unwrap() else { panic!("no grants") };
+    let grant = &grants.objects[0];
+    let (checksum, length) = (Checksum::of(content), content.len() as u64);
+    let key = Key { history: grants.history, term: grants.term, number: grant.number };
+    let mut object = NewObject { number: grant.number, length, checksum, holders: Vec::new() };
+    for place in &grant.places {
+        let (_, address) = grants.addresses.iter().find(|(id, _)| id == place).unwrap();
+        let access = Access::Client { id: ClientId(7), key: store.secret.client_key(ClientId(7)) };
+        let mut dstore = connect(address, &access, CLUSTER, Role::Dstore, SOON, |_| ()).unwrap();
+        dstore.send_with_content(&ObjectRequest::Put { key, length, checksum }, content).unwrap();
+        match dstore.receive(Wait::deadline(SOON)).unwrap() {
+            ObjectAnswer::Stored { position } => object.holders.push((*place, position)),
+            other => panic!("{other:?}"),
+        }
+    }
+    (NewObjects { history: grants.history, term: grants.term, objects: vec![object] }, grants.addresses[0].1.clone())
+}
+
+/// Commits it as a file.
+fn commit(store: &Store, objects: NewObjects) -> Answer {
+    let mut connection = store.dial();
+    connection.send(&Request::Session).unwrap();
+    let Answer::Session { born, .. } = connection.receive(Wait::deadline(SOON)).unwrap() else { panic!("no session") };
+    let stamp = Stamp { session: SessionId(fastrand::u128(1..)), born, number: 1, done_below: 1 };
+    let checksum = objects.objects[0].checksum;
+    let command = Command::Put {
+        path: path("/late"),
+        condition: Condition::Any,
+        parents: true,
+        objects,
+        checksum,
+        modified_ms: None,
+        details: Details::default(),
+    };
+    connection.send(&Request::Change { stamp, more: 0, command: Box::new(command) }).unwrap();
+    connection.receive(Wait::deadline(SOON)).unwrap()
+}
+
+#[test]
+fn what_is_leased_is_kept_and_can_be_committed() {
+    let store = Store::that_heals(2, AT_ONCE);
+    let _all = dstores(&store, 2);
+    let client = store.client();
+    let (objects, address) = store_object(&store, b"late");
+    // What was removed after that is collected: the leased object has been passed over.
+    for _ in 0..3 {
+        put(&client, "/other", b"o").unwrap();
+        let other = client.copies(&path("/other")).unwrap()[0].key;
+        client.remove(&path("/other"), Condition::Any).unwrap();
+        kit::eventually("the removed object is collected", || !has(&store, &address, other));
+    }
+    assert!(has(&store, &address, objects.key(&objects.objects[0])));
+    let done = commit(&store, objects);
+    assert!(matches!(done, Answer::Done { .. }), "{done:?}");
+    assert_eq!(get(&client, "/late").unwrap(), b"late");
+}
+
+#[test]
+fn a_lease_that_has_ended_leaves_garbage_and_no_file() {
+    let store = Store::that_heals(2, HealingOptions { lease: Duration::ZERO, ..AT_ONCE });
+    let _all = dstores(&store, 2);
+    let client = store.client();
+    let (objects, address) = store_object(&store, b"late");
+    kit::eventually("its object is collected", || !has(&store, &address, objects.key(&objects.objects[0])));
+    let refused = commit(&store, objects);
+    assert!(matches!(refused, Answer::Error { failure: Failure::NoLease }), "{refused:?}");
+    assert!(get(&client, "/late").is_err());
+}
+
+/// Clients put, replace, copy, move and remove on few names, while Dstores are stopped and started and everything that waits
+/// waits for nothing. What was acknowledged is readable at all times, and in the end each object has its copies, and no other
+/// object is kept.
+#[test]
+fn nothing_that_a_file_names_is_ever_removed() {
+    for seed in 1..=2 {
+        let store = Store::that_heals(2, HealingOptions { lease: Duration::from_secs(3), ..AT_ONCE });
+        let mut all = dstores(&store, 4);
+        let is_over = AtomicBool::new(false);
+        let mut files: BTreeMap<String, Vec<u8>> = thread::scope(|scope| {
+            let writers: Vec<_> = (0..3)
+                .map(|writer| {
+                    let (store, is_over) = (&store, &is_over);
+                    scope.spawn(move || write(&store.client(), writer, seed, is_over))
+                })
+                .collect();
+            let mut random = fastrand::Rng::with_seed(seed);
+            for _ in 0..6 {
+                let at = random.usize(..all.len());
+                all[at].stop();
+                wait_for_all(&store.client(), all.len() - 1);
+                thread::sleep(Duration::from_millis(random.u64(..300))); // a part of the storm, nothing is awaited
+                all[at].start(&store);
+                wait_for_all(&store.client(), all.len());
+                // Two that are away at a time may be both holders of an object.
+                kit::eventually("what it has is known, and what it lacked is made", || {
+                    let status = store.client().status().unwrap();
+                    status.too_few_copies == 0 && status.healing.objects == 0
+                });
+            }
+            is_over.store(true, Ordering::SeqCst);
+            writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+        });
+        let client = store.client();
+        all_are_readable(&client, &files);
+        eventually_healed(&client, &files, 2);
+        let mut keys: Vec<Key> =
+            files.keys().flat_map(|at| client.copies(&path(at)).unwrap()).map(|object| object.key).collect();
+        keys.sort();
+        keys.dedup();
+        // Keys granted ahead are leased, but nothing is stored under them.
+        kit::eventually("nothing else is kept", || objects_kept(&client) == 2 * keys.len() as u64);
+        files.clear();
+    }
+}
+
+/// What one client does, on names of its own; what its files are in the end.
+fn write(client: &Cluster, writer: u64, seed: u64, is_over: &AtomicBool) -> BTreeMap<String, Vec<u8>> {
+    let mut random = fastrand::Rng::with_seed(100 * seed + writer);
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    while !is_over.load(Ordering::SeqCst) {
+        let at = format!("/{writer}/{}", random.u8(..6));
+        let other = format!("/{writer}/{}", random.u8(..6));
+        match random.u8(..10) {
+            0..=4 => {
+                let content = bytes(random.u64(..), random.usize(1..5_000));
+                // While a Dstore is being stopped, a put may find too few.
+                if put(client, &at, &content).is_ok() {
+                    files.insert(at, content);
+                }
+            }
+            5 if files.contains_key(&at) => {
+                client.remove(&path(&at), Condition::Any).unwrap();
+                files.remove(&at);
+            }
+            6 if files.contains_key(&at) && at != other => {
+                let placing = depot::client::MoveOptions { replace: true, ..Default::default() };
+                let options = depot::client::CopyOptions { placing, details: None };
+                client.copy(&path(&at), &path(&other), &options).unwrap();
+                files.insert(other, files[&at].clone());
+            }
+            7 if files.contains_key(&at) && at != other => {
+                let options = depot::client::MoveOptions { replace: true, ..Default::default() };
+                client.rename(&path(&at), &path(&other), &options).unwrap();
+                let content = files.remove(&at).unwrap();
+                files.insert(other, content);
+            }
+            _ => {
+                if let Some(content) = files.get(&at) {
+                    match get(client, &at) {
+                        Ok(read) => assert!(read == *content, "{at}"),
+                        // Its one good Dstore may be on its way back; what is gone for good is found at the end.
+                        Err(Error::Unavailable(_)) => {}
+                        Err(error) => panic!("{at}: {error}"),
+                    }
+                }
+            }
+        }
+    }
+    files
+}
