@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use argh::FromArgs;
-use depot::client::{DstoreState, DstoreStatus, Status};
+use depot::client::{DstoreState, DstoreStatus, HealingStatus, Status};
 use depot::namespace::change::{Duty, Settings};
 use depot::path::Path;
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
@@ -98,6 +98,7 @@ pub fn status_text(status: &Status) -> String {
     }
     lines.extend(status.dstores.iter().map(dstore_line));
     lines.push(String::new());
+    lines.extend(healing_line(&status.healing));
     lines.push(settings_line(&status.settings));
     lines.join("\n")
 }
@@ -126,6 +127,30 @@ fn dstore_line(dstore: &DstoreStatus) -> String {
         line += &format!("  zone {}", dstore.zone);
     }
     line
+}
+
+/// What is being repaired and removed; nothing if all is as it should be.
+fn healing_line(healing: &HealingStatus) -> Option<String> {
+    let mut parts = Vec::new();
+    if healing.objects > 0 {
+        let objects = count(healing.objects, "object", "objects");
+        let mut part = format!("copies of {objects} are being made, {} left", HumanBytes(healing.bytes));
+        if let Some(seconds) = healing.bytes.checked_div(healing.bytes_per_second) {
+            let time = HumanDuration(Duration::from_secs(seconds));
+            part += &format!(", {} a second, about {time}", HumanBytes(healing.bytes_per_second));
+        }
+        parts.push(part);
+    }
+    if healing.surplus > 0 {
+        parts.push(format!("surplus copies of {} go", count(healing.surplus, "object", "objects")));
+    }
+    if healing.unnamed > 0 {
+        parts.push(format!(
+            "{} of removed files and unfinished puts wait to go",
+            count(healing.unnamed, "object", "objects")
+        ));
+    }
+    (!parts.is_empty()).then(|| format!("Healing: {}", parts.join("; ")))
 }
 
 /// A bar of the disk's space, and in words.
@@ -194,6 +219,14 @@ pub fn status_json(status: &Status) -> Value {
         "objects": status.objects,
         "too_few_copies": status.too_few_copies,
         "no_copy": status.no_copy,
+        "healing": {
+            "objects": status.healing.objects,
+            "bytes": status.healing.bytes,
+            "bytes_per_second": status.healing.bytes_per_second,
+            "surplus": status.healing.surplus,
+            "unnamed": status.healing.unnamed,
+            "is_guarded": status.healing.is_guarded,
+        },
         "version": status.version.to_string(),
         "hash": status.hash,
     })
@@ -401,6 +434,12 @@ mod tests {
         assert!(text.contains("AWAY"), "{text}");
         assert!(!text.contains("All is well"), "{text}");
         assert!(status_text(&Status::default()).contains("All is well"));
+        assert!(!status_text(&Status::default()).contains("Healing"));
+        let healing =
+            HealingStatus { objects: 12, bytes: 90 << 20, bytes_per_second: 3 << 20, surplus: 1, ..Default::default() };
+        let text = status_text(&Status { healing, ..Status::default() });
+        let line = "Healing: copies of 12 objects are being made, 90.00 MiB left, 3.00 MiB a second, about 30 seconds";
+        assert!(text.contains(&format!("{line}; surplus copies of 1 object go")), "{text}");
         assert_eq!(status_json(&status)["dstores"][1]["state"], "away");
     }
 

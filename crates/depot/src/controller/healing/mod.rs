@@ -32,6 +32,7 @@ mod collection;
 mod presence;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -468,8 +469,7 @@ impl State {
             is_verified: healing.verified.contains_key(&(key, dstore)),
         };
         let copies: Vec<Held> = self.holdings.holders(key).into_iter().map(held).collect();
-        let all = (key, DstoreId(0))..=(key, DstoreId(u32::MAX));
-        let coming = healing.under_way.range(all).filter(|(_, task)| task.kind == OrderKind::Copy);
+        let coming = healing.under_way.range(at_all(key)).filter(|(_, task)| task.kind == OrderKind::Copy);
         let coming: Vec<DstoreId> = coming.map(|((_, dstore), _)| *dstore).collect();
         let avoided = healing.failed.get(&key).map_or(&[][..], |failed| &failed.avoided);
         let is_guarded = healing.is_guarded && !healing.repairs_all;
@@ -491,16 +491,9 @@ impl State {
         let plan = self.plan(key, wanted, members);
         if let Some(urgency) = plan.urgency {
             self.healing.backlog.insert(Waiting { object, wanted, urgency, missing: plan.missing as u64 });
-        } else if !self
-            .healing
-            .under_way
-            .range((key, DstoreId(0))..)
-            .next()
-            .is_some_and(|((other, _), _)| *other == key)
-        {
+        } else if self.healing.under_way.range(at_all(key)).next().is_none() {
             // At rest: what was found out on the way is not needed any more.
-            let all = (key, DstoreId(0))..=(key, DstoreId(u32::MAX));
-            let verified: Vec<_> = self.healing.verified.range(all).map(|(place, _)| *place).collect();
+            let verified: Vec<_> = self.healing.verified.range(at_all(key)).map(|(place, _)| *place).collect();
             for place in verified {
                 self.healing.verified.remove(&place);
             }
@@ -632,6 +625,11 @@ impl State {
             }
         }
     }
+}
+
+/// An object at any Dstore.
+fn at_all(key: Key) -> RangeInclusive<(Key, DstoreId)> {
+    (key, DstoreId(0))..=(key, DstoreId(u32::MAX))
 }
 
 fn verb(kind: OrderKind) -> &'static str {
