@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use stevedore::server::{ThreadGroup, Tracked};
 use stevedore::socket::Wait;
 
-use super::{KEEP_REMOVED, Shared};
+use super::Shared;
 use crate::identity::{DstoreId, Epoch};
 use crate::log::Backup;
 use crate::wire::message::{Answer, Failure, ObjectAnswer, ObjectRequest};
@@ -48,7 +48,7 @@ pub(super) fn send(shared: &Shared, connection: &Connection) -> Result<(), Recei
         Err(failure) => return Ok(connection.send(&Answer::Error { failure })?),
     };
     let Backup { sequence, length, .. } = backup;
-    let keep_removed_ms = KEEP_REMOVED.as_millis() as u64;
+    let keep_removed_ms = shared.state.lock().healing.keep_removed().as_millis() as u64;
     connection.send(&Answer::Backup { sequence, length, keep_removed_ms })?;
     Ok(read(&backup, |piece| connection.send_content(piece))?)
 }

@@ -82,9 +82,6 @@ pub const SETTLING: Duration = Duration::from_secs(10);
 /// So often Dstores are sent a backup of the metadata, unless told otherwise. (depot 4.9)
 pub const BACKUP_PERIOD: Duration = Duration::from_secs(3600);
 
-/// The objects of a file that is removed are kept for so long. (depot 5.3)
-pub const KEEP_REMOVED: Duration = Duration::from_secs(600);
-
 /// How a Controller is started.
 pub struct Options {
     /// The folder of its log.

@@ -265,6 +265,11 @@ impl Healing {
         self.look_at_all();
     }
 
+    /// For how long an object is kept after its last file is gone.
+    pub(super) fn keep_removed(&self) -> Duration {
+        self.options.keep_removed
+    }
+
     /// How far it is.
     pub(super) fn status(&mut self) -> HealingStatus {
         let now = Instant::now();
