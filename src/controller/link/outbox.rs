@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::protocol::{Message, Order};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The most bytes of messages that are neither a LIST nor an order, each counted with [`OVERHEAD`].
 pub(super) const MOST_BYTES: usize = 8 << 20;
@@ -47,17 +47,17 @@ impl Outbox {
             return false;
         }
         state.bytes += bytes;
-        self.put(&mut state, message);
+        self.put(state, message);
         true
     }
 
     /// Adds a LIST; false if one waits to be written already: the answer to that will be as new.
     pub(super) fn add_list(&self) -> bool {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         if state.messages.iter().any(|message| matches!(message, Message::List { .. })) {
             return false;
         }
-        self.put(&mut state, Message::List { names: Vec::new() });
+        self.put(state, Message::List { names: Vec::new() });
         true
     }
 
@@ -68,13 +68,14 @@ impl Outbox {
             return false;
         }
         state.has_order = true;
-        self.put(&mut state, Message::Rebalance { order });
+        self.put(state, Message::Rebalance { order });
         true
     }
 
-    fn put(&self, state: &mut State, message: Message) {
+    fn put(&self, mut state: MutexGuard<'_, State>, message: Message) {
         if !state.is_closed {
             state.messages.push_back(message);
+            drop(state); // else the writer wakes only to wait for the lock
             self.changed.notify_one();
         }
     }
@@ -104,8 +105,8 @@ impl Outbox {
         state.is_closed = true;
         let unwritten = std::mem::take(&mut state.messages);
         state.bytes = 0;
-        self.changed.notify_one();
         drop(state);
+        self.changed.notify_one();
         drop(unwritten); // an order may be large
     }
 }
