@@ -416,7 +416,7 @@ fn unzip(from: &Path, to: &Path) -> io::Result<()> {
 fn only_folder(folder: &Path) -> PathBuf {
     let Ok(entries) = fs::read_dir(folder) else { return folder.to_owned() };
     let paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    // What a Mac adds is nobody's work.
+    // A Mac adds this folder to every archive; it is no part of the work.
     let paths: Vec<&PathBuf> = paths.iter().filter(|path| !path.ends_with("__MACOSX")).collect();
     match paths[..] {
         [only] if only.is_dir() => only_folder(only),
@@ -485,7 +485,7 @@ fn quoted(text: &str) -> String {
     format!("\"{guard}{}\"", text.replace('"', "\"\""))
 }
 
-/// The page with everybody's marks.
+/// The page with the marks of all submissions.
 fn index(rows: &[&Row], submissions: usize, has_build_output: &impl Fn(&str) -> bool) -> String {
     let marks: Vec<f64> = rows.iter().filter_map(|row| row.outcome.as_ref().ok()).map(|report| report.marks).collect();
     let mean = marks.iter().sum::<f64>() / marks.len().max(1) as f64;

@@ -1,4 +1,4 @@
-//! All that is known of one check: for a student who does not believe it, or does not understand it.
+//! All that is known of one check: for a student in doubt about it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -82,7 +82,7 @@ fn text(check: &Check, events: &[Event], folder: &Path) -> String {
         clause_text(SPEC, clause).iter().for_each(|line| _ = writeln!(text, "    {line}"));
     }
     let _ = write!(text, "\nWHAT IS PLAYED\n  {}\n", players(check.role));
-    text += "  This was said just now, between a right program and mark (seconds, from whom to whom):\n\n";
+    text += "  This was said just now, between a right program and mark (seconds, sender and receiver):\n\n";
     transcript(events, ON_THE_TERMINAL).iter().for_each(|line| _ = writeln!(text, "  {line}"));
     let faults = faults(check);
     if !faults.is_empty() {
@@ -192,8 +192,8 @@ fn by_hand(events: &[Event], folder: &Path) -> String {
         "  Open a terminal for each of these, in this order. nc is netcat: what you type is sent, what comes is shown.\n\n",
     );
     let most = 12;
-    for (who, command) in terminals.iter().take(most) {
-        let _ = writeln!(text, "    {who:<16} {command}");
+    for (program, command) in terminals.iter().take(most) {
+        let _ = writeln!(text, "    {program:<16} {command}");
     }
     if terminals.len() > most {
         let _ = writeln!(text, "    ... and {} more", terminals.len() - most);

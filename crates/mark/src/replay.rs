@@ -314,6 +314,6 @@ fn seconds(event: &Event) -> String {
 }
 
 fn say(event: &Event) {
-    let who = if event.from == event.to { event.from.clone() } else { format!("{} -> {}", event.from, event.to) };
-    println!("{:>12}  {who}: {}", seconds(event), event.what.text());
+    let parties = if event.from == event.to { event.from.clone() } else { format!("{} -> {}", event.from, event.to) };
+    println!("{:>12}  {parties}: {}", seconds(event), event.what.text());
 }

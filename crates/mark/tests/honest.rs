@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use kit::Rng;
 use serde_json::Value;
 
 /// Habits that do not go together, in one program or in the two: one is the opposite of the other, or both would take longer to
@@ -34,7 +35,7 @@ const NOT_TOGETHER: [[&str; 2]; 7] = [
 ];
 
 /// One of three is switched on in a combination.
-const SHARE: u64 = 3;
+const SHARE: usize = 3;
 
 /// How often each habit is marked where all are.
 const RUNS: usize = 20;
@@ -130,21 +131,14 @@ fn accusations(name: &str, controller: &str, dstore: &str, only: &[&str]) -> Opt
 
 /// A combination of habits for each role.
 fn combination(habits: &[Habit], seed: u64) -> [Vec<&str>; 2] {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut random = |below: u64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % below
-    };
-    random(2);
+    let mut rng = Rng(seed);
     let mut taken: Vec<&str> = Vec::new();
     ["controller", "dstore"].map(|role| {
         let mut chosen: Vec<&str> = Vec::new();
         for name in habits.iter().filter(|habit| habit.is_of(role)).map(|habit| habit.name.as_str()) {
             let clashes = NOT_TOGETHER.iter().filter(|pair| pair.contains(&name));
             let is_possible = clashes.flatten().all(|other| *other == name || !taken.contains(other));
-            if random(SHARE) == 0 && is_possible {
+            if rng.below(SHARE) == 0 && is_possible {
                 taken.push(name);
                 chosen.push(name);
             }

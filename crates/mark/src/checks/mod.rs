@@ -92,7 +92,7 @@ impl Category {
 pub struct Check {
     /// Role, area and claim in a few words: `controller/store/completes-on-the-last-acknowledgement`.
     pub id: String,
-    /// Whom it is about.
+    /// The program that it is about.
     pub role: Role,
     /// What it counts towards, by the edition that is marked.
     pub category: Category,

@@ -1,4 +1,4 @@
-//! A failed check as a sequence diagram: who said what to whom, when, and which arrow is the wrong one. Drawn as SVG.
+//! A failed check as a sequence diagram: each message with its sender, receiver and time, and which arrow is the wrong one. Drawn as SVG.
 
 use std::fmt::Write;
 

@@ -42,8 +42,8 @@ pub fn transcript(events: &[Event], most: usize) -> Vec<String> {
 fn line(event: &Event) -> String {
     let mark = if event.is_wrong { "=>" } else { "  " };
     let text = event.what.text();
-    let who = if event.from == event.to { event.from.clone() } else { format!("{} -> {}", event.from, event.to) };
-    format!("{mark} {:>8.3}  {who}: {text}", event.at.as_secs_f64())
+    let parties = if event.from == event.to { event.from.clone() } else { format!("{} -> {}", event.from, event.to) };
+    format!("{mark} {:>8.3}  {parties}: {text}", event.at.as_secs_f64())
 }
 
 /// In seconds, for people.

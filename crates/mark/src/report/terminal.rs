@@ -20,12 +20,12 @@ pub struct Terminal {
 impl Terminal {
     /// Says what is about to be marked.
     pub fn start(plan: &Plan, checks: usize) -> Self {
-        let whose = match (plan.submission.marks_controller, plan.submission.marks_dstore) {
+        let programs = match (plan.submission.marks_controller, plan.submission.marks_dstore) {
             (true, true) => "a Controller and a Dstore",
             (true, false) => "a Controller (Dstores in system checks: ours)",
             (false, _) => "a Dstore (Controller in system checks: ours)",
         };
-        println!("{}: {checks} checks of {whose}, {} at a time, seed {}", plan.name, plan.jobs, plan.seed);
+        println!("{}: {checks} checks of {programs}, {} at a time, seed {}", plan.name, plan.jobs, plan.seed);
         println!("  controller: {}", plan.submission.controller);
         println!("  dstore:     {}\n", plan.submission.dstore);
         Self { is_terminal: stdout().is_terminal(), done: AtomicUsize::new(0), checks }

@@ -82,7 +82,7 @@ pub struct FakeDstore {
     shared: Arc<Shared>,
     sender: Sender,
     patience: Duration,
-    /// Keeps the port; nobody is to connect.
+    /// Keeps the port; no connection is expected.
     listener: TcpListener,
 }
 

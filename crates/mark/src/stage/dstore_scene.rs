@@ -105,7 +105,7 @@ impl DstoreScene {
         self.connect_as("client")
     }
 
-    /// Somebody's connection for one transfer.
+    /// A connection for one transfer, from the party of this name.
     pub fn connect_as(&self, name: &str) -> Result<Wire, Failure> {
         Wire::connect(name, &dstore_name(self.port), self.port, &self.recorder)
     }

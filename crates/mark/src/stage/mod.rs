@@ -1,4 +1,4 @@
-//! Where a check plays: fresh processes of the submission, everybody else played by `mark`, and all of it recorded.
+//! Where a check plays: fresh processes of the submission, all other parties played by `mark`, and all of it recorded.
 //!
 //! A check asks its [`Stage`] for one of three scenes:
 //! - [`ControllerScene`](controller_scene::ControllerScene): a Controller under test, scripted Dstores and clients;
@@ -182,7 +182,7 @@ impl Stage {
         }
     }
 
-    /// A port that nobody listens on.
+    /// A port that no program listens on.
     fn port(&mut self) -> u16 {
         self.ports.push(Port::any());
         self.ports.last().map_or(0, |port| port.number)
@@ -404,15 +404,8 @@ pub fn freeze(process: &SharedProcess, is_frozen: bool) {
 
 /// Content that looks like nothing else: every byte value, and no two files alike.
 pub fn content(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut bytes = Vec::with_capacity(size + 8);
-    while bytes.len() < size {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(size);
+    let mut bytes = vec![0; size];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
     bytes
 }
 

@@ -8,12 +8,12 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketType};
 
 use super::failure::Failure;
 
-/// Below what Linux gives to outgoing connections, so that nobody takes a port between its choice and its use.
+/// Below what Linux gives to outgoing connections, so that no other program is given a port between its choice and its use.
 const RANGE: std::ops::Range<u16> = 10_240..32_000;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A TCP port that nobody listens on, ours until dropped.
+/// A TCP port that no program listens on, ours until dropped.
 pub struct Port {
     /// The number.
     pub number: u16,
@@ -47,7 +47,7 @@ pub fn listen() -> Result<TcpListener, Failure> {
     listener.map_err(|error| Failure::new("a free port", error))
 }
 
-/// Whether somebody on this machine listens on `port`. Asking the kernel needs no connection, which a submission might
+/// Whether a program on this machine listens on `port`. Asking the kernel needs no connection, which a submission might
 /// take for a client or a Dstore.
 pub fn is_listened_to(port: u16) -> bool {
     listeners(&[SOCK_DIAG_IPV4, SOCK_DIAG_IPV6]).unwrap_or_else(listeners_in_proc).contains(&port)

@@ -245,8 +245,8 @@ pub fn sweep(run: &str, sessions: &[u32]) -> Vec<String> {
     }
 }
 
-/// Kills every process that has come to `mark` as an orphan and carries no mark: somebody has cleaned the environment
-/// and left the session. Only when no check runs any more: a check's own processes are children of `mark`, too.
+/// Kills every process that has come to `mark` as an orphan and carries no mark: the submission has cleaned its
+/// environment and left the session. Only when no check runs any more: a check's own processes are children of `mark`, too.
 pub fn sweep_orphans() -> Vec<String> {
     let mut strays = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(10);

@@ -1,5 +1,5 @@
-//! What was said during a check: who, to whom, when, on which connection. The transcript and the diagram of a failure are made
-//! of it, and `mark replay` plays it again.
+//! What was said during a check: sender, receiver, time, connection. The transcript and the diagram of a failure are made of
+//! it, and `mark replay` plays it again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -43,9 +43,9 @@ pub struct Event {
     pub at: Duration,
     /// The number of the connection, if `mark` has one end of it.
     pub connection: Option<u32>,
-    /// Who speaks.
+    /// The sender.
     pub from: String,
-    /// To whom; the same as `from` for something that happens to one alone.
+    /// The receiver; the same as `from` for something that happens to one party alone.
     pub to: String,
     /// What.
     pub what: What,
@@ -103,7 +103,7 @@ impl What {
     }
 }
 
-/// Shared by everybody who plays a part in a check.
+/// Shared by all parties of a check.
 #[derive(Clone)]
 pub struct Recorder {
     start: Instant,
@@ -202,7 +202,7 @@ impl Recorder {
         self.push(from, to, What::Bytes(bytes[..bytes.len().min(KEPT_CHARS)].to_owned()), false);
     }
 
-    /// Somebody says a line.
+    /// A party says a line.
     pub fn line(&self, from: &str, to: &str, line: &str) {
         self.push(from, to, What::Line(line.into()), false);
     }

@@ -1,4 +1,4 @@
-//! What is marked: the command lines of somebody's Controller and Dstore.
+//! What is marked: the command lines of a Controller and a Dstore.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -273,7 +273,7 @@ pub struct Relay {
 
 impl Drop for RealDstore {
     fn drop(&mut self) {
-        // Wakes the relay's listener, which then finds that nobody needs it.
+        // Wakes the relay's listener, which then finds that it is no longer needed.
         self.relay.is_over.store(true, Ordering::Relaxed);
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.relay.port));
     }

@@ -33,7 +33,7 @@ impl Heard {
     }
 }
 
-/// A connection between somebody that `mark` plays and the submission.
+/// A connection between a party that `mark` plays and the submission.
 pub struct Wire {
     stream: TcpStream,
     unread: Vec<u8>,
@@ -204,8 +204,8 @@ impl Wire {
     /// The next line, or the end, which is due. `awaited` is what later checks learn from if nothing comes.
     pub fn receive_due(&mut self, awaited: &str, patience: Duration) -> Heard {
         let (recorder, mut came) = (self.recorder.clone(), Heard::Nothing(patience));
-        let whose = self.them.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end();
-        recorder.wait_for(&format!("{awaited} from the {whose}"), patience, |most| {
+        let sender = self.them.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end();
+        recorder.wait_for(&format!("{awaited} from the {sender}"), patience, |most| {
             came = self.receive_reply(most);
             Some(()).filter(|()| !matches!(came, Heard::Nothing(_)))
         });
@@ -272,7 +272,7 @@ impl Wire {
         }
     }
 
-    /// The next line must begin with these words: as lenient as the official client, to whom the first word decides.
+    /// The next line must begin with these words: as lenient as the official client, for which the first word decides.
     pub fn expect(&mut self, beginning: &str, patience: Duration) -> Result<(), Failure> {
         match self.receive_due(first_word(beginning), patience) {
             Heard::Line(came) if begins(&came, beginning) => Ok(()),

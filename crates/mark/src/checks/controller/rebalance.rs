@@ -51,7 +51,7 @@ checks! { Controller "rebalance":
     [Robustness "4.6"] joins_in_quick_succession "Five joins at once leave a system that works"
     [Robustness "4.6"] a_dstore_leaves_during_a_rebalance "A Dstore that leaves in the middle of a rebalance does not stop it"
     [Robustness "4.6"] no_more_copies_than_needed "A rebalance of what is in order already moves nothing"
-    [Robustness "7.21"] reports_nobody_asked_for "LIST and REBALANCE_COMPLETE that nobody asked for are ignored"
+    [Robustness "7.21"] reports_nobody_asked_for "LIST and REBALANCE_COMPLETE that the Controller did not ask for are ignored"
     [Robustness "7.16"] silence_is_not_proof_of_loss "A file that only a silent Dstore may hold is not dropped from the index"
 }
 

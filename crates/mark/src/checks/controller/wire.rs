@@ -20,8 +20,8 @@ checks! { Controller "wire":
     [Robustness "2.1"] an_unfinished_last_line "A last line without an ending is still a line"
     [Robustness "2.1"] names_in_other_scripts "Names are UTF-8"
     [Robustness "2.6"] an_endless_line_harms_nobody "A line without end from one client harms no other"
-    [Robustness "2.4"] connections_that_say_nothing "A hundred connections that say nothing harm nobody"
-    [Robustness "2.4"] clients_that_vanish "Clients that vanish in the middle of everything harm nobody"
+    [Robustness "2.4"] connections_that_say_nothing "A hundred connections that say nothing harm no other client"
+    [Robustness "2.4"] clients_that_vanish "Clients that vanish in the middle of everything harm no other client"
     [Robustness "7.12"] names_that_lead_elsewhere "Names with / in them are malformed"
 }
 
@@ -168,7 +168,7 @@ fn clients_that_vanish(stage: &mut Stage) -> Verdict {
         let mut vanishing = scene.connect("vanishing client")?;
         vanishing.send(request);
         if request == "STORE b 5" {
-            // It has gone when its file is complete: the reply finds nobody.
+            // It has gone when its file is complete: the reply finds a closed connection.
             match vanishing.receive(stage.patience) {
                 Heard::Line(_) => {}
                 came => return Err(vanishing.wrong("`STORE_TO`", &came)),

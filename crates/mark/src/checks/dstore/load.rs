@@ -12,7 +12,7 @@ checks! { Dstore "load":
     [Sequential LOAD_DATA_ABSENT "4.3"] closes_without_the_file "LOAD_DATA of a file that is not there: the connection is closed"
     [Concurrent MANY_CLIENTS "4.3"] ten_clients_at_once "Ten clients load the same file at the same time"
     [Robustness "2.5"] a_client_that_does_not_read_holds_up_nobody "A client that asks for a file and does not read it holds up no other"
-    [Robustness "4.3"] a_client_that_vanishes "A client that vanishes while it loads harms nobody"
+    [Robustness "4.3"] a_client_that_vanishes "A client that vanishes while it loads harms no other client"
     [Robustness "8.2"] closes_after_the_content "After the last byte the connection is closed, as some clients read to the end of the stream"
 }
 

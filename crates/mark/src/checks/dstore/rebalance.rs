@@ -254,8 +254,8 @@ fn expect_it_goes_on(scene: &mut DstoreScene, stage: &Stage, files: &[&str]) -> 
 fn a_receiver_that_is_not_there(stage: &mut Stage) -> Verdict {
     let mut scene = stage.dstore(SHORT)?;
     given(scene.store("a", b"hello"))?;
-    let nobody = scene.peer()?.port; // closed again at once
-    scene.controller.send(&format!("REBALANCE 1 a 1 {nobody} 1 a"));
+    let absent = scene.peer()?.port; // closed again at once
+    scene.controller.send(&format!("REBALANCE 1 a 1 {absent} 1 a"));
     expect_it_goes_on(&mut scene, stage, &["a"])?;
     scene.expect_content("a", b"hello")
 }

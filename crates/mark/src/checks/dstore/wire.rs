@@ -10,14 +10,14 @@ use crate::stage::{NO_TIMEOUT, QUIET, SHORT, Stage};
 
 checks! { Dstore "wire":
     [Robustness "2.6"] nonsense_from_the_controller "Malformed lines from the Controller are ignored, and the connection goes on"
-    [Robustness "2.6"] nonsense_from_a_client "Malformed lines from a client harm nobody"
+    [Robustness "2.6"] nonsense_from_a_client "Malformed lines from a client harm no other client"
     [Robustness "2.6"] nonsense_before_a_transfer "Malformed lines on a transfer's connection get no answer, and a transfer may still follow"
     [Robustness "7.13"] sizes_beyond_32_bits "A size beyond 32 bits is no malformed one"
     [Robustness "5.2"] content_is_not_logged "Messages are logged, content never is"
     [Robustness "2.1"] carriage_returns "Lines may end in \\r\\n, and content after that begins at the right byte"
     [Robustness "2.1"] lines_in_pieces "A line may come in pieces"
     [Robustness "2.1"] names_in_other_scripts "Names are UTF-8"
-    [Robustness "2.5"] clients_that_say_nothing "A hundred connections that say nothing harm nobody"
+    [Robustness "2.5"] clients_that_say_nothing "A hundred connections that say nothing harm no other client"
     [Robustness "7.12"] names_that_lead_elsewhere "A name that leads out of the folder is never written to"
     [Robustness "2.6"] an_endless_line_harms_nobody "A line without end from one client harms no other"
 }
