@@ -109,22 +109,36 @@ pub fn store_in(folders: &[DataFolder], name: &str) -> Result<ClusterFile, Failu
         }
     }
     let has_log = first.has_log()?;
+    let mut with_log = None;
+    for folder in folders {
+        if folder.has_log()? {
+            with_log.get_or_insert(folder);
+        }
+    }
+    // A folder that is there and was named too late is no loss.
+    let advice = match with_log {
+        Some(folder) if !has_log => format!("The log is in {}: name that one first", folder.path.display()),
+        Some(_) => format!("If it is lost, another one is made by: {}", recovery::words_to_draw_a_secret(first.path())),
+        None => format!(
+            "If it is lost, a backup at a Dstore takes its place: {}",
+            recovery::words_to_recover_from(first.path(), folders.iter().map(DataFolder::path))
+        ),
+    };
     match known {
         Some(known) => match holding {
             Some(folder) if !has_log => Err(Failure::new(format!(
                 "{} holds objects of the store {:?}, but its log is missing in {}: without it no file is known. Put the log back \
-                 where it was; a new store is never made beside data. If it is lost, a backup at a Dstore takes its place: {}",
+                 where it was; a new store is never made beside data. {advice}",
                 folder.path.display(),
                 known.name,
-                first.log().display(),
-                recovery::words_to_recover_from(first.path(), folders.iter().map(DataFolder::path))
+                first.log().display()
             ))),
             _ => Ok(known),
         },
         None => match holding.or(has_log.then_some(first)) {
             Some(folder) => Err(Failure::new(format!(
                 "{} holds data of a store, but there is no {CLUSTER_FILE} in {}. Put it back, or name the store's folders in \
-                 their old order; a new store is never made beside data",
+                 their old order; a new store is never made beside data. {advice}",
                 folder.path.display(),
                 first.path.display()
             ))),
@@ -214,7 +228,7 @@ mod tests {
         // In another order, the first folder has no file.
         let [a, b] = folders;
         let refused = store_in(&[b, a], "x").unwrap_err().message;
-        assert!(refused.contains("old order"), "{refused}");
+        assert!(refused.contains("old order") && refused.contains("name that one first"), "{refused}");
         fs::remove_dir_all(folder.path().join("b")).unwrap();
         let folders = [DataFolder::claim(&folder.path().join("b")).unwrap()];
         assert_eq!(store_in(&folders, "fresh").unwrap().name, "fresh");

@@ -148,6 +148,11 @@ pub fn words_to_recover_from<'a>(folder: &Path, dstores: impl Iterator<Item = &'
     format!("stevedore recover --data {} --from {}", quoted(folder), dstores.join(" "))
 }
 
+/// What to type where the log is there, and no `cluster.toml` is left.
+pub fn words_to_draw_a_secret(folder: &Path) -> String {
+    format!("stevedore recover --data {} --new-secret", quoted(folder))
+}
+
 fn quoted(path: &Path) -> String {
     quote(&path.display().to_string())
 }
@@ -267,6 +272,11 @@ impl Recover {
         let beginning = Beginning { folder: &folder, cluster, dstores: &dstores, draws_secret: self.new_secret };
         match Found::in_log(&beginning.log()?) {
             Ok(None) | Err(OpenError::Damaged { .. }) => {}
+            // A recovery was interrupted before its end.
+            Ok(Some(there)) if !folder.cluster_file().exists() => {
+                let file = beginning.cluster_file(&there)?;
+                return beginning.finish(&state(&there), &file);
+            }
             Ok(Some(_)) => {
                 return Err(Failure::new(format!(
                     "there is a log in {}, and it has more than any backup. Make it start again: stevedore recover --data {}; or \
@@ -375,20 +385,30 @@ impl Beginning<'_> {
     }
 
     fn carry_out(&self, found: Found, others: &[History], file: &ClusterFile) -> Result<(), Failure> {
-        let (entries, sequence) = (found.namespace().entry_count(), found.namespace().sequence());
+        let state = state(&found);
         let log = self.log()?;
         let cannot_write = |error: io::Error| Failure::new(format!("cannot write {}: {error}", log_name(self.folder)));
         let history = found.restore_to(&log, others).map_err(cannot_write)?;
-        // Behind the log: without a log, a start would take this file for that of a store that is still to be made.
+        self.finish(&state, file)?;
+        let before = format!("before-{history}-");
+        if fs::read_dir(self.folder.log())
+            .is_ok_and(|names| names.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with(&before)))
+        {
+            say(format_args!("The log that was there is kept in {}/{before}*", log_name(self.folder)))?;
+        }
+        Ok(())
+    }
+
+    /// Once there is a log: without one, a start would take `cluster.toml` for that of a store that is still to be made.
+    fn finish(&self, state: &str, file: &ClusterFile) -> Result<(), Failure> {
         if !self.folder.cluster_file().exists() {
             file.write(&self.folder.cluster_file())?;
         }
         let folder = quoted(self.folder.path());
         say(format_args!(
-            "{} has the store {:?} as it was at change {sequence}: {}. It goes on in the history {history}. Start it:",
+            "{} has the store {:?} as it was at {state}. It goes on in a history of its own. Start it:",
             self.folder.path().display(),
-            file.name,
-            count(entries, "entry", "entries")
+            file.name
         ))?;
         match self.folder.has_objects()? || self.dstores.iter().any(|dstore| dstore.join("dstore").is_dir()) {
             true => {
@@ -396,17 +416,17 @@ impl Beginning<'_> {
             }
             false => say(format_args!("  stevedore controller --data {folder}"))?,
         }
-        let before = format!("before-{history}-");
-        if fs::read_dir(self.folder.log())
-            .is_ok_and(|names| names.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with(&before)))
-        {
-            say(format_args!("The log that was there is kept in {}/{before}*", log_name(self.folder)))?;
-        }
         say(format_args!(
             "A file whose bytes no Dstore has is listed all the same: stevedore status counts such objects once all Dstores have \
              reported."
         ))
     }
+}
+
+/// The last change, and how much there is.
+fn state(found: &Found) -> String {
+    let entries = count(found.namespace().entry_count(), "entry", "entries");
+    format!("change {}: {entries}", found.namespace().sequence())
 }
 
 fn log_name(folder: &DataFolder) -> String {

@@ -117,7 +117,14 @@ fn a_controller_on_a_machine_of_its_own_is_replaced() {
     assert!(controller.wait_for_exit().success());
     fs::remove_dir_all(&data).unwrap();
     // The Dstore goes on running meanwhile, and has the secret.
-    user.ok(&["recover", "--data", text(&data), "--from", text(&disk)]);
+    let recover = ["recover", "--data", text(&data), "--from", text(&disk)];
+    user.ok(&recover);
+    // As if a kill had come before its last step: the same words finish it.
+    fs::remove_file(data.join("cluster.toml")).unwrap();
+    let mut refused = spawn(&["controller", "--port", "0", "--data", text(&data)]);
+    assert_eq!(refused.wait_for_exit().code(), Some(1));
+    assert!(refused.comes_to_log("stevedore recover --data"));
+    user.ok(&recover);
     let _controller = start(&["controller", "--port", "0", "--data", text(&data)]);
     dstore.signal("TERM");
     assert!(dstore.wait_for_exit().success());

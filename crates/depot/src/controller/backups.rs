@@ -74,6 +74,28 @@ pub(super) struct Shipping {
     sent: BTreeMap<DstoreId, u64>,
 }
 
+/// The last backup that a Dstore has taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shipped {
+    /// When it did; before the first one, when the Controller was started.
+    at: Instant,
+    /// The last change that it has.
+    sequence: u64,
+}
+
+impl Shipped {
+    /// None yet.
+    pub(super) fn none() -> Self {
+        Self { at: Instant::now(), sequence: 0 }
+    }
+
+    /// Since when changes up to `sequence` should be in a backup and are not, if that is longer than it should be.
+    pub(super) fn overdue(&self, sequence: u64, period: Duration) -> Option<Duration> {
+        let since = self.at.elapsed();
+        (sequence > self.sequence && since > 2 * period).then_some(since)
+    }
+}
+
 /// Sends backups to Dstores until the Controller stops.
 pub(super) fn keep_shipping(shared: &Shared, threads: &Arc<ThreadGroup>) {
     let mut due = Instant::now() + FIRST.min(shared.backup_period);
@@ -151,7 +173,10 @@ impl Shipping {
             sent.insert(id, connection);
             let connected = connect_to(shared, threads, &address, patience);
             match connected.and_then(|(connection, _tracked)| hand_over(backup, epoch, connection, patience, &rest)) {
-                Ok(()) => log::info!("Dstore {id} has a backup with all up to change {}", backup.sequence),
+                Ok(()) => {
+                    log::info!("Dstore {id} has a backup with all up to change {}", backup.sequence);
+                    *shared.shipped.lock() = Shipped { at: Instant::now(), sequence: backup.sequence };
+                }
                 Err(_) if shared.is_stopping() => return,
                 Err(error) => log::warn!("Dstore {id} at {address} does not take a backup: {error}"),
             }

@@ -181,6 +181,7 @@ struct Shared {
     settling: Duration,
     backup_period: Duration,
     shipping: Mutex<backups::Shipping>,
+    shipped: Mutex<backups::Shipped>,
     state: Mutex<State>,
     /// Signalled when a Dstore has come, gone, or completed its inventory.
     news: Condvar,
@@ -236,6 +237,7 @@ impl Handle {
             settling: options.settling,
             backup_period: options.backup_period,
             shipping: Mutex::default(),
+            shipped: Mutex::new(backups::Shipped::none()),
             state: Mutex::new(State {
                 holdings: Holdings::default(),
                 links: BTreeMap::new(),

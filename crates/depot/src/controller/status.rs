@@ -157,6 +157,13 @@ impl Shared {
             let there = count(there as u64, "Dstore is", "Dstores are");
             problems.push(format!("{} set, and {there} there", count(wanted.into(), "replica is", "replicas are")));
         }
+        let shipped = *self.shipped.lock();
+        if let Some(since) = shipped.overdue(status.version.sequence, self.backup_period) {
+            problems.push(format!(
+                "no Dstore has taken a backup of the metadata for {} minutes: the Controller's log says why",
+                since.as_secs() / 60
+            ));
+        }
         for dstore in &status.dstores {
             if dstore.damaged > 0 {
                 let damaged = count(dstore.damaged, "damaged object", "damaged objects");

@@ -86,6 +86,8 @@ impl Found {
         let entries = at.map_or(&[][..], |at| &runs[at].entries);
         let unread = entries.iter().find(|entry| !found.apply(entry)).map(|entry| format!("change {}", entry.index));
         let damage = unread.or_else(|| runs[at.unwrap_or(0)..].iter().find_map(|run| run.damage.clone()));
+        let is_missing = !has_segments(folder)? && !is_beginning(&found.namespace);
+        let damage = damage.or_else(|| is_missing.then(|| "its end: all files of it are missing".to_owned()));
         let is_cut = seen.is_some_and(|seen| seen > found.last_index);
         if damage.is_some() || is_cut {
             let place = damage.unwrap_or_else(|| format!("change {}", found.last_index + 1));
@@ -153,6 +155,16 @@ impl Found {
 pub fn has_log(folder: &dyn Folder) -> io::Result<bool> {
     let prefixes = [segments::PREFIX, snapshots::PREFIX, RESTORED];
     Ok(folder.names()?.iter().any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))))
+}
+
+/// Whether there is a part of the log itself.
+pub(super) fn has_segments(folder: &dyn Folder) -> io::Result<bool> {
+    Ok(folder.names()?.iter().any(|name| name.starts_with(segments::PREFIX)))
+}
+
+/// Whether nothing was changed since the store was created or restored: then there may be no log yet.
+pub(super) fn is_beginning(namespace: &Namespace) -> bool {
+    namespace.epochs().next_back().is_none_or(|(sequence, _)| sequence == namespace.sequence())
 }
 
 /// Carries out what an interrupted [`Found::restore_to`] has left to be done.

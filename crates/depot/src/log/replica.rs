@@ -37,7 +37,7 @@ use raft::{RawNode, StateRole, eraftpb};
 
 use super::frame::{Entry, EntryKind, HardState};
 use super::recovery;
-use super::segments::{self, LogError, OpenError, Options, Segments};
+use super::segments::{LogError, OpenError, Options, Segments};
 use super::snapshots::{self, Members, Meta};
 use super::store::Store;
 use crate::disk::{Folder, Handle, random};
@@ -165,12 +165,15 @@ impl Replica {
         recovery::complete(&*folder)?;
         let sequences = snapshots::sequences(&*folder)?;
         let (meta, mut namespace) = match sequences.last() {
-            None if folder.names()?.iter().any(|name| name.starts_with(segments::PREFIX)) => {
+            None if recovery::has_segments(&*folder)? => {
                 return Err(OpenError::Damaged { file: "log".into(), offset: 0, reason: "a log without its snapshot" });
             }
             None => create(&*folder)?,
             Some(newest) => newest_readable(&*folder, &sequences, *newest)?,
         };
+        if !recovery::has_segments(&*folder)? && !recovery::is_beginning(&namespace) {
+            return Err(OpenError::Damaged { file: "log".into(), offset: 0, reason: "a snapshot without its log" });
+        }
         let mut entries: Vec<Entry> = Vec::new();
         let log = Options { first_index: meta.sequence + 1, ..options.log };
         let disk = Segments::open(Arc::clone(&folder), log, |entry| {

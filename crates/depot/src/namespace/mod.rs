@@ -271,6 +271,11 @@ impl Namespace {
         self.epochs.last_key_value().map(|(sequence, epoch)| (*epoch, *sequence))
     }
 
+    /// The last leaderships, each with the change that it began with.
+    pub fn epochs(&self) -> impl DoubleEndedIterator<Item = (u64, Epoch)> {
+        self.epochs.iter().map(|(sequence, epoch)| (*sequence, *epoch))
+    }
+
     /// Every Dstore that was ever admitted.
     pub fn dstores(&self) -> impl Iterator<Item = (DstoreId, &DstoreRecord)> {
         self.dstores.iter().map(|(id, record)| (*id, record))

@@ -214,6 +214,19 @@ fn damage_that_a_snapshot_covers_loses_nothing() {
 }
 
 #[test]
+fn a_log_that_is_missing_is_not_begun_again_in_silence() {
+    let (folder, all) = store_with_log();
+    let logs = folder.names().expect("a list").into_iter().filter(|name| name.starts_with("log-"));
+    logs.for_each(|name| folder.remove(&name).expect("removed"));
+    assert!(matches!(Replica::open(Arc::new(folder.copy()), SMALL), Err(OpenError::Damaged { .. })));
+    let found = Found::in_log(&folder).expect("readable").expect("a log");
+    assert!(found.damage().is_some_and(|damage| damage.place.contains("missing")), "{:?}", found.damage());
+    found.restore_to(&folder, &[]).expect("the disk works");
+    let left = names(&open(&folder));
+    assert!(all.starts_with(&left) && !left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn what_cannot_be_read_at_all_is_left_alone() {
     let folder = SimulatedFolder::default();
     assert!(Found::in_log(&folder).expect("an empty folder").is_none() && !has_log(&folder).expect("a list"));
