@@ -374,14 +374,15 @@ fn a_controller_may_ask_to_verify() {
     let mut joined = controller.admit(EPOCH);
     joined.inventory();
     let mut client = dial(&address, &controller.secret);
-    let contents: Vec<_> = (1..4).map(|number| bytes(1000 + number)).collect();
+    // Each begins differently: one is looked for in the pack.
+    let contents: Vec<_> = (1..4).map(|number| [vec![number], bytes(1000)].concat()).collect();
     for (number, content) in (1..).zip(&contents) {
         put(&mut client, key(number), content);
     }
     joined.changes(3);
     let pack = folder.path().join("pack-0000000001");
     let mut stored = std::fs::read(&pack).unwrap();
-    let start = stored.windows(1002).position(|window| window == contents[1]).unwrap();
+    let start = stored.windows(1001).position(|window| window == contents[1]).unwrap();
     stored[start + 500] ^= 1;
     std::fs::write(&pack, stored).unwrap();
     // An order of another leadership is dropped: the damage is found by the second one.
