@@ -6,7 +6,8 @@ pub const STANDARD_STREAM: &str = "\0";
 /// The option that may stand before and behind the command.
 const CLUSTER: &str = "--cluster";
 
-/// Makes of the words of a command line what argh reads: `-` becomes [`STANDARD_STREAM`], and `--cluster` comes first.
+/// Makes of the words of a command line what argh reads: `-` becomes [`STANDARD_STREAM`], `--cluster` comes first, and
+/// `dstore remove` is one command, as `dstore` alone runs one.
 pub fn prepare(words: Vec<String>) -> Vec<String> {
     let mut first = Vec::new();
     let mut others = Vec::new();
@@ -26,6 +27,12 @@ pub fn prepare(words: Vec<String>) -> Vec<String> {
             _ if word == "-" => others.push(STANDARD_STREAM.to_owned()),
             _ => others.push(word),
         }
+    }
+    if let [dstore, remove, ..] = &mut others[..]
+        && (dstore.as_str(), remove.as_str()) == ("dstore", "remove")
+    {
+        "dstore-remove".clone_into(dstore);
+        others.remove(1);
     }
     first.extend(others);
     first
@@ -131,6 +138,8 @@ mod tests {
         assert_eq!(prepared("ls --cluster x /a"), "--cluster x ls /a");
         assert_eq!(prepared("ls /a --cluster=x"), "--cluster x ls /a");
         assert_eq!(prepared("put - /a"), "put \0 /a");
+        assert_eq!(prepared("dstore remove --cluster x 3 --lost"), "--cluster x dstore-remove 3 --lost");
+        assert_eq!(prepared("dstore --data remove"), "dstore --data remove");
         assert_eq!(prepared("put -- - --cluster"), "put -- - --cluster");
     }
 }

@@ -323,3 +323,30 @@ fn servers_also_run_as_processes_of_their_own() {
     assert!(dstores[0].wait_for_exit().success());
     assert!(user.run(&["cat", "/a"]).stdout == content, "the other one has it, too");
 }
+
+#[test]
+fn a_disk_is_emptied_checked_and_taken_out() {
+    let store = Whole::start(3, "never");
+    let file = store.local("file");
+    fs::write(&file, bytes(1, 3 * MIB)).unwrap();
+    store.user.ok(&["set", "replicas", "2"]);
+    store.user.ok(&["put", text(&file), "/a"]);
+    let checked = store.user.ok(&["check", "--deep"]);
+    assert!(checked.contains("all as they should be"), "{checked}");
+    let (_, refused) = store.user.fails(&["dstore", "remove", "3", "--lost", "--yes"]);
+    assert!(refused.contains("is there"), "{refused}");
+    store.user.ok(&["drain", "3"]);
+    eventually("Dstore 3 is empty", || {
+        let status = store.user.json(&["status", "--json"]);
+        let copies = store.user.json(&["stat", "--copies", "--json", "/a"]).to_string();
+        status["dstores"][2]["duty"] == "draining"
+            && status["dstores"][2]["objects"] == 0
+            && !copies.contains("\"dstore\":3")
+    });
+    store.user.ok(&["dstore", "remove", "3"]);
+    let status = store.user.json(&["status", "--json"]);
+    assert_eq!(status["dstores"].as_array().map(Vec::len), Some(2), "{status}");
+    let checked = store.user.json(&["check", "--deep", "--json", "/a"]);
+    assert_eq!((&checked["files"], &checked["copies"], &checked["faulty"]), (&1.into(), &2.into(), &0.into()));
+    store.user.ok(&["repair", "--all"]);
+}

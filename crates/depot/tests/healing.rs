@@ -201,6 +201,44 @@ fn a_flipped_byte_is_healed_where_it_is() {
 }
 
 #[test]
+fn a_check_finds_what_is_damaged_and_has_it_repaired() {
+    let store = Store::that_heals(2, HealingOptions { grace: Duration::from_secs(60), ..AT_ONCE });
+    let mut all = dstores(&store, 3);
+    let client = store.client();
+    let files = fill(&client, 12);
+    eventually_healed(&client, &files, 2);
+    let check = |at: &str, deep: bool| {
+        let mut faults = Vec::new();
+        let summary = client.check(&path(at), deep, &mut |fault| faults.push(fault.clone())).unwrap();
+        (summary, faults)
+    };
+    let (summary, faults) = check("/", true);
+    assert_eq!((summary.files, summary.objects, summary.copies, summary.faulty, faults.len()), (12, 12, 24, 0, 0));
+    let (at, content) = files.iter().find(|(_, content)| content.len() == 70_000).unwrap();
+    let holder = client.copies(&path(at)).unwrap()[0].copies[0].dstore;
+    let folder = all.iter().find(|dstore| dstore.id() == holder).unwrap().folder.path().join("pack-0000000001");
+    let mut stored = std::fs::read(&folder).unwrap();
+    let start = stored.windows(100).position(|window| window == &content[..100]).unwrap();
+    stored[start + 5] ^= 1;
+    std::fs::write(&folder, stored).unwrap();
+    assert_eq!(check("/", false).0.faulty, 0, "the Dstore does not know it yet");
+    assert_eq!(check("/files", true).1[0].damaged, [holder]);
+    eventually_healed(&client, &files, 2);
+    assert_eq!(check(at, true).0.faulty, 0);
+    // One that is away for a moment is no reason to copy, and what it has cannot be vouched for.
+    let away = all[0].id();
+    all[0].stop();
+    kit::eventually("its absence is noticed", || {
+        let status = client.status().unwrap();
+        status.dstores.iter().any(|dstore| dstore.id == away && dstore.state == DstoreState::Away)
+    });
+    let (summary, faults) = check("/", false);
+    assert!(summary.faulty > 0 && summary.lost == 0, "{summary:?}");
+    assert!(faults.iter().all(|fault| fault.good == 1 && fault.silent == [away]), "{faults:?}");
+    assert!(client.check(&path("/no"), false, &mut |_| ()).is_err());
+}
+
+#[test]
 fn a_dstore_that_drains_becomes_empty_and_can_be_removed() {
     let store = Store::that_heals(2, AT_ONCE);
     let mut all = dstores(&store, 3);

@@ -4,6 +4,7 @@
 
 pub mod change;
 pub mod get;
+pub mod heal;
 pub mod list;
 pub mod put;
 pub mod store;
@@ -41,6 +42,10 @@ pub enum Command {
     Status(store::ShowStatus),
     Set(store::Set),
     Format(store::Format),
+    Check(heal::Check),
+    Repair(heal::Repair),
+    Drain(heal::Drain),
+    DstoreRemove(heal::DstoreRemove),
     Backup(recovery::Backup),
     Restore(recovery::Restore),
     Recover(recovery::Recover),
@@ -93,6 +98,10 @@ impl Command {
             Self::Status(status) => status.run(session),
             Self::Set(set) => set.run(session),
             Self::Format(format) => format.run(session),
+            Self::Check(check) => check.run(session),
+            Self::Repair(repair) => repair.run(session),
+            Self::Drain(drain) => drain.run(session),
+            Self::DstoreRemove(remove) => remove.run(session),
             Self::Serve(_) | Self::Controller(_) | Self::Dstore(_) => {
                 Err(Failure::usage("a server is started on the command line"))
             }

@@ -17,8 +17,8 @@ use stevedore::socket::Wait;
 
 use super::pool::Pool;
 use super::{
-    Content, CopyOptions, Error, Files, FindPage, ListOptions, MoveOptions, ObjectCopies, PutOptions, Source, Status,
-    WatchPage,
+    CheckSummary, CheckedObject, Content, CopyOptions, Error, Files, FindPage, ListOptions, MoveOptions, ObjectCopies,
+    PutOptions, Source, Status, WatchPage,
 };
 use crate::disk::random;
 use crate::identity::{ClusterId, DstoreId, Key, SessionId, Version};
@@ -302,6 +302,14 @@ impl Cluster {
         }
     }
 
+    /// Where each object of a file is, as the Controller knows.
+    pub(super) fn where_copies_are(&self, path: &Path) -> Result<Vec<ObjectCopies>, Error> {
+        match self.ask(&Request::Copies { path: path.clone() })? {
+            Answer::Copies { objects } => Ok(objects),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Asks for something that can be asked for again.
     fn ask_for(&self, request: &Request) -> Result<(), Error> {
         match self.ask(request)? {
@@ -475,10 +483,7 @@ impl Files for Cluster {
     }
 
     fn copies(&self, path: &Path) -> Result<Vec<ObjectCopies>, Error> {
-        let mut objects = match self.ask(&Request::Copies { path: path.clone() })? {
-            Answer::Copies { objects } => objects,
-            other => return Err(unexpected(&other)),
-        };
+        let mut objects = self.where_copies_are(path)?;
         let mut addresses: BTreeSet<String> = BTreeSet::new();
         for copy in objects.iter().flat_map(|object| &object.copies).filter(|copy| copy.is_present) {
             addresses.insert(copy.address.clone());
@@ -501,6 +506,10 @@ impl Files for Cluster {
             copies.zip(places).for_each(|(copy, place)| copy.location = place);
         }
         Ok(objects)
+    }
+
+    fn check(&self, path: &Path, deep: bool, found: &mut dyn FnMut(&CheckedObject)) -> Result<CheckSummary, Error> {
+        super::check::check(self, path, deep, found)
     }
 
     fn repair(&self, all: bool) -> Result<(), Error> {

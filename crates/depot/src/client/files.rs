@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::Error;
+use crate::checksum::Checksum;
 use crate::identity::{DstoreId, Epoch, Key, Version};
 use crate::namespace::change::{Change, Command, Condition, Details, Duty, RemovalExtent, Replicas, Settings};
 use crate::namespace::listing::{Listed, Page, Stat};
@@ -238,6 +239,10 @@ pub trait Files: Send + Sync {
     /// Where each object of a file is.
     fn copies(&self, path: &Path) -> Result<Vec<ObjectCopies>, Error>;
 
+    /// Asks every holder for every object of a file, or of all files below a directory; with `deep`, the holders read and
+    /// verify them. `found` is told of what is not as it should be, which is repaired after that.
+    fn check(&self, path: &Path, deep: bool, found: &mut dyn FnMut(&CheckedObject)) -> Result<CheckSummary, Error>;
+
     /// Has all objects looked at, and repaired where that is needed; with `all`, also while so many Dstores are away that only
     /// last copies are repaired.
     fn repair(&self, all: bool) -> Result<(), Error>;
@@ -382,13 +387,49 @@ pub struct ObjectCopies {
     pub key: Key,
     /// In bytes.
     pub length: u64,
+    /// Of its bytes.
+    pub checksum: Checksum,
     /// On how many Dstores it should be.
     pub wanted: Replicas,
     /// Where it is.
     pub copies: Vec<PlaceOfCopy>,
 }
 
-words!(struct ObjectCopies { key, length, wanted, copies });
+words!(struct ObjectCopies { key, length, checksum, wanted, copies });
+
+/// What was found of an object that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedObject {
+    /// Its file.
+    pub path: Path,
+    /// Its name.
+    pub key: Key,
+    /// On how many Dstores it should be.
+    pub wanted: usize,
+    /// How many have a good copy, by what they say now.
+    pub good: usize,
+    /// Dstores whose copy is damaged.
+    pub damaged: Vec<DstoreId>,
+    /// Dstores that should have it and do not.
+    pub absent: Vec<DstoreId>,
+    /// Dstores that had it and did not answer.
+    pub silent: Vec<DstoreId>,
+}
+
+/// What a check has looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckSummary {
+    /// Files.
+    pub files: u64,
+    /// Their objects.
+    pub objects: u64,
+    /// The copies that Dstores have answered for.
+    pub copies: u64,
+    /// Objects with fewer good copies than they should have, or with a damaged one.
+    pub faulty: u64,
+    /// Of these, how many have no good copy at a Dstore that answers.
+    pub lost: u64,
+}
 
 /// One copy of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,18 +12,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    ChangeEvent, Content, CopyOptions, Error, Files, FindPage, ListOptions, MoveOptions, ObjectCopies, PlaceOfCopy,
-    PutOptions, ReadAt, Source, Status, WatchPage,
+    ChangeEvent, CheckSummary, CheckedObject, Content, CopyOptions, Error, Files, FindPage, ListOptions, MoveOptions,
+    ObjectCopies, PlaceOfCopy, PutOptions, ReadAt, Source, Status, WatchPage,
 };
 use crate::checksum::{Checksum, Hasher};
 use crate::disk::random;
 use crate::glob::Pattern;
 use crate::identity::{ClusterId, DstoreId, Epoch, History, Key, Version};
-use crate::namespace::Namespace;
 use crate::namespace::change::{
     Change, Command, Condition, Details, NewObject, NewObjects, RemovalExtent, Replicas, Settings,
 };
 use crate::namespace::listing::{Kind, Page, Query, Stat};
+use crate::namespace::{Namespace, Object};
 use crate::path::Path;
 
 /// A store in memory. See the module.
@@ -290,8 +290,16 @@ impl Files for Memory {
             is_damaged: false,
             location: None,
         };
-        let copies = |key, length| ObjectCopies { key, length, wanted, copies: vec![in_memory.clone()] };
-        Ok(objects.iter().map(|object| copies(object.key, object.length)).collect())
+        let copies = |object: &Object| {
+            let (key, length, checksum) = (object.key, object.length, object.checksum);
+            ObjectCopies { key, length, checksum, wanted, copies: vec![in_memory.clone()] }
+        };
+        Ok(objects.iter().map(copies).collect())
+    }
+
+    fn check(&self, path: &Path, _deep: bool, _found: &mut dyn FnMut(&CheckedObject)) -> Result<CheckSummary, Error> {
+        self.stat(path)?;
+        Ok(CheckSummary::default()) // memory does not decay
     }
 
     fn repair(&self, _all: bool) -> Result<(), Error> {

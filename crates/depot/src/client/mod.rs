@@ -4,6 +4,7 @@
 //! against it. [`Cluster`] is a store that is reached over the network: `upload` is its put, `download` its get, `pool` keeps
 //! its connections. [`memory`] is a store without disks and sockets, for tests of such programs.
 
+mod check;
 mod cluster;
 mod download;
 mod error;
@@ -15,6 +16,7 @@ mod upload;
 pub use cluster::{Backup, Cluster, ClusterOptions, SEARCH};
 pub use error::Error;
 pub use files::{
-    ChangeEvent, Content, ControllerStatus, CopyOptions, DstoreState, DstoreStatus, Files, FindPage, HealingStatus,
-    ListOptions, MoveOptions, ObjectCopies, PlaceOfCopy, PutOptions, ReadAt, Source, Status, WatchPage,
+    ChangeEvent, CheckSummary, CheckedObject, Content, ControllerStatus, CopyOptions, DstoreState, DstoreStatus, Files,
+    FindPage, HealingStatus, ListOptions, MoveOptions, ObjectCopies, PlaceOfCopy, PutOptions, ReadAt, Source, Status,
+    WatchPage,
 };

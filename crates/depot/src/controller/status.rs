@@ -198,7 +198,8 @@ impl Shared {
                     location: None, // the client asks the Dstore
                 }
             });
-            ObjectCopies { key: object.key, length: object.length, wanted, copies: copies.collect() }
+            let (key, length, checksum) = (object.key, object.length, object.checksum);
+            ObjectCopies { key, length, checksum, wanted, copies: copies.collect() }
         });
         Ok(Answer::Copies { objects: objects.collect() })
     }

@@ -273,7 +273,8 @@ impl Reports<'_> {
             let begun = Instant::now();
             let page = disk.inventory(after, MOST_REPORTED).map_err(|error| End::Broken(error.to_string()))?;
             after = page.objects.last().map(|(key, _)| *key).or(after);
-            let copies: Vec<CopyReport> = page.objects.into_iter().filter_map(|(key, now)| copy(key, now)).collect();
+            let copies: Vec<CopyReport> =
+                page.objects.into_iter().filter_map(|(key, now)| copy_report(key, now)).collect();
             if !copies.is_empty() {
                 self.sender.send(&Report::Inventory { copies })?;
             }
@@ -304,7 +305,7 @@ impl Reports<'_> {
             reported.number += changes.len() as u64;
             let changes: Vec<CopyChange> = changes
                 .into_iter()
-                .map(|change| match copy(change.key, change.now) {
+                .map(|change| match copy_report(change.key, change.now) {
                     Some(copy) => CopyChange::Stored { copy },
                     None => CopyChange::Removed { key: change.key },
                 })
@@ -334,7 +335,7 @@ impl Reports<'_> {
 }
 
 /// What a report says of a copy; `None` if there is none any more.
-fn copy(key: Key, now: Now) -> Option<CopyReport> {
+pub(super) fn copy_report(key: Key, now: Now) -> Option<CopyReport> {
     match now {
         Now::Stored { length, checksum } => {
             Some(CopyReport { key, length: length.into(), checksum, is_damaged: false })

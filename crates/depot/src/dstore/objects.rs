@@ -8,10 +8,11 @@ use stevedore::complaint::complain;
 use stevedore::socket::Wait;
 
 use super::Shared;
+use super::link::copy_report;
 use crate::checksum::Checksum;
 use crate::identity::{Epoch, Key};
 use crate::pack::{BLOCK_BYTES, GetError, KeepError, MOST_BYTES, Purpose, PutError};
-use crate::wire::message::{Failure, ObjectAnswer, ObjectRequest};
+use crate::wire::message::{CopyReport, Failure, ObjectAnswer, ObjectRequest};
 use crate::wire::{Connection, ReceiveError, Role, accept};
 
 /// A peer that sends nothing of what it has announced, or takes nothing, for so long has gone.
@@ -55,6 +56,10 @@ fn answer(shared: &Shared, role: Role, connection: &mut Connection) -> Result<()
         match request {
             Ok(ObjectRequest::Put { key, length, checksum }) => put(shared, connection, key, length, checksum)?,
             Ok(ObjectRequest::Get { key, from, length }) => get(shared, connection, &mut buffer, key, from, length)?,
+            Ok(ObjectRequest::Check { deep, keys }) => {
+                let copies = keys.into_iter().map(|key| check(shared, deep, key)).collect();
+                connection.send(&ObjectAnswer::Checked { copies })?;
+            }
             Ok(ObjectRequest::Locate { keys }) => {
                 let places = keys.iter().map(|key| shared.disk.locate(key)).collect();
                 connection.send(&ObjectAnswer::Located { places })?;
@@ -73,6 +78,14 @@ fn answer(shared: &Shared, role: Role, connection: &mut Connection) -> Result<()
             Err(error) => return Err(error),
         }
     }
+}
+
+/// What the Dstore has of an object; if `deep`, after it was read.
+fn check(shared: &Shared, deep: bool, key: Key) -> Option<CopyReport> {
+    let verified = if deep { shared.disk.verify(&key) } else { Ok(()) };
+    let copy = copy_report(key, shared.disk.look(&key)?)?;
+    // What cannot be read now is no good copy now.
+    Some(CopyReport { is_damaged: copy.is_damaged || verified.is_err(), ..copy })
 }
 
 fn put(

@@ -556,6 +556,11 @@ impl Disk {
         self.has_changed.notify_all();
     }
 
+    /// What it has of an object, as far as it knows without reading it; `None` if it has nothing.
+    pub fn look(&self, key: &Key) -> Option<Now> {
+        self.state.lock().index.get(key).map(|entry| entry.now())
+    }
+
     /// The file that has the object, and where it begins there.
     pub fn locate(&self, key: &Key) -> Option<(String, u64)> {
         let entry = self.state.lock().index.get(key)?;

@@ -326,6 +326,13 @@ pub enum ObjectRequest {
         /// How many: a multiple of 65,536, or up to the object's end.
         length: u64,
     },
+    /// What the Dstore has of objects: answered by `CHECKED`. (depot 6.5)
+    Check {
+        /// Whether it is to read and verify each of them.
+        deep: bool,
+        /// The objects.
+        keys: Vec<Key>,
+    },
     /// Where on its disk objects are: answered by `LOCATED`.
     Locate {
         /// The objects.
@@ -344,6 +351,7 @@ pub enum ObjectRequest {
 words!(enum ObjectRequest, "request" {
     "PUT" => Put { key, length, checksum },
     "GET" => Get { key, from, length },
+    "CHECK" => Check { deep, keys },
     "LOCATE" => Locate { keys },
     "BACKUP" => Backup { epoch, length },
 });
@@ -373,6 +381,11 @@ pub enum ObjectAnswer {
         /// How many: a multiple of 65,536, or up to the end of what was asked for.
         length: u64,
     },
+    /// For each object what the Dstore has.
+    Checked {
+        /// Absent where the Dstore does not have the object.
+        copies: Vec<Option<CopyReport>>,
+    },
     /// For each object the file on the Dstore's disk, and the offset there.
     Located {
         /// Absent where the Dstore does not have the object.
@@ -392,6 +405,7 @@ words!(enum ObjectAnswer, "answer" {
     "HAVE" => Have { position },
     "OBJECT" => Object { length, sums },
     "DATA" => Data { length },
+    "CHECKED" => Checked { copies },
     "LOCATED" => Located { places },
     "KEPT" => Kept,
     "ERROR" => Error { failure },
@@ -917,6 +931,8 @@ mod tests {
         is_written(join, "JOIN d 1 - 3 ab 2 5 h:1 h % always");
         let copy = CopyReport { key: KEY, length: 5, checksum: Checksum(0xf), is_damaged: false };
         let position = Position { start: 3, number: 4 };
+        is_written(ObjectRequest::Check { deep: true, keys: vec![KEY] }, "CHECK yes 1 ab.2.9");
+        is_written(ObjectAnswer::Checked { copies: vec![None, Some(copy)] }, "CHECKED 2 - ab.2.9 5 f no");
         is_written(Report::Fenced { epoch: EPOCH, position }, "FENCED ab 2 5 3 4");
         is_written(Report::Inventory { copies: vec![copy] }, "INVENTORY 1 ab.2.9 5 f no");
         is_written(Report::InventoryEnd { position }, "INVENTORY-END 3 4");

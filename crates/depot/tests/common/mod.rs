@@ -284,6 +284,10 @@ impl Shared {
                     self.state.lock().backups.push(bytes);
                     is_read && connection.send(&ObjectAnswer::Kept).is_ok()
                 }
+                ObjectRequest::Check { keys, .. } => {
+                    let copies = keys.iter().map(|_| None).collect();
+                    connection.send(&ObjectAnswer::Checked { copies }).is_ok()
+                }
                 ObjectRequest::Locate { keys } => {
                     let places = keys.iter().map(|_| Some(("memory".to_owned(), 5))).collect();
                     connection.send(&ObjectAnswer::Located { places }).is_ok()
