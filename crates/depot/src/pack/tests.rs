@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fastrand::Rng;
+use kit::hunt;
 
 use super::file::FIRST_RECORD;
 use super::*;
@@ -19,9 +20,20 @@ const SMALL: Options = Options {
     open_packs: 2,
 };
 
-/// More for a hunt: `HISTORIES=100000 cargo test --release -p depot pack`.
-fn histories() -> u64 {
-    std::env::var("HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
+/// Of the places where a disk can be damaged or cut off, each run tries one in so many.
+const SHARES: usize = 3;
+
+/// The seeds of this run's histories. More for a hunt: `HISTORIES=100000 cargo test --release -p depot pack`.
+fn histories() -> impl Iterator<Item = u64> {
+    let count = hunt::number("HISTORIES").unwrap_or(if hunt::is_long() { 1_000 } else { 20 });
+    let first = hunt::seed() * count;
+    first..first + count
+}
+
+/// This run's share of the bytes of a file of this length. Padding is alike: a little of it is enough.
+fn places(length: usize) -> impl Iterator<Item = usize> {
+    let share = hunt::share(SHARES).take_while(move |at| *at < length);
+    share.filter(|at| at % 4096 < 150 || *at >= FIRST_RECORD as usize)
 }
 
 fn key(number: u64) -> Key {
@@ -136,7 +148,7 @@ fn check_counts(disk: &Disk, what: &str) {
 
 #[test]
 fn what_was_put_comes_back_and_what_was_removed_does_not() {
-    for seed in 0..histories() {
+    for seed in histories() {
         let (mut folder, mut rng, mut known) = (SimulatedFolder::default(), Rng::with_seed(seed), Known::default());
         for round in 0..4 {
             work(&folder, &mut rng, &mut known, 60);
@@ -150,7 +162,7 @@ fn what_was_put_comes_back_and_what_was_removed_does_not() {
 
 #[test]
 fn a_kill_at_any_operation_loses_nothing_acknowledged() {
-    for seed in 0..histories() {
+    for seed in histories() {
         let (folder, mut rng, mut known) = (SimulatedFolder::default(), Rng::with_seed(seed), Known::default());
         work(&folder, &mut rng, &mut known, 30);
         folder.fail_at(1 + seed % 90, Fault::End);
@@ -161,7 +173,7 @@ fn a_kill_at_any_operation_loses_nothing_acknowledged() {
 
 #[test]
 fn a_power_cut_at_any_operation_loses_nothing_acknowledged() {
-    for seed in 0..histories() {
+    for seed in histories() {
         let (mut folder, mut rng, mut known) = (SimulatedFolder::default(), Rng::with_seed(seed), Known::default());
         // One cut after another: what recovery does is cut into as well.
         for round in 0..5 {
@@ -180,7 +192,7 @@ fn a_power_cut_at_any_operation_loses_nothing_acknowledged() {
 
 #[test]
 fn a_failed_operation_loses_nothing_acknowledged() {
-    for seed in 0..histories() {
+    for seed in histories() {
         let (folder, mut rng, mut known) = (SimulatedFolder::default(), Rng::with_seed(seed), Known::default());
         work(&folder, &mut rng, &mut known, 30);
         folder.fail_at(1 + seed % 90, Fault::Error);
@@ -241,8 +253,7 @@ fn any_flipped_byte_loses_its_record_only() {
     let mut lost = 0;
     for name in folder.names().expect("a list") {
         let length = folder.read(&name).expect("read").len();
-        // All of the padding is alike.
-        for at in (0..length).filter(|at| at % 4096 < 150 || *at >= FIRST_RECORD as usize) {
+        for at in places(length) {
             let (folder, what) = (folder.copy(), format!("byte {at} of {name}"));
             folder.alter(&name, |bytes| bytes[at] ^= 0x10);
             match open(&folder) {
@@ -273,7 +284,7 @@ fn any_flipped_byte_loses_its_record_only() {
             }
         }
     }
-    assert!(lost > 2000, "{lost} flips cost an object");
+    assert!(lost > 2000 / SHARES, "{lost} flips cost an object");
 }
 
 #[test]
@@ -282,7 +293,7 @@ fn a_file_cut_at_any_length_loses_what_was_behind_only() {
     for name in folder.names().expect("a list") {
         let length = folder.read(&name).expect("read").len();
         let mut before = usize::MAX;
-        for cut in (0..length).filter(|cut| cut % 4096 < 150 || *cut >= FIRST_RECORD as usize) {
+        for cut in places(length) {
             let (folder, what) = (folder.copy(), format!("{name} cut at {cut}"));
             folder.alter(&name, |bytes| bytes.truncate(cut));
             match open(&folder) {
@@ -622,7 +633,7 @@ fn compaction_frees_space_and_comes_to_rest() {
 #[test]
 fn compaction_interrupted_at_any_operation_changes_nothing() {
     let (folder, known) = due_for_compaction();
-    let mut rng = Rng::with_seed(11);
+    let mut rng = Rng::with_seed(hunt::seed());
     let counted = folder.copy();
     let (disk, _) = open(&counted).expect("in order");
     let before = counted.operations();
@@ -630,7 +641,7 @@ fn compaction_interrupted_at_any_operation_changes_nothing() {
     let operations = counted.operations() - before;
     assert!(operations > 10, "{operations}");
     for fault in [Fault::End, Fault::Error] {
-        for at in 1..=operations {
+        for at in hunt::share(SHARES).map(|at| 1 + at as u64).take_while(|at| *at <= operations) {
             let (folder, what) = (folder.copy(), format!("{fault:?} at {at} of {operations}"));
             let (disk, _) = open(&folder).expect("in order");
             folder.fail_at(at, fault);
