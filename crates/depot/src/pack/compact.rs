@@ -98,7 +98,7 @@ impl Disk {
             return Ok(None);
         }
         let result = if sources.values().all(|pack| pack.needed_records() == 0) {
-            Ok(self.discard(&sources, 0)) // also on a disk that has no room for a new pack
+            self.discard(&sources, 0).map_err(Obstacle::Disk) // also on a disk that has no room for a new pack
         } else {
             self.compact(&sources, pace)
         };
@@ -238,18 +238,22 @@ impl Disk {
         // Before a removal is acknowledged that only the new pack knows of.
         self.folder.sync().map_err(|error| self.failed_for_good(error.to_string()))?;
         drop(marks);
-        Ok(self.discard(sources, moved_bytes))
+        Ok(self.discard(sources, moved_bytes)?)
     }
 
     /// Takes packs away of which nothing is needed any more.
-    fn discard(&self, packs: &BTreeMap<u32, Pack>, moved_bytes: u64) -> Compacted {
+    ///
+    /// A failure is final. The next start removes a pack that has stayed only while the pack that replaces it, or the marks
+    /// about its objects, are there; a later compaction would drop them, and what was removed would come back.
+    fn discard(&self, packs: &BTreeMap<u32, Pack>, moved_bytes: u64) -> Result<Compacted, DiskError> {
         for number in packs.keys() {
             self.state.lock().index.remove_pack(*number);
             self.handles.forget(*number);
-            let _ = self.folder.remove(&file::name(*number)); // or at the next start
+            remove_if_there(&*self.folder, &file::name(*number))
+                .map_err(|error| self.failed_for_good(error.to_string()))?;
         }
         let before: u64 = packs.values().map(|pack| pack.bytes).sum();
-        Compacted { packs: packs.len(), moved_bytes, freed_bytes: before.saturating_sub(moved_bytes) }
+        Ok(Compacted { packs: packs.len(), moved_bytes, freed_bytes: before.saturating_sub(moved_bytes) })
     }
 
     /// Copies what still counts of a pack.

@@ -658,6 +658,26 @@ fn compaction_interrupted_at_any_operation_changes_nothing() {
 }
 
 #[test]
+fn a_replaced_pack_that_cannot_be_removed_ends_all_writing() {
+    // Else it would come back once the pack that replaces it is compacted away, and with it what was removed.
+    let (folder, mut known) = due_for_compaction();
+    let counted = folder.copy();
+    let (disk, _) = open(&counted).expect("in order");
+    let before = counted.operations();
+    disk.compact_if_due(&mut |_| Ok(())).expect("it works").expect("it is due");
+    let operations = counted.operations() - before;
+    let (disk, _) = open(&folder).expect("in order");
+    folder.fail_at(operations, Fault::Error); // the last one removes the last pack
+    assert!(matches!(disk.compact_if_due(&mut |_| Ok(())), Err(DiskError::Failed(_))));
+    assert!(matches!(put(&disk, 99), Err(PutError::Disk(DiskError::Failed(_)))));
+    for (key, is_there) in &known.there {
+        assert_eq!(get(&disk, key).is_ok(), *is_there, "{key}");
+    }
+    drop(disk);
+    check(&folder.after_kill(), &mut known, "at the next start");
+}
+
+#[test]
 fn what_is_removed_or_read_during_compaction_stays_so() {
     for at in 0..3 {
         let (folder, mut known) = due_for_compaction();
