@@ -9,9 +9,11 @@
 //! | [`watcher`] | what lies in the folders meanwhile |
 //! | [`run`](mod@run) | storms of faults, and what has to be true after each |
 //! | [`mutants`] | bugs that all this has to find |
+//! | [`depot`] | the same for the depot |
 
 mod checker;
 mod cluster;
+mod depot;
 mod faults;
 mod history;
 mod mutants;
@@ -44,6 +46,7 @@ use run::{Plan, Report};
             RUST_LOG=info with --keep-folders leaves every message of every process in a log beside the folders.",
     example = "torture --seconds 3600",
     example = "torture --seconds 60 --seed 7 --dstores 4\n  one Dstore more than copies: now and then there are too few",
+    example = "torture depot --seconds 60 --seed 7\n  the same for the depot, whose servers come back on their data",
     example = "torture mutants\n  breaks Stevedore in several ways, and shows that each is found",
     error_code(1, "it has found something wrong; or it cannot run"),
     error_code(2, "the command line makes no sense")
@@ -90,7 +93,10 @@ struct Arguments {
     /// print the totals as one line of JSON, too
     #[argh(switch)]
     json: bool,
-    /// nothing; or "mutants", and which of them, all unless given
+    /// of the depot: every delay that only affects availability and space is 0
+    #[argh(switch)]
+    hasty: bool,
+    /// nothing; or "depot"; or "mutants", and which of them, all unless given
     #[argh(positional)]
     command: Vec<String>,
 }
@@ -110,6 +116,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command.split_first() {
         None => {}
+        Some((command, [])) if command == "depot" => return torture_depot(&arguments),
         Some((command, chosen)) if command == "mutants" => {
             let work = match arguments.folder {
                 Some(path) => Folder { path, is_kept: true },
@@ -122,10 +129,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     if arguments.dstores < arguments.replicas || arguments.names > 1000 {
         return Err(Failure::usage("there must be at least R Dstores, and at most 1000 names"));
     }
-    let seed = arguments.seed.unwrap_or_else(|| {
-        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        time.as_micros() as u64 % 1_000_000_000
-    });
+    let seed = arguments.seed.unwrap_or_else(drawn_seed);
     let folder = Folder::make(arguments.folder.as_deref(), seed, arguments.keep_folders)?;
     let plan = Plan {
         seed,
@@ -157,6 +161,71 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     match report.wrong {
         None => Ok(()),
         Some(_) => Err(Failure::new(format!("seed {seed} has found something wrong"))),
+    }
+}
+
+fn drawn_seed() -> u64 {
+    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    time.as_micros() as u64 % 1_000_000_000
+}
+
+fn torture_depot(arguments: &Arguments) -> Result<(), Failure> {
+    let replicas = u8::try_from(arguments.replicas).ok().filter(|replicas| usize::from(*replicas) <= arguments.dstores);
+    let replicas = replicas.ok_or_else(|| Failure::usage("there must be at least R Dstores"))?;
+    if arguments.names > 100 {
+        return Err(Failure::usage("there must be at most 100 names"));
+    }
+    let seed = arguments.seed.unwrap_or_else(drawn_seed);
+    let folder = Folder::make(arguments.folder.as_deref(), seed, arguments.keep_folders)?;
+    let plan = depot::Plan {
+        seed,
+        duration: Duration::from_secs(arguments.seconds),
+        clients: arguments.clients,
+        names: arguments.names,
+        dstores: arguments.dstores,
+        replicas,
+        flips_bits: arguments.bit_flips,
+        is_hasty: arguments.hasty,
+        folder: folder.path.clone(),
+    };
+    eprintln!("torture: seed {seed}, in {}", folder.path.display());
+    let is_terminal = io::stderr().is_terminal();
+    let report = depot::run(&plan, |report| {
+        if is_terminal {
+            eprint!("\r{:>6.0} s  {} storms  {} changes", report.took.as_secs_f64(), report.storms, report.changes);
+        }
+    })?;
+    if is_terminal {
+        eprintln!();
+    }
+    print_depot(&plan, &report).map_err(|error| Failure::new(format!("cannot write to stdout: {error}")))?;
+    match report.wrong {
+        None => Ok(()),
+        Some(_) => Err(Failure::new(format!("seed {seed} has found something wrong"))),
+    }
+}
+
+fn print_depot(plan: &depot::Plan, report: &depot::Report) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let depot::Plan { seed, clients, names, dstores, replicas, .. } = plan;
+    writeln!(out, "seed {seed}: {clients} clients, {names} names, {dstores} Dstores, R {replicas}")?;
+    writeln!(out, "\noperations")?;
+    for ((kind, outcome), count) in &report.operations {
+        writeln!(out, "  {count:>9}  {kind} {outcome}")?;
+    }
+    writeln!(out, "faults")?;
+    for (kind, count) in &report.faults {
+        writeln!(out, "  {count:>9}  {kind}")?;
+    }
+    writeln!(out, "checked")?;
+    writeln!(out, "  {:>9}  changes, in the order of the store", report.changes)?;
+    writeln!(out, "  {:>9}  answers that this order explains", report.checked)?;
+    writeln!(out, "  {:>9}  files read in full and compared, after {} storms", report.files, report.storms)?;
+    writeln!(out, "  {:>9.1?}  the longest time to heal after a storm", report.longest_healing)?;
+    writeln!(out, "  {:>9.1?}  in all\n", report.took)?;
+    match &report.wrong {
+        None => writeln!(out, "nothing lost, nothing altered"),
+        Some(what) => writeln!(out, "WRONG: {what}"),
     }
 }
 

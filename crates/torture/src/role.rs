@@ -6,6 +6,8 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use stevedore::program::{self, Failure, LogGuard, output::say};
 use stevedore::{controller, dstore};
 
+use crate::depot;
+
 /// The first word of a command line that asks for a Controller.
 pub const CONTROLLER: &str = "controller-role";
 /// The first word of a command line that asks for a Dstore.
@@ -17,7 +19,7 @@ pub fn play(words: &[String]) -> Option<Result<(), Failure>> {
     match words[..] {
         [CONTROLLER, replicas, timeout, period] => Some(controller(replicas, timeout, period)),
         [DSTORE, controller, timeout, folder] => Some(dstore(controller, timeout, folder)),
-        _ => None,
+        _ => depot::play(&words),
     }
 }
 
@@ -54,7 +56,7 @@ fn dstore(controller: &str, timeout: &str, folder: &str) -> Result<(), Failure> 
 }
 
 /// It must not outlive the torture, even stopped.
-fn begin() -> Result<LogGuard, Failure> {
+pub fn begin() -> Result<LogGuard, Failure> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(Failure::new)?;
     program::start_log("error")
 }
@@ -63,6 +65,6 @@ fn milliseconds(word: &str) -> Result<Duration, Failure> {
     number(word).map(Duration::from_millis)
 }
 
-fn number<T: std::str::FromStr<Err: std::fmt::Display>>(word: &str) -> Result<T, Failure> {
+pub fn number<T: std::str::FromStr<Err: std::fmt::Display>>(word: &str) -> Result<T, Failure> {
     word.parse().map_err(Failure::usage)
 }

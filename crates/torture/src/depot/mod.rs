@@ -1,0 +1,290 @@
+//! Tortures the depot: storms of faults, and after each a calm in which everything is looked at. (depot 1)
+//!
+//! Clients of the library put, replace, get, get ranges, move, copy, remove, list and compose on a few names, all at once.
+//! Meanwhile Controller and Dstores are killed with -9, one by one or all together, and started again on their data; they are
+//! stopped; connections are cut; bytes on the disk of one Dstore are changed. After each storm there has to be one order of
+//! all operations that explains every answer, and every file has to be there with its bytes.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`servers`] | the processes under torture, and the network between them |
+//! | [`faults`] | what is done to them |
+//! | [`clients`] | what they are asked for |
+//! | [`history`] | what the clients saw |
+//! | [`checker`] | whether anything explains it |
+
+mod checker;
+mod clients;
+mod faults;
+mod history;
+mod servers;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use depot::client::{Cluster, DstoreState, Files, Status};
+use depot::identity::Version;
+use depot::namespace::change::Condition;
+use kit::Rng;
+use parking_lot::RwLock;
+use stevedore::program::Failure;
+
+use crate::proxy::Weather;
+use checker::Checker;
+use clients::Stage;
+use faults::Faults;
+use history::{Content, Recorder, Sight, path_of};
+use servers::Servers;
+
+pub use servers::play;
+
+/// Longer than anything takes on a loaded machine. Only what fails waits for all of it.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Decides everything but the interleaving of threads and processes.
+    pub seed: u64,
+    /// How long faults happen; the last calm comes on top.
+    pub duration: Duration,
+    /// How many clients.
+    pub clients: usize,
+    /// How many names they share.
+    pub names: usize,
+    /// How many Dstores.
+    pub dstores: usize,
+    /// R.
+    pub replicas: u8,
+    /// Whether stored copies are damaged.
+    pub flips_bits: bool,
+    /// Whether every delay is 0 that only affects availability and space. (depot 1.7)
+    pub is_hasty: bool,
+    /// Where everything is.
+    pub folder: PathBuf,
+}
+
+/// What a run has come to.
+#[derive(Default)]
+pub struct Report {
+    /// By kind and outcome.
+    pub operations: BTreeMap<(&'static str, String), u64>,
+    /// By kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Storms, each with its calm.
+    pub storms: u64,
+    /// Changes in the order of the store.
+    pub changes: u64,
+    /// Observations that were explained.
+    pub checked: u64,
+    /// Files read in full and compared, in the calms.
+    pub files: u64,
+    /// From the end of the faults to a store without a problem, at most.
+    pub longest_healing: Duration,
+    /// How long it took.
+    pub took: Duration,
+    /// What is wrong; `None` if nothing is.
+    pub wrong: Option<String>,
+}
+
+/// Why a run ends early.
+enum Stop {
+    /// Something is wrong with what is tortured.
+    Wrong(String),
+    /// Something is wrong with the torture.
+    Failed(Failure),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(Failure::new(format!("the torture itself: {error}")))
+    }
+}
+
+fn wrong<T>(what: impl fmt::Display) -> Result<T, Stop> {
+    Err(Stop::Wrong(what.to_string()))
+}
+
+/// Runs, tells `progress` after every storm, and reports.
+pub fn run(plan: &Plan, mut progress: impl FnMut(&Report)) -> Result<Report, Failure> {
+    let mut report = Report::default();
+    let begun = Instant::now();
+    let outcome = Run::start(plan).and_then(|mut run| {
+        let outcome = run.storms(begun + plan.duration, &mut report, &mut progress);
+        run.stage.is_over.store(true, Ordering::Relaxed);
+        outcome
+    });
+    report.took = begun.elapsed();
+    match outcome {
+        Ok(()) => Ok(report),
+        Err(Stop::Wrong(what)) => {
+            report.wrong = Some(what);
+            Ok(report)
+        }
+        Err(Stop::Failed(failure)) => Err(failure),
+    }
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    stage: Arc<Stage>,
+    weather: Arc<Weather>,
+    servers: Servers,
+    faults: Faults,
+    checker: Checker,
+    /// Looks at everything in the calm.
+    inspector: Cluster,
+    /// Up to where `watch` was followed.
+    cursor: Version,
+}
+
+impl<'a> Run<'a> {
+    /// Starts the store, and then the clients.
+    fn start(plan: &'a Plan) -> Result<Self, Stop> {
+        let weather = Weather::new(Rng::stream(plan.seed, 1));
+        let mut servers = Servers::start(&plan.folder, plan.dstores, plan.replicas, plan.is_hasty, &weather)?;
+        let inspector = servers.client();
+        let status = wait_for(&inspector, |status| present(status) == plan.dstores)
+            .map_err(|reason| Stop::Wrong(format!("the store does not start: {reason}")))?;
+        let stage = Arc::new(Stage {
+            recorder: Recorder::new(),
+            names: plan.names,
+            history: status.version.history,
+            turn: RwLock::new(()),
+            is_over: AtomicBool::new(false),
+        });
+        for number in 0..plan.clients {
+            clients::start(&stage, number, servers.client(), Rng::stream(plan.seed, 10 + number as u64))?;
+        }
+        let faults = Faults::new(Rng::stream(plan.seed, 2), plan.flips_bits);
+        let (checker, cursor) = (Checker::default(), status.version);
+        Ok(Self { plan, stage, weather, servers, faults, checker, inspector, cursor })
+    }
+
+    fn storms(&mut self, end: Instant, report: &mut Report, progress: &mut impl FnMut(&Report)) -> Result<(), Stop> {
+        let begun = Instant::now();
+        while report.storms == 0 || Instant::now() < end {
+            self.faults.storm(&mut self.servers, &self.weather, end)?;
+            let outcome = self.calm(report);
+            report.storms += 1;
+            report.faults = self.faults.tally.clone();
+            report.faults.insert("connections cut in the middle", self.weather.cuts.load(Ordering::Relaxed));
+            report.operations = self.stage.recorder.tally();
+            report.checked = self.checker.checked;
+            report.took = begun.elapsed();
+            outcome?;
+            progress(report);
+        }
+        Ok(())
+    }
+
+    /// Ends all faults, waits for the store to heal, and compares everything with everything.
+    fn calm(&mut self, report: &mut Report) -> Result<(), Stop> {
+        self.faults.calm(&mut self.servers, &self.weather)?;
+        let stage = Arc::clone(&self.stage);
+        let Some(_turn) = stage.turn.try_write_for(PATIENCE) else {
+            return wrong(format!("a client's request has not ended within {PATIENCE:?}"));
+        };
+        let stopped = Instant::now();
+        let Plan { dstores, replicas, .. } = *self.plan;
+        let healed = wait_for(&self.inspector, |status| present(status) == dstores && is_whole(status, replicas));
+        report.longest_healing = report.longest_healing.max(stopped.elapsed());
+        // What was said wrong before explains more than a store that does not heal.
+        if let Some(wrong) = stage.recorder.first_wrong() {
+            return Err(Stop::Wrong(wrong));
+        }
+        if let Some(casualty) = self.servers.casualty() {
+            return wrong(casualty);
+        }
+        let status = healed.map_err(|reason| Stop::Wrong(format!("not healed after {PATIENCE:?}: {reason}")))?;
+        self.follow(&status, report)?;
+        self.read_all(report)
+    }
+
+    /// Checks all that happened up to this status.
+    fn follow(&mut self, status: &Status, report: &mut Report) -> Result<(), Stop> {
+        let mut events = Vec::new();
+        while self.cursor.sequence < status.version.sequence {
+            let page = self.inspector.watch(Some(self.cursor), Duration::ZERO);
+            let page = page.map_err(|error| Stop::Wrong(format!("watch fails in the calm: {error}")))?;
+            events.extend(page.events);
+            if page.next.sequence <= self.cursor.sequence {
+                return wrong(format!(
+                    "watch does not get beyond {:?}, the store is at {:?}",
+                    self.cursor, status.version
+                ));
+            }
+            self.cursor = page.next;
+        }
+        report.changes += events.len() as u64;
+        let (made, seen) = self.stage.recorder.take();
+        self.checker.check(&made, &seen, &events).map_err(Stop::Wrong)
+    }
+
+    /// Every file is there with its bytes, and no other.
+    fn read_all(&mut self, report: &mut Report) -> Result<(), Stop> {
+        let recorder = &self.stage.recorder;
+        let begin = recorder.now();
+        let Some(looks) = clients::list(&self.inspector, &self.stage) else {
+            return wrong("the files cannot be listed in the calm");
+        };
+        recorder.seen(begin, Sight::All(looks.clone()));
+        let expected = self.checker.files();
+        let matches =
+            |contents: &Vec<Content>, name| looks.get(name).is_some_and(|look| contents.contains(&look.content));
+        if looks.len() != expected.len() || !expected.iter().all(|(name, contents)| matches(contents, name)) {
+            return wrong(format!("after the storm there should be {expected:?}, and there is {looks:?}"));
+        }
+        for (name, look) in &looks {
+            let mut read = Vec::new();
+            let result = self.inspector.get(&path_of(*name), Condition::Any);
+            let result = result.and_then(|mut file| file.copy_to(0..u64::MAX, &mut read));
+            if let Err(error) = result {
+                return wrong(format!("name {name} cannot be read in the calm: {error}"));
+            }
+            clients::compare(recorder, look.content, 0, look.content.size, &read);
+            report.files += 1;
+        }
+        recorder.first_wrong().map_or(Ok(()), |what| Err(Stop::Wrong(what)))
+    }
+}
+
+/// How many Dstores are there.
+fn present(status: &Status) -> usize {
+    status.dstores.iter().filter(|dstore| dstore.state == DstoreState::Present).count()
+}
+
+/// Whether every object has all its copies and no other, and no copy is known to be damaged.
+fn is_whole(status: &Status, replicas: u8) -> bool {
+    let copies: u64 = status.dstores.iter().map(|dstore| dstore.objects).sum();
+    let is_sound = status.dstores.iter().all(|dstore| dstore.damaged == 0);
+    (status.no_copy, status.too_few_copies) == (0, 0) && is_sound && copies == status.objects * u64::from(replicas)
+}
+
+/// Waits until the store says so; otherwise what it says instead.
+fn wait_for(store: &Cluster, is_so: impl Fn(&Status) -> bool) -> Result<Status, String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let said = match store.status() {
+            Ok(status) if is_so(&status) => return Ok(status),
+            Ok(status) => format!(
+                "{:?}, {} of its Dstores are there, {} objects, copies at each {:?}",
+                status.problems,
+                present(&status),
+                status.objects,
+                status.dstores.iter().map(|dstore| dstore.objects).collect::<Vec<_>>()
+            ),
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() > deadline {
+            return Err(said);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
