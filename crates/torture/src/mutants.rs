@@ -163,6 +163,143 @@ const MUTANTS: &[Mutant] = &[
         options: &[],
         survives: None,
     },
+    Mutant {
+        name: "depot-change-made-twice",
+        breaks: "depot 3.5: a change that is sent again, as its answer was lost, is made again",
+        edits: &[("crates/depot/src/namespace/sessions.rs", "return Standing::Made(*outcome);", "let _ = outcome;")],
+        options: &["depot"],
+        survives: None,
+    },
+    Mutant {
+        name: "depot-unknown-is-failure",
+        breaks: "depot 3.5: a change whose outcome is unknown is said to have had no effect",
+        edits: &[(
+            "crates/depot/src/client/cluster.rs",
+            "Err(Unanswered { error: Error::Unavailable(why), attempts }) if attempts > 1 => {",
+            "Err(Unanswered { error: Error::Unavailable(why), attempts }) if attempts > 1_000_000 => {",
+        )],
+        options: &["depot"],
+        survives: None,
+    },
+    Mutant {
+        name: "depot-one-copy-is-enough",
+        breaks: "depot 5.1: a put succeeds with one copy, whatever W is",
+        edits: &[
+            ("crates/depot/src/controller/requests.rs", "if holders.len() < quorum {", "if holders.is_empty() {"),
+            (
+                "crates/depot/src/controller/requests.rs",
+                "write_quorum: quorum as u32, ..Grants::default() };",
+                "write_quorum: 1, ..Grants::default() };",
+            ),
+        ],
+        options: &["depot", "--dstores", "3"],
+        survives: None,
+    },
+    Mutant {
+        name: "depot-condition-is-forgotten",
+        breaks: "depot 3.4: the condition of a put is not checked",
+        edits: &[(
+            "crates/depot/src/namespace/apply.rs",
+            "self.check(condition, &spot)?;\n        match spot.found {",
+            "let _ = condition;\n        match spot.found {",
+        )],
+        options: &["depot"],
+        survives: None,
+    },
+    Mutant {
+        name: "depot-log-is-forgotten",
+        breaks: "depot 4.2: a Controller that starts takes the snapshot for all there is",
+        edits: &[(
+            "crates/depot/src/log/replica.rs",
+            "if entry.index > meta.sequence {",
+            "if entry.index < meta.sequence {",
+        )],
+        options: &["depot"],
+        survives: None,
+    },
+    Mutant {
+        name: "depot-refused-is-told",
+        breaks: "depot 3.4: watch tells changes that had no effect",
+        edits: &[(
+            "crates/depot/src/controller/requests.rs",
+            "changes.iter().filter(|(sequence, _)| namespace.was_effective(*sequence));",
+            "changes.iter().filter(|(sequence, _)| namespace.was_effective(*sequence) || true);",
+        )],
+        options: &["depot"],
+        survives: None,
+    },
+    Mutant {
+        name: "depot-leased-is-collected",
+        breaks: "depot 5.3: an object is collected although its key is leased",
+        edits: &[(
+            "crates/depot/src/controller/healing/collection.rs",
+            "if is_of_this_leadership && state.keys.is_leased(key.number) {",
+            "if is_of_this_leadership && state.keys.is_leased(u64::MAX) {",
+        )],
+        options: &["depot", "--hasty"],
+        survives: None,
+    },
+    Mutant {
+        name: "depot-lease-is-not-needed",
+        breaks: "depot 5.3: a put is accepted although the lease of its keys has ended",
+        edits: &[(
+            "crates/depot/src/controller/requests.rs",
+            "if !state.keys.propose(client, &numbers, change) {",
+            "if !state.keys.propose(client, &numbers, change) && numbers.is_empty() {",
+        )],
+        options: &["depot", "--hasty"],
+        survives: None,
+    },
+    Mutant {
+        name: "depot-damage-counts",
+        breaks: "depot 6.3: a damaged copy counts as a good one, and is not healed",
+        edits: &[(
+            "crates/depot/src/placement/plan.rs",
+            "copy.state == CopyState::Certain && presence(copy.dstore) == Presence::Known",
+            "copy.state != CopyState::Claimed && presence(copy.dstore) == Presence::Known",
+        )],
+        options: &["depot"],
+        survives: None,
+    },
+    Mutant {
+        name: "depot-damage-is-served",
+        breaks: "depot 1.3: neither the Dstore nor the client verifies what is read",
+        edits: &[
+            ("crates/depot/src/pack/read.rs", "if good < wanted.len() {", "if good > wanted.len() {"),
+            (
+                "crates/depot/src/client/download.rs",
+                "if sums.get((at / BLOCK) as usize) != Some(&Checksum::of(bytes)) {",
+                "if sums.is_empty() && Checksum::of(bytes).0 == 1 {",
+            ),
+        ],
+        options: &["depot"],
+        survives: None,
+    },
+    Mutant {
+        name: "depot-range-is-cut-wrong",
+        breaks: "depot 5.5: a read that goes on with another holder repeats what it has handed over",
+        edits: &[(
+            "crates/depot/src/client/download.rs",
+            "let wanted = position.saturating_sub(at)",
+            "let wanted = (if *position > at { 0 } else { position.saturating_sub(at) })",
+        )],
+        options: &["depot"],
+        survives: None,
+    },
+    Mutant {
+        name: "depot-copy-goes-too-early",
+        breaks: "depot 5.4: the damaged copy, the only one left, is removed",
+        edits: &[
+            (
+                "crates/depot/src/placement/plan.rs",
+                "|| counted.len() < need.wanted || need.wanted == 0 {",
+                "|| need.wanted == 0 {",
+            ),
+            ("crates/depot/src/placement/plan.rs", "if missing > 0 || need.is_guarded", "if need.is_guarded"),
+        ],
+        options: &["depot"],
+        survives: None,
+    },
 ];
 
 /// Tries the mutants, or some of them, with `seconds` for each seed; fails if one survives. Works in `work`, which need not
