@@ -48,8 +48,8 @@ magnitude, and parts can be weighted: 1k:90,1M-8M:10
 The official style takes the Dstores of a store one after another and connects anew for each transfer, as the
 official client does. The pipelined one takes them at the same time.
 
-A latency is the time from a request to the end of its answer. The CPU time of a client's own work, verification
-of what has come included, is the machine's, too: on a small one it is part of the result.",
+A latency is the time from a request to the end of its answer. The clients need processor time, too, and more of it
+with --verify. Where they share a small machine with the servers, that lowers the result.",
     example = "load\n  a first try: a cluster in this process, small files, 5 seconds",
     example = "load --controller 12345 --clients 32 --mix store:100 --names 100000",
     example = "load --controller 12345 --style pipelined --keep-alive --verify --size 1k-10M --svg load.svg",
@@ -94,13 +94,13 @@ struct Arguments {
     /// compare what is loaded and listed with what was stored
     #[argh(switch)]
     verify: bool,
-    /// what all chance follows from, names included; by the clock unless given
+    /// the seed of all that is random, names included (default: from the clock)
     #[argh(option)]
     seed: Option<u64>,
     /// leave the files in the store at the end
     #[argh(switch)]
     keep: bool,
-    /// processes to tell the CPU time and memory of, besides this one: their numbers, with commas
+    /// processes of which to report CPU time and memory, besides this one: their numbers, separated by commas
     #[argh(option, default = "Pids(Vec::new())")]
     pids: Pids,
     /// print the result as JSON

@@ -64,7 +64,7 @@ pub struct Arguments {
     /// the edition of the coursework by which to mark: 2021 to 2025, or any for what all of them ask (default: any)
     #[argh(option, arg_name = "year", default = "Edition::default()")]
     edition: Edition,
-    /// for everything random, the same for all (default 1)
+    /// the seed of all that is random, the same for all submissions (default 1)
     #[argh(option, default = "1")]
     seed: u64,
     /// after how many minutes to stop with a submission, and report what there is (default 15)

@@ -15,8 +15,7 @@ use crate::run::rehearse;
 use crate::stage::recorder::{Event, What};
 use crate::{batch, guard};
 
-/// Tells all about a check: what it claims, on what authority, what is played, what commonly fails it, and how to try it by
-/// hand.
+/// Tells all about a check: what it claims, what it rests on, what is played, what commonly fails it, and how to try it by hand.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "explain", example = "mark explain store/completes-on-the-last")]
 pub struct Arguments {

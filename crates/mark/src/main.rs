@@ -78,7 +78,7 @@ struct Arguments {
     /// leave the folders in which the programs ran, and say where they are
     #[argh(switch)]
     keep_folders: bool,
-    /// for everything random (default: another one each time; it is printed)
+    /// the seed of all that is random (default: another one each time; it is printed)
     #[argh(option)]
     seed: Option<u64>,
     /// how many seconds to wait for an answer that is due (default 8)
