@@ -14,9 +14,11 @@ use common::{CLUSTER, SOON, Store};
 use depot::checksum::Checksum;
 use depot::client::{Cluster, DstoreState, DstoreStatus, Error, Files, PutOptions, Source};
 use depot::controller::HealingOptions;
+use depot::disk::RealFolder;
 use depot::dstore::{self, COPY_RATE, GIVES_UP_AFTER, SCRUB_PERIOD};
-use depot::identity::{DstoreId, Key, SessionId};
+use depot::identity::{DstoreId, History, Key, SessionId};
 use depot::log::SyncMode;
+use depot::log::recovery::Found;
 use depot::namespace::change::{Command, Condition, Details, NewObject, NewObjects, RemovalExtent, Replicas, Stamp};
 use depot::pack;
 use depot::path::Path;
@@ -353,6 +355,49 @@ fn what_a_stopped_dstore_has_is_surplus_two_leaderships_later() {
     eventually_healed(&client, &files, 2);
     kit::eventually("neither surplus copies nor the removed file's are kept", || objects_kept(&client) == 2 * 11);
     all_are_readable(&client, &files);
+}
+
+/// Has a store that is stopped go on from a backup, and its Dstores with it.
+fn restore(store: &mut Store, dstores: &mut [Dstore], backup: &[u8]) {
+    dstores.iter_mut().for_each(Dstore::stop);
+    store.stop();
+    let log = RealFolder::new(&store.folder.path().join("log")).unwrap();
+    let there = Found::in_log(&log).unwrap().unwrap();
+    let others: Vec<History> = there.namespace().lineage().collect();
+    Found::in_backup(backup, "backup").unwrap().restore_to(&log, &others).unwrap();
+    store.start();
+    dstores.iter_mut().for_each(|dstore| dstore.start(store));
+    wait_for_all(&store.client(), dstores.len());
+}
+
+#[test]
+fn what_a_restored_store_knows_nothing_of_is_kept() {
+    // depot 4.9, 5.3
+    let mut store = Store::that_heals(2, AT_ONCE);
+    let mut dstores = dstores(&store, 3);
+    let client = store.client();
+    let mut files = fill(&client, 8);
+    let backup = || {
+        let mut bytes = Vec::new();
+        client.backup(&mut bytes).map(|_| bytes)
+    };
+    let earlier = backup().unwrap();
+    put(&client, "/later", b"of which the first backup knows nothing").unwrap();
+    let later = backup().unwrap();
+    let kept = 2 * (8 + 1);
+    kit::eventually("all have their copies", || objects_kept(&client) == kept);
+    restore(&mut store, &mut dstores, &earlier);
+    let client = store.client();
+    all_are_readable(&client, &files);
+    assert!(get(&client, "/later").is_err());
+    // What is garbage goes, now as before.
+    put(&client, "/gone", b"a file that is removed").unwrap();
+    kit::eventually("it is there", || objects_kept(&client) > kept);
+    client.remove(&path("/gone"), Condition::Any).unwrap();
+    kit::eventually("it is collected, and nothing else", || objects_kept(&client) == kept);
+    restore(&mut store, &mut dstores, &later);
+    files.insert("/later".into(), b"of which the first backup knows nothing".to_vec());
+    all_are_readable(&store.client(), &files);
 }
 
 /// Whether a Dstore has an object.
