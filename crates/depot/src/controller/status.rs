@@ -241,8 +241,11 @@ fn count(number: u64, one: &str, many: &str) -> String {
 /// What a store like this does not survive.
 fn limits(status: &Status, sync: SyncMode) -> Vec<String> {
     let mut limits = vec![
-        "the loss of the Controller's disk, for what was changed since the last backup at the Dstores: up to an hour"
-            .to_owned(),
+        match status.dstores.is_empty() {
+            true => "the loss of the Controller's disk: there is no Dstore that keeps a backup",
+            false => "the loss of the Controller's disk, for what was changed since the last backup at the Dstores: up to an hour",
+        }
+        .to_owned(),
     ];
     match status.settings.replicas {
         Replicas::Number(1) => limits.push("the loss of any disk: there is one replica of each file".into()),
