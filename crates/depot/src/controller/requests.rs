@@ -222,6 +222,10 @@ impl Shared {
             let mut state = self.state.lock();
             state.keys.settle(&numbers);
             state.healing.released(applied.released.iter().map(|released| released.key));
+            // As files name them now, missing copies may be made.
+            if let Command::Put { objects, .. } = &change.command {
+                objects.objects.iter().for_each(|object| state.healing.stored(objects.key(object)));
+            }
             if may_want_more {
                 state.healing.look_at_all();
             }

@@ -82,8 +82,7 @@ impl Shared {
             let is_more = taken.len() == STEP;
             let mut candidates = Vec::new();
             for (key, was_released) in taken {
-                let is_of_this_leadership = (key.history, key.term) == (epoch.history, epoch.term);
-                if is_of_this_leadership && state.keys.is_leased(key.number) {
+                if state.is_leased(key, epoch) {
                     state.healing.agenda.add(key, now + options.lease.max(PERIOD)); // it is looked at again
                 } else if was_released || key.history == epoch.history && key.term <= epoch.term {
                     candidates.push((key, was_released));
@@ -95,10 +94,12 @@ impl Shared {
             return is_more;
         }
         let judged = self.replica.read(|namespace| {
-            candidates.into_iter().filter(|(key, _)| namespace.object(*key).is_none()).collect::<Vec<_>>()
+            candidates.into_iter().partition::<Vec<_>, _>(|(key, _)| namespace.object(*key).is_none())
         });
-        let Ok(garbage) = judged else { return false };
+        let Ok((garbage, named)) = judged else { return false };
         let mut state = self.state.lock();
+        // Committed since they were noted: they may lack copies.
+        named.into_iter().for_each(|(key, _)| state.healing.look_at(key));
         let members = state.members(records);
         let mut orders = Orders { batches: Default::default(), burdens: state.healing.burdens() };
         for (key, was_released) in garbage {

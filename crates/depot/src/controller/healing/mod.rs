@@ -77,6 +77,9 @@ impl Default for HealingOptions {
 /// At least so often it is looked which Dstores are there.
 const PERIOD: Duration = Duration::from_millis(100);
 
+/// What becomes due within so long is looked at together.
+const BREATH: Duration = Duration::from_millis(10);
+
 /// So many objects are looked at, or ordered for, under one hold of the lock.
 const STEP: usize = 250;
 
@@ -339,7 +342,8 @@ pub(super) fn run(shared: &Shared) {
             continue;
         }
         let mut state = shared.state.lock();
-        let next = state.healing.agenda.next().map_or(begun + PERIOD, |next| next.min(begun + PERIOD));
+        let due = state.healing.agenda.next().unwrap_or(begun + PERIOD);
+        let next = due.clamp(begun + BREATH, begun + PERIOD);
         if next > Instant::now() && !shared.is_stopping() {
             shared.to_heal.wait_until(&mut state, next);
         }
@@ -373,7 +377,7 @@ impl Shared {
         let mut state = self.state.lock();
         let members = state.members(&records);
         for (key, wanted) in named {
-            state.look(key, wanted, &members);
+            state.look(key, wanted, &members, epoch);
         }
         let mut orders = Orders { batches: BTreeMap::new(), burdens: state.healing.burdens() };
         state.work_off(&members, &mut orders);
@@ -460,6 +464,11 @@ impl State {
         keys
     }
 
+    /// Whether a client may still commit the object.
+    fn is_leased(&self, key: Key, epoch: Epoch) -> bool {
+        (key.history, key.term) == (epoch.history, epoch.term) && self.keys.is_leased(key.number)
+    }
+
     fn is_sweeping(&self) -> bool {
         self.healing.sweep.is_some() && self.healing.backlog.entries.len() < MOST_BACKLOG
     }
@@ -484,11 +493,13 @@ impl State {
     }
 
     /// Looks at an object, and enters it into the backlog if something is to be done.
-    fn look(&mut self, key: Key, wanted: Option<(Object, usize)>, members: &[Member]) {
+    fn look(&mut self, key: Key, wanted: Option<(Object, usize)>, members: &[Member], epoch: Epoch) {
         self.healing.backlog.remove(key);
         let Some((object, wanted)) = wanted else {
             self.healing.failed.remove(&key);
-            if !self.holdings.holders(key).is_empty() {
+            if self.is_leased(key, epoch) {
+                self.healing.agenda.add(key, Instant::now() + self.healing.options.lease.max(PERIOD));
+            } else if !self.holdings.holders(key).is_empty() {
                 self.healing.unnamed.note(key, Instant::now(), false);
             }
             return;
