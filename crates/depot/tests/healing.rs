@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{CLUSTER, SOON, Store};
+use common::{CLUSTER, SOON, ScriptedDstore, Store};
 use depot::checksum::Checksum;
 use depot::client::{Cluster, DstoreState, DstoreStatus, Error, Files, PutOptions, Source};
 use depot::controller::HealingOptions;
@@ -179,6 +179,50 @@ fn copies_of_a_dead_dstore_are_made_elsewhere() {
     all_are_readable(&client, &files);
     let status = client.status().unwrap();
     assert_eq!((status.too_few_copies, status.healing.objects), (0, 0), "{status:?}");
+}
+
+#[test]
+fn a_short_absence_copies_nothing() {
+    let grace = Duration::from_secs(60);
+    let mut store = Store::that_heals(2, HealingOptions { grace, ..AT_ONCE });
+    let all: [_; 4] = std::array::from_fn(|number| ScriptedDstore::new(&store, number as u128 + 1));
+    let client = store.client();
+    let files = fill(&client, 12);
+    eventually_healed(&client, &files, 2);
+    // A file that is removed now is collected by a round that sees how things are now.
+    let wait_for_a_round = |store: &Store, present: &ScriptedDstore| {
+        let client = store.client();
+        put_with(&client, "/round", b"round", Some(4)).ok();
+        let held = || present.objects().values().filter(|content| *content == b"round").count();
+        kit::eventually("all have it", || held() == 1);
+        client.remove(&path("/round"), Condition::Any).unwrap();
+        kit::eventually("it is collected", || held() == 0);
+    };
+    all[0].cut_link();
+    kit::eventually("its absence is noticed", || {
+        let status = client.status().unwrap();
+        status.dstores.iter().any(|dstore| dstore.state == DstoreState::Away)
+    });
+    wait_for_a_round(&store, &all[1]);
+    all[0].join(&store);
+    wait_for_a_round(&store, &all[1]);
+    // A restart of the Controller: it knows of no copy until the Dstores have reported, which come one after another.
+    store.stop();
+    store.start();
+    all[2].join(&store);
+    all[1].join(&store);
+    all[3].join(&store);
+    wait_for_a_round(&store, &all[1]);
+    all[0].join(&store);
+    wait_for_a_round(&store, &all[1]);
+    let client = store.client();
+    eventually_healed(&client, &files, 2);
+    let named: Vec<Key> =
+        files.keys().flat_map(|at| client.copies(&path(at)).unwrap()).map(|object| object.key).collect();
+    for dstore in &all {
+        let copied: Vec<Key> = dstore.copies_ordered().into_iter().filter(|key| named.contains(key)).collect();
+        assert_eq!(copied, [], "Dstore {}", dstore.number());
+    }
 }
 
 #[test]

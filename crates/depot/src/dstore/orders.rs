@@ -419,3 +419,55 @@ impl Read for Fetched<'_> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checksum::Checksum;
+    use crate::identity::History;
+    use crate::pack::Purpose;
+
+    fn key(number: u64) -> Key {
+        Key { history: History(1), term: 1, number }
+    }
+
+    fn copy(number: u64) -> Job {
+        let from = "h:1".parse().expect("an address");
+        let (length, checksum, purpose) = (1, Checksum::EMPTY, Purpose::Repair);
+        Job::Copy(CopyOrder { key: key(number), length, checksum, purpose, from })
+    }
+
+    #[test]
+    fn orders_about_one_object_come_one_after_another() {
+        let orderer = Arc::new(Orderer::new(Epoch::default()));
+        let mut orders = Orders::default();
+        let jobs =
+            [copy(1), Job::Remove(key(1)), Job::Verify(key(2)), Job::Remove(key(3)), Job::Remove(key(4)), copy(5)];
+        orders.waiting.extend(jobs.map(|job| Item { orderer: Arc::clone(&orderer), job }));
+        let mut take = |takes_copies, expected: &[(OrderKind, u64)]| {
+            let taken = orders.take(takes_copies);
+            let taken: Vec<_> = taken.iter().map(|item| (item.job.kind(), item.job.key().number)).collect();
+            assert_eq!(taken, expected);
+        };
+        take(false, &[(OrderKind::Verify, 2)]);
+        take(false, &[(OrderKind::Remove, 3), (OrderKind::Remove, 4)]); // with one sync
+        take(false, &[]); // the removal of 1 waits for its copy
+        take(true, &[(OrderKind::Copy, 1)]);
+        take(true, &[(OrderKind::Copy, 5)]);
+        take(true, &[]);
+        orders.running.clear();
+        orders.take(false);
+        assert!(orders.waiting.is_empty());
+    }
+
+    #[test]
+    fn an_outcome_is_told_once_its_effect_is_reported() {
+        let orderer = Orderer::new(Epoch::default());
+        let outcome = |number| OrderOutcome { kind: OrderKind::Remove, key: key(number), failure: None };
+        orderer.outcomes.lock().extend([(5, outcome(1)), (7, outcome(2)), (9, outcome(3))]);
+        assert_eq!(orderer.take_outcomes(4, 9), []);
+        assert_eq!(orderer.take_outcomes(7, 1), [outcome(1)]);
+        assert_eq!(orderer.take_outcomes(8, 9), [outcome(2)]);
+        assert!(orderer.has_outcomes());
+    }
+}

@@ -157,6 +157,8 @@ struct State {
     /// How many bytes were sent to clients.
     sent: u64,
     verify: Vec<Key>,
+    /// What it was told to copy: it never does.
+    copies: Vec<Key>,
     backups: Vec<Vec<u8>>,
     link: Option<Arc<std::net::TcpStream>>,
     is_stopped: bool,
@@ -175,6 +177,7 @@ impl ScriptedDstore {
             epoch: None,
             sent: 0,
             verify: Vec::new(),
+            copies: Vec::new(),
             backups: Vec::new(),
             link: None,
             is_stopped: false,
@@ -226,6 +229,10 @@ impl ScriptedDstore {
 
     pub fn is_asked_to_verify(&self, key: Key) -> bool {
         self.shared.state.lock().verify.contains(&key)
+    }
+
+    pub fn copies_ordered(&self) -> Vec<Key> {
+        self.shared.state.lock().copies.clone()
     }
 
     pub fn lose_everything(&self) {
@@ -414,10 +421,22 @@ impl Shared {
             let shared = Arc::clone(self);
             thread::spawn(move || {
                 while let Ok(order) = connection.receive(Wait::Forever) {
-                    if let Order::Verify { keys, .. } = order {
-                        shared.state.lock().verify.extend(keys);
-                        shared.changed.notify_all();
+                    let mut state = shared.state.lock();
+                    match order {
+                        Order::Verify { keys, .. } => state.verify.extend(keys),
+                        Order::Copy { copies, .. } => state.copies.extend(copies.iter().map(|copy| copy.key)),
+                        Order::Remove { keys, .. } => {
+                            for key in keys {
+                                if state.objects.remove(&key).is_some() {
+                                    state.position.number += 1;
+                                    state.unreported.push(CopyChange::Removed { key });
+                                }
+                            }
+                        }
+                        _ => {}
                     }
+                    drop(state);
+                    shared.changed.notify_all();
                 }
                 shared.state.lock().link = None;
                 shared.changed.notify_all();
