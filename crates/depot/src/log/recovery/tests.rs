@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
@@ -201,6 +201,32 @@ fn damage_anywhere_costs_no_change_before_it() {
 }
 
 #[test]
+fn a_torn_tail_is_no_damage() {
+    for seed in 0..40 {
+        let (folder, mut rng) = (SimulatedFolder::default(), Rng::with_seed(seed));
+        let replica = open(&folder);
+        folder.fail_at(rng.u64(1..80), Fault::End);
+        for number in 0..40 {
+            let command = Command::MakeDirectory {
+                path: format!("/{number}").parse().expect("a path"),
+                parents: false,
+                details: Details::default(),
+                modified_ms: None,
+            };
+            let made = replica.propose(&Change { now_ms: 7, stamp: None, command });
+            if made.is_err() || (rng.u8(..9) == 0 && replica.snapshot_if_due().is_err()) {
+                break;
+            }
+        }
+        let cut = folder.after_power_cut(&mut rng);
+        let found = Found::in_log(&cut).expect("readable").expect("a log");
+        assert_eq!(found.damage(), None, "seed {seed}");
+        let entries = open(&cut).read(|namespace| namespace.entry_count());
+        assert_eq!(Ok(found.namespace().entry_count()), entries, "seed {seed}: as a start finds it");
+    }
+}
+
+#[test]
 fn damage_that_a_snapshot_covers_loses_nothing() {
     let (folder, all) = store_with_log();
     let first = folder.names().expect("a list").into_iter().find(|name| name.starts_with("log-")).expect("a log");
@@ -293,6 +319,29 @@ fn a_backup_under_load_is_one_sequence() {
         }
         assert_eq!(Ok(namespace.hash()), replica.read(|namespace| namespace.hash()));
     }
+}
+
+#[test]
+fn a_backup_waits_for_a_snapshot_that_is_being_written() {
+    let folder = SimulatedFolder::default();
+    let options = ReplicaOptions { snapshot_bytes: 1, ..SMALL };
+    let replica = Replica::open(Arc::new(folder.clone()), options).expect("a new store");
+    put(&replica, "/a");
+    folder.hold_syncs(true);
+    thread::scope(|scope| {
+        let snapshot = scope.spawn(|| replica.snapshot_if_due().expect("the disk works"));
+        kit::eventually("it waits for the disk", || folder.names().expect("a list").contains(&"new-snapshot".into()));
+        let soon = Instant::now() + Duration::from_millis(20);
+        let replica = &replica;
+        let hasty = scope.spawn(move || replica.backup(Some(soon)).map(drop));
+        let is_given_up = kit::comes_true(Duration::from_secs(10), || hasty.is_finished());
+        folder.hold_syncs(false);
+        assert!(is_given_up, "two were written at a time");
+        let error = hasty.join().expect("no panic").expect_err("there was no time");
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+        assert!(snapshot.join().expect("no panic"));
+    });
+    assert_eq!(verify(&bytes(&replica.backup(None).expect("the disk works"))[..]).expect("whole").entries, 1);
 }
 
 #[test]
