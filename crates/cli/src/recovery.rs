@@ -176,17 +176,19 @@ impl Backup {
         let mut file = NewFile::create(&self.file).map_err(cannot_write)?;
         // All names are in it.
         file.file().set_permissions(Permissions::from_mode(0o600)).map_err(cannot_write)?;
+        // What is removed from here on may be what the backup does not see.
+        let begun = now_ms();
         let made = store.backup(&mut ToNewFile(&mut file)).map_err(of)?;
         file.file().sync_all().map_err(cannot_write)?;
         file.keep().map_err(cannot_write)?;
         let folder = self.file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot_write)?;
-        self.say(&made)
+        self.say(&made, begun)
     }
 
-    fn say(&self, made: &client::Backup) -> Result<(), Failure> {
+    fn say(&self, made: &client::Backup, begun_ms: u64) -> Result<(), Failure> {
         let client::Backup { contents, bytes, keep_removed } = made;
-        let until = now_ms().saturating_add(u64::try_from(keep_removed.as_millis()).unwrap_or(u64::MAX));
+        let until = begun_ms.saturating_add(u64::try_from(keep_removed.as_millis()).unwrap_or(u64::MAX));
         if self.json {
             return say_json(&json!({
                 "name": contents.name,
