@@ -7,7 +7,7 @@
 //! # Old or new, at any instant
 //!
 //! The snapshot is written under a name that means nothing, and synced. One rename makes it count. What then remains to be
-//! done, [`complete`] does, here or in the next start, as often as it is interrupted.
+//! done, `complete` does, here or in the next start, as often as it is interrupted.
 //!
 //! ```text
 //! new-restored            nothing has happened
