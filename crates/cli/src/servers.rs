@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use argh::FromArgs;
 use crossbeam_channel::Receiver;
 use depot::client::{DstoreState, Files};
-use depot::controller;
+use depot::controller::{self, HealingOptions};
 use depot::dstore;
 use depot::log::{ReplicaOptions, SyncMode};
 use depot::namespace::change::{Replicas, Settings};
@@ -21,6 +21,7 @@ use stevedore::program::{self, Failure};
 
 use crate::cluster::{self, ClusterFile, VARIABLE};
 use crate::commands::put::replicas as read_replicas;
+use crate::commands::store::bytes as read_bytes;
 use crate::folder::{DataFolder, store_in};
 use crate::recovery;
 use crate::show::count;
@@ -57,6 +58,12 @@ pub struct Serve {
     /// when something counts as kept: always (once it is on the disk; default), interval (it is within a second), never
     #[argh(option, default = "SyncMode::Always", from_str_fn(sync_mode))]
     pub sync: SyncMode,
+    /// seconds for which a Dstore may be away before its copies are made elsewhere (default 60)
+    #[argh(option, arg_name = "SECONDS", default = "GRACE")]
+    pub grace: u64,
+    /// seconds for which the bytes of removed files are kept, for those who read them still (default 600)
+    #[argh(option, arg_name = "SECONDS", default = "KEEP_REMOVED")]
+    pub keep_removed: u64,
     /// a folder for each Dstore
     #[argh(positional, arg_name = "DIR")]
     pub folders: Vec<PathBuf>,
@@ -93,6 +100,12 @@ pub struct RunController {
     /// when a change counts as kept: always (once it is on the disk; default), interval (it is within a second), never
     #[argh(option, default = "SyncMode::Always", from_str_fn(sync_mode))]
     pub sync: SyncMode,
+    /// seconds for which a Dstore may be away before its copies are made elsewhere (default 60)
+    #[argh(option, arg_name = "SECONDS", default = "GRACE")]
+    pub grace: u64,
+    /// seconds for which the bytes of removed files are kept, for those who read them still (default 600)
+    #[argh(option, arg_name = "SECONDS", default = "KEEP_REMOVED")]
+    pub keep_removed: u64,
 }
 
 /// Run one or more of a store's Dstores.
@@ -129,6 +142,9 @@ pub struct RunDstore {
     /// when an object counts as kept: always (once it is on the disk; default), interval (it is within a second), never
     #[argh(option, default = "SyncMode::Always", from_str_fn(sync_mode))]
     pub sync: SyncMode,
+    /// so many bytes a second a Dstore fetches from others to repair the store, as in 64M (default 128M)
+    #[argh(option, arg_name = "SIZE", default = "dstore::COPY_RATE", from_str_fn(rate))]
+    pub copy_rate: u64,
     /// more folders
     #[argh(positional, arg_name = "DIR")]
     pub folders: Vec<PathBuf>,
@@ -140,10 +156,22 @@ pub type Addresses = Vec<Address>;
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const CONTROLLER_PORT: u16 = 7000;
 const DSTORE_PORT: u16 = 7100;
+const GRACE: u64 = 60;
+const KEEP_REMOVED: u64 = 600;
 
 /// For argh.
 fn addresses(words: &str) -> Result<Addresses, String> {
     words.split(',').map(|word| word.parse().map_err(|error| format!("{word:?}: {error}"))).collect()
+}
+
+/// For argh.
+fn rate(word: &str) -> Result<u64, String> {
+    read_bytes(word).filter(|bytes| *bytes > 0).ok_or_else(|| "expected a size, as in 64M".into())
+}
+
+fn healing(grace: u64, keep_removed: u64) -> HealingOptions {
+    let (grace, keep_removed) = (Duration::from_secs(grace), Duration::from_secs(keep_removed));
+    HealingOptions { grace, keep_removed, ..HealingOptions::default() }
 }
 
 /// For argh.
@@ -168,9 +196,10 @@ impl Serve {
         let at_most_three = Replicas::Number(folders.len().min(3) as u8);
         let new = NewStore { name: self.name.as_deref(), replicas: self.replicas, usual_replicas: at_most_three };
         let place = Place { listen: self.listen, advertise: self.advertise.as_deref() };
+        let healing = healing(self.grace, self.keep_removed);
         let (controller, file) =
-            start_controller(&folders, &new, &place, self.controller_port, self.sync, "--controller-port")?;
-        let machine = Machine { host: dstore::host_name(), zone: String::new() };
+            start_controller(&folders, &new, &place, self.controller_port, self.sync, healing, "--controller-port")?;
+        let machine = Machine { host: dstore::host_name(), zone: String::new(), copy_rate: dstore::COPY_RATE };
         let dstores = start_dstores(&folders, &file, &place, &machine, self.dstore_port, self.sync, "--dstore-port")?;
         let servers = Servers { dstores, controller: Some((controller, folders[0].path().to_owned())) };
         let client = file.write_client(folders[0].path())?;
@@ -198,7 +227,8 @@ impl RunController {
         let new = NewStore { name: self.name.as_deref(), replicas: self.replicas, usual_replicas: Replicas::Number(3) };
         let place = Place { listen: self.listen, advertise: self.advertise.as_deref() };
         let folders = [folder];
-        let (controller, file) = start_controller(&folders, &new, &place, self.port, self.sync, "--port")?;
+        let healing = healing(self.grace, self.keep_removed);
+        let (controller, file) = start_controller(&folders, &new, &place, self.port, self.sync, healing, "--port")?;
         let servers = Servers { dstores: Vec::new(), controller: Some((controller, folders[0].path().to_owned())) };
         let client = file.write_client(folders[0].path())?;
         let (address, cluster) = (&file.controllers[0], folders[0].cluster_file());
@@ -229,7 +259,11 @@ impl RunDstore {
             file.controllers.clone_from(controllers);
         }
         let place = Place { listen: self.listen, advertise: self.advertise.as_deref() };
-        let machine = Machine { host: self.host.clone().unwrap_or_else(dstore::host_name), zone: self.zone.clone() };
+        let machine = Machine {
+            host: self.host.clone().unwrap_or_else(dstore::host_name),
+            zone: self.zone.clone(),
+            copy_rate: self.copy_rate,
+        };
         let dstores = start_dstores(&folders, &file, &place, &machine, self.port, self.sync, "--port")?;
         for (dstore, folder) in dstores.iter().zip(&folders) {
             let folder = folder.objects();
@@ -339,6 +373,7 @@ fn start_controller(
     place: &Place<'_>,
     port: u16,
     sync: SyncMode,
+    healing: HealingOptions,
     port_option: &str,
 ) -> Result<(controller::Handle, ClusterFile), Failure> {
     let mut file = store_in(folders, new.name.unwrap_or("depot"))?;
@@ -360,7 +395,7 @@ fn start_controller(
         replica: ReplicaOptions { sync, ..ReplicaOptions::default() },
         settling: controller::SETTLING,
         backup_period: controller::BACKUP_PERIOD,
-        healing: controller::HealingOptions::default(),
+        healing,
     };
     let controller = controller::Handle::start(options).map_err(|error| {
         let advice = recovery::advice(folders[0].path(), &error);
@@ -373,6 +408,8 @@ fn start_controller(
 struct Machine {
     host: String,
     zone: String,
+    /// So many bytes a second each of them fetches from others.
+    copy_rate: u64,
 }
 
 /// A Dstore, and where it is reached.
@@ -406,7 +443,7 @@ fn start_dstores(
             disk: pack::Options { sync, ..pack::Options::default() },
             scrub_period: dstore::SCRUB_PERIOD,
             gives_up_after: dstore::GIVES_UP_AFTER,
-            copy_rate: dstore::COPY_RATE,
+            copy_rate: machine.copy_rate,
         };
         let handle = dstore::Handle::start(options);
         let handle = handle.map_err(|error| Failure::new(format!("a Dstore does not start: {error}")))?;

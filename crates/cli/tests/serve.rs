@@ -325,6 +325,43 @@ fn servers_also_run_as_processes_of_their_own() {
 }
 
 #[test]
+fn the_copies_of_a_dstore_that_dies_are_made_elsewhere() {
+    let folder = kit::TempFolder::new();
+    let place = |name: &str| folder.path().join(name);
+    let log = place("c");
+    let _controller = start(&["controller", "--data", text(&log), "--port", "0", "--replicas", "2", "--grace", "0"]);
+    let user = User { cluster: place("c") };
+    let mut dstores: Vec<_> = ["1", "2", "3"]
+        .iter()
+        .map(|name| {
+            fs::create_dir(place(name)).unwrap();
+            fs::copy(place("c").join("cluster.toml"), place(name).join("cluster.toml")).unwrap();
+            let data = place(name);
+            let mut dstore =
+                spawn(&["dstore", "--data", text(&data), "--port", "0", "--host", name, "--copy-rate", "64M"]);
+            dstore.wait_for_log("Dstore of the store");
+            dstore
+        })
+        .collect();
+    let there = || {
+        let status = user.json(&["status", "--json"]);
+        let is_there = |dstore: &&serde_json::Value| dstore["state"] == "present" && dstore["total_bytes"] != 0;
+        status["dstores"].as_array().unwrap().iter().filter(is_there).count()
+    };
+    eventually("all have joined", || there() == 3);
+    fs::create_dir(place("files")).unwrap();
+    (0..20).for_each(|file| fs::write(place("files").join(file.to_string()), bytes(file, 100_000)).unwrap());
+    user.ok(&["put", "-r", text(&place("files")), "/files"]);
+    assert!(user.ok(&["check"]).contains("40 copies, all as they should be"));
+    drop(dstores.pop());
+    eventually("the store has noticed, and the two that are left have all", || {
+        there() == 2 && user.run(&["check", "--deep"]).status.success()
+    });
+    user.ok(&["get", "-r", "/files", text(&place("copy"))]);
+    assert!(look(&place("copy")) == look(&place("files")));
+}
+
+#[test]
 fn a_disk_is_emptied_checked_and_taken_out() {
     let store = Whole::start(3, "never");
     let file = store.local("file");

@@ -314,7 +314,7 @@ pub fn change(settings: &mut Settings, name: &str, value: &str) -> Result<(), St
 }
 
 /// A number of bytes, with K, M or G behind it for powers of 1,024.
-fn bytes(word: &str) -> Option<u64> {
+pub fn bytes(word: &str) -> Option<u64> {
     let shift = match word.chars().last()? {
         'K' | 'k' => 10,
         'M' | 'm' => 20,

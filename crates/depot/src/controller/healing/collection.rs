@@ -19,7 +19,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use super::{Orders, PERIOD};
+use super::{MOST_OTHERS, Orders, PERIOD};
 use crate::controller::Shared;
 use crate::identity::{DstoreId, Epoch, Key};
 use crate::namespace::Object;
@@ -78,7 +78,11 @@ impl Shared {
             if now.duration_since(state.healing.started) < options.margin {
                 return false;
             }
-            let taken = state.healing.unnamed.take(now.checked_sub(options.keep_removed), STEP);
+            // No more than every Dstore can be told to remove: the rest keeps its place.
+            let burdens = state.healing.burdens();
+            let room = burdens.values().map(|burden| MOST_OTHERS.saturating_sub(burden.others)).min();
+            let most = room.map_or(STEP, |room| room.min(STEP));
+            let taken = state.healing.unnamed.take(now.checked_sub(options.keep_removed), most);
             let is_more = taken.len() == STEP;
             let mut candidates = Vec::new();
             for (key, was_released) in taken {
