@@ -135,6 +135,8 @@ impl Shared {
     fn admit(&self, join: &Join, orders: Sender<Order>) -> Result<(DstoreId, u64), Failure> {
         let refused = |why: String| Failure::NotPermitted { why };
         let unavailable = |error: crate::log::ProposeError| Failure::Unavailable { what: error.to_string() };
+        // An operator may change its duty meanwhile, which must not be undone by what is read here.
+        let _one_at_a_time = self.membership.lock();
         let known = self.replica.read(|namespace| {
             let id = namespace.dstore_on(join.disk);
             let record = id.and_then(|id| namespace.dstores().find(|(other, _)| *other == id));

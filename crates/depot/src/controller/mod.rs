@@ -29,7 +29,8 @@
 //!
 //! # Locks
 //!
-//! `state` is held for short decisions only: never across a disk, a socket, a wait, or a call of the log. `shipping` is held
+//! `state` is held for short decisions only: never across a disk, a socket, a wait, or a call of the log. It may be taken while
+//! `membership` is held, which waits for the log; never the reverse. `shipping` is held
 //! while Dstores are sent a backup; `state` may be taken while holding it, never the reverse.
 //!
 //! # Threads
@@ -182,6 +183,8 @@ struct Shared {
     backup_period: Duration,
     shipping: Mutex<backups::Shipping>,
     shipped: Mutex<backups::Shipped>,
+    /// Held while the log is told something about a Dstore, by what it said before.
+    membership: Mutex<()>,
     state: Mutex<State>,
     /// Signalled when a Dstore has come, gone, or completed its inventory.
     news: Condvar,
@@ -238,6 +241,7 @@ impl Handle {
             backup_period: options.backup_period,
             shipping: Mutex::default(),
             shipped: Mutex::new(backups::Shipped::none()),
+            membership: Mutex::new(()),
             state: Mutex::new(State {
                 holdings: Holdings::default(),
                 links: BTreeMap::new(),

@@ -24,13 +24,12 @@ impl Shared {
     }
 
     pub(super) fn drain(&self, dstore: DstoreId, drains: bool) -> Result<Answer, Failure> {
-        let record = self.record_of(dstore)?;
-        self.set_duty(record, if drains { Duty::Draining } else { Duty::Active })
+        self.set_duty(dstore, if drains { Duty::Draining } else { Duty::Active })
     }
 
     /// Has a Dstore belong to the store no longer, unless it may have the last good copy of an object.
     pub(super) fn discharge(&self, dstore: DstoreId, is_lost: bool) -> Result<Answer, Failure> {
-        let record = self.record_of(dstore)?;
+        self.record_of(dstore)?;
         let is_there = self.state.lock().links.contains_key(&dstore);
         if is_lost && is_there {
             let why = format!("Dstore {dstore} is there, so it is not lost: drain it, or stop it first");
@@ -44,7 +43,7 @@ impl Shared {
             );
             return Err(Failure::NotPermitted { why });
         }
-        let answer = self.set_duty(record, Duty::Removed)?;
+        let answer = self.set_duty(dstore, Duty::Removed)?;
         let mut state = self.state.lock();
         if let Some(link) = state.links.remove(&dstore) {
             let why = format!("Dstore {dstore} was removed from this store");
@@ -70,7 +69,9 @@ impl Shared {
         record.ok_or_else(|| Failure::NotPermitted { why: format!("there is no Dstore {dstore}") })
     }
 
-    fn set_duty(&self, record: DstoreRecord, duty: Duty) -> Result<Answer, Failure> {
+    fn set_duty(&self, dstore: DstoreId, duty: Duty) -> Result<Answer, Failure> {
+        let _one_at_a_time = self.membership.lock();
+        let record = self.record_of(dstore)?;
         if record.duty != duty {
             let record = DstoreRecord { duty, ..record };
             let change = Change { now_ms: now_ms(), stamp: None, command: Command::Dstore { record } };
