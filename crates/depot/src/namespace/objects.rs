@@ -146,3 +146,27 @@ impl Objects {
         self.by_key.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_takes_no_more_room_than_is_said() {
+        assert_eq!(size_of::<Slot>(), 48);
+    }
+
+    #[test]
+    fn the_file_that_asks_for_the_most_copies_decides() {
+        let wanted = |files: &[Option<Replicas>]| {
+            let mut asked = Asked::default();
+            files.iter().for_each(|replicas| asked.add(*replicas));
+            asked.wanted(Replicas::Number(2), 5)
+        };
+        assert_eq!(wanted(&[None]), 2);
+        assert_eq!(wanted(&[Some(Replicas::Number(1))]), 1, "less than is set, if no file asks for more");
+        assert_eq!(wanted(&[Some(Replicas::Number(1)), None]), 2);
+        assert_eq!(wanted(&[Some(Replicas::Number(4)), None, Some(Replicas::Number(3))]), 4);
+        assert_eq!(wanted(&[Some(Replicas::All), Some(Replicas::Number(3))]), 5);
+    }
+}
