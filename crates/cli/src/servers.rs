@@ -212,8 +212,9 @@ impl Serve {
         for (dstore, folder) in servers.dstores.iter().zip(&folders) {
             say(format_args!("  Dstore      {:<21}  {}", dstore.address, folder.objects().display()))?;
         }
-        say_limits(&client, servers.dstores.len(), &end)?;
-        say_next(&client)?;
+        if say_limits(&client, &servers, &end)? {
+            say_next(&client, &place)?;
+        }
         servers.wait(&end)
     }
 }
@@ -235,7 +236,7 @@ impl RunController {
         say(format_args!("Controller of the store {:?} at {address}", file.name))?;
         say(format_args!("Each Dstore needs a copy of {} in its folder DIR, then:", cluster.display()))?;
         say(format_args!("  stevedore dstore --data DIR --controllers {address}"))?;
-        say_next(&client)?;
+        say_next(&client, &place)?;
         servers.wait(&end)
     }
 }
@@ -274,36 +275,42 @@ impl RunDstore {
 }
 
 /// Says what is wrong with the store, and what it does not survive, once all Dstores have joined. (depot 1.1)
-fn say_limits(client: &Path, dstores: usize, end: &Receiver<Signal>) -> Result<(), Failure> {
+/// False if the store cannot go on.
+fn say_limits(client: &Path, servers: &Servers, end: &Receiver<Signal>) -> Result<bool, Failure> {
     /// Longer than Dstores take to join, unless something is wrong: then the log says it.
     const PATIENCE: Duration = Duration::from_secs(5);
     const PERIOD: Duration = Duration::from_millis(20);
     let store = cluster::connect(Some(client))?;
     let deadline = Instant::now() + PATIENCE;
     loop {
+        if servers.failure().is_some() {
+            return Ok(false); // said at the end
+        }
         let status = match store.status() {
             Ok(status) => status,
             Err(error) => {
                 // Behind a translated address it may be reached from outside only.
                 log::warn!("the Controller is not reached at its own address from here: {error}");
-                return Ok(());
+                return Ok(true);
             }
         };
         let there = status.dstores.iter().filter(|dstore| dstore.state == DstoreState::Present).count();
-        if there >= dstores || Instant::now() >= deadline || !end.is_empty() {
+        if there >= servers.dstores.len() || Instant::now() >= deadline || !end.is_empty() {
             if !status.problems.is_empty() {
                 say(format_args!("Problems:"))?;
                 status.problems.iter().try_for_each(|problem| say(format_args!("  ! {problem}")))?;
             }
             say(format_args!("It does not survive:"))?;
-            return status.limits.iter().try_for_each(|limit| say(format_args!("  - {limit}")));
+            status.limits.iter().try_for_each(|limit| say(format_args!("  - {limit}")))?;
+            return Ok(true);
         }
         thread::sleep(PERIOD);
     }
 }
 
-fn say_next(client: &Path) -> Result<(), Failure> {
-    say(format_args!("In another terminal, or on another machine with a copy of that file:"))?;
+fn say_next(client: &Path, place: &Place<'_>) -> Result<(), Failure> {
+    let elsewhere = if place.listen.is_loopback() { "" } else { ", or on another machine with a copy of this file" };
+    say(format_args!("In another terminal{elsewhere}:"))?;
     say(format_args!("  export {VARIABLE}={}", crate::words::quote(&client.display().to_string())))?;
     say(format_args!("  stevedore put -r ~/Documents /docs"))?;
     say(format_args!("  stevedore status"))

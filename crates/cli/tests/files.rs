@@ -210,7 +210,7 @@ fn a_failure_is_told_by_its_exit_code_and_the_others_go_on() {
     symlink("a", at("link")).unwrap();
     assert_eq!(run(&store, &["put", &at("missing"), &at("a"), "/x"]), FAILED);
     assert_eq!(content(&store, "/x/a"), b"A", "the other one is put");
-    assert_eq!(run(&store, &["put", folder.path().to_str().unwrap(), "/y"]), USAGE, "a directory needs -r");
+    assert_eq!(run(&store, &["put", folder.path().to_str().unwrap(), "/y"]), FAILED, "a directory needs -r");
     assert_eq!(run(&store, &["put", "--no-replace", &at("a"), "/x/b"]), Ok(()));
     fs::write(at("a"), "B").unwrap();
     assert_eq!(run(&store, &["put", "--no-replace", &at("a"), "/x/b"]), ALREADY_EXISTS);
@@ -222,7 +222,7 @@ fn a_failure_is_told_by_its_exit_code_and_the_others_go_on() {
     assert_eq!(run(&store, &["get", "/nowhere", &at("x")]), DOES_NOT_EXIST);
     assert_eq!(run(&store, &["get", "/nowhere", "/x/a", text(folder.path())]), DOES_NOT_EXIST);
     assert_eq!(fs::read(at("a")).unwrap(), b"A", "the other one is there");
-    assert_eq!(run(&store, &["get", "/x", &at("y")]), USAGE, "a directory needs -r");
+    assert_eq!(run(&store, &["get", "/x", &at("y")]), FAILED, "a directory needs -r");
     for words in [&["put"][..], &["put", "x"], &["get"], &["put", &at("a"), "relative"], &["ls", "relative"]] {
         assert_eq!(run(&store, words), USAGE, "{words:?}");
     }
@@ -242,6 +242,23 @@ fn an_unfinished_get_leaves_no_file() {
     // The file cannot have the directory's name.
     assert_eq!(run(&store, &["get", "/taken", "/other", text(folder.path())]), FAILED);
     assert_eq!(folder.names(), ["a", "other", "taken"]);
+}
+
+#[test]
+fn a_get_replaces_files_only_and_leaves_links_where_they_are() {
+    let (store, folder) = (store(), TempFolder::new());
+    let [from, real, link, pipe] = ["from", "real", "link", "pipe"].map(|name| folder.path().join(name));
+    fs::write(&from, "content").unwrap();
+    run(&store, &["put", text(&from), "/a"]).unwrap();
+    fs::write(&real, "old").unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    run(&store, &["get", "/a", text(&link)]).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink(), "the link stays");
+    assert_eq!(fs::read_to_string(&real).unwrap(), "content");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert_eq!(run(&store, &["get", "/a", text(&pipe)]), FAILED);
+    assert!(!fs::symlink_metadata(&pipe).unwrap().is_file(), "the pipe is a pipe still");
+    assert_eq!(run(&store, &["put", text(&pipe), "/b"]), FAILED, "nor is it waited for");
 }
 
 #[test]

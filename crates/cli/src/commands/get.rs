@@ -115,7 +115,7 @@ impl Get {
         let stat = session.store.stat(&from).map_err(about(&from))?;
         let is_tree = matches!(stat.kind, Kind::Directory { .. });
         if is_tree && !self.recursive {
-            return Err(Failure::usage(format!("{from} is a directory: get -r takes it with all that is in it")));
+            return Err(Failure::new(format!("{from} is a directory: get -r takes it with all that is in it")));
         }
         let is_named_directory = to.ends_with('/') || matches!(to.rsplit('/').next(), Some("." | ".."));
         let target = PathBuf::from(to);
@@ -164,8 +164,17 @@ impl Plan {
 
 fn get_file(session: &Session<'_>, download: &Download, bar: &ProgressBar) -> Result<Done, Failure> {
     let Download { from, to, stat } = download;
+    // A link stays, and what it leads to is replaced.
+    let to = &fs::canonicalize(to).unwrap_or_else(|_| to.clone());
+    let there = fs::symlink_metadata(to).ok();
+    if there.as_ref().is_some_and(|there| !there.is_file() && !there.is_dir()) {
+        return Err(Failure::new(format!(
+            "{} is no file, and is not replaced by one; a pipe or a device takes what is printed: stevedore cat {from} > {0}",
+            to.display()
+        )));
+    }
     if let Kind::File { size, checksum } = stat.kind
-        && fs::symlink_metadata(to).is_ok_and(|there| there.is_file() && there.len() == size)
+        && there.is_some_and(|there| there.is_file() && there.len() == size)
         && let Ok(file) = File::open(to)
         && transfer::checksum(&file).is_ok_and(|there| there == (size, checksum))
     {

@@ -138,8 +138,7 @@ impl Put {
             };
             let is_tree = metadata.is_dir();
             if is_tree && !self.recursive {
-                summary
-                    .fail(&Failure::usage(format!("{source} is a directory: put -r takes it with all that is in it")));
+                summary.fail(&Failure::new(format!("{source} is a directory: put -r takes it with all that is in it")));
                 continue;
             }
             if !is_tree && !metadata.is_file() {

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,8 @@ pub struct Cluster {
     options: ClusterOptions,
     pub(super) pool: Pool,
     session: Mutex<Option<Session>>,
+    /// The last search for a Controller was in vain: the next one tries each address once, until one is reached.
+    is_lost: AtomicBool,
     granted: Mutex<Granted>,
 }
 
@@ -110,7 +113,7 @@ impl Cluster {
     pub fn new(options: ClusterOptions) -> Self {
         let access = Access::Client { id: options.client, key: options.key.clone() };
         let pool = Pool::new(access, options.cluster);
-        Self { options, pool, session: Mutex::new(None), granted: Mutex::default() }
+        Self { options, pool, session: Mutex::new(None), is_lost: AtomicBool::new(false), granted: Mutex::default() }
     }
 
     /// Asks the Controller, again if it must be, for as long as an answer may take.
@@ -134,7 +137,10 @@ impl Cluster {
                     (format!("{address} does not lead the store just now"), true)
                 }
                 Ok(Answer::Error { failure }) => return Err(Unanswered { error: failure.into(), attempts }),
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.is_lost.store(false, Ordering::Relaxed);
+                    return Ok(answer);
+                }
                 Err(Missed::NotReached(HandshakeError::Io(error))) => {
                     (format!("no Controller is reached at {address}: {error}"), false)
                 }
@@ -143,8 +149,14 @@ impl Cluster {
                 }
                 Err(Missed::NoAnswer(error)) => (format!("{address} did not answer: {error}"), true),
             };
+            if is_reached {
+                self.is_lost.store(false, Ordering::Relaxed);
+            }
+            let has_tried_all = attempts >= self.options.controllers.len();
+            let is_lost = !is_reached && has_tried_all && self.is_lost.load(Ordering::Relaxed);
             let limit = if is_reached { patience } else { self.options.search.min(patience) };
-            if begun.elapsed() + pause > limit {
+            if is_lost || begun.elapsed() + pause > limit {
+                self.is_lost.store(!is_reached, Ordering::Relaxed);
                 return Err(Unanswered { error: Error::Unavailable(why), attempts });
             }
             thread::sleep(pause);

@@ -110,8 +110,10 @@ impl Shared {
             status.too_few_copies = count.too_few;
             status.no_copy = count.none;
         }
+        let has_reported = |dstore: &DstoreStatus| state.links.get(&dstore.id).is_some_and(|link| link.has_reported);
+        let is_learning = self.started.elapsed() < self.settling && !status.dstores.iter().all(has_reported);
         drop(state);
-        status.problems = self.problems(&status);
+        status.problems = self.problems(&status, is_learning);
         status.limits = limits(&status, self.options.sync);
         Ok(status)
     }
@@ -120,11 +122,12 @@ impl Shared {
         self.replica.epoch().unwrap_or_default()
     }
 
-    fn problems(&self, status: &Status) -> Vec<String> {
-        let mut problems = Vec::new();
+    /// Copies are not missed while Dstores are still about to say what they have.
+    fn problems(&self, status: &Status, is_learning: bool) -> Vec<String> {
         if let Some(why) = &*self.fatal.lock() {
-            problems.push(why.clone());
+            return vec![why.clone()]; // whatever else there is, it comes from this
         }
+        let mut problems = Vec::new();
         if self.is_short_of_space.load(Ordering::Acquire) || self.replica.is_short_of_space() {
             problems.push(format!(
                 "the Controller's disk is nearly full ({}): only removals are accepted until it has room",
@@ -135,10 +138,10 @@ impl Shared {
             problems.push("the store is set read-only: stevedore set read-only off".into());
         }
         let is_settling = self.started.elapsed() < self.settling;
-        if status.no_copy > 0 {
+        if status.no_copy > 0 && !is_learning {
             problems.push(format!(
-                "{} no sound copy at a Dstore that is there: the files cannot be read until one returns, or until they are put \
-                 again",
+                "{} no sound copy at a Dstore that is there: the files may not be readable until one returns, or until they are \
+                 put again",
                 count(status.no_copy, "object has", "objects have")
             ));
         }
@@ -147,7 +150,7 @@ impl Shared {
             problems.push(format!("Dstore {} is away (last on {}): {hint}", dstore.id, dstore.host));
         }
         let few = status.too_few_copies.saturating_sub(status.no_copy);
-        if few > 0 {
+        if few > 0 && !is_learning {
             problems.push(format!("{} fewer copies than there should be", count(few, "object has", "objects have")));
         }
         let there = status.dstores.iter().filter(|dstore| dstore.state == DstoreState::Present).count();

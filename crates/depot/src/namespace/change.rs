@@ -497,7 +497,9 @@ impl fmt::Display for Refusal {
             Self::NotADirectory => "it is not a directory, or a file is on the way to it",
             Self::NotEmpty => "the directory is not empty",
             Self::ConditionFailed => "it has changed meanwhile: the condition does not hold",
-            Self::InvalidPath => "the path cannot be used so: it is the root, or one lies within the other",
+            Self::InvalidPath => {
+                "the path cannot be used so: it is the root, or too long, or one lies within the other"
+            }
             Self::TooLarge => "that is more than one change may do",
             Self::OverQuota => "the store has as many files and directories as it may have",
             Self::ReadOnly => "the store accepts only removals just now",

@@ -194,6 +194,7 @@ impl ScriptedDstore {
 
     /// Connects to the Controller, and waits until it is admitted.
     pub fn join(&self, store: &Store) {
+        self.wait(|state| state.link.is_none()); // one to a Controller that was stopped takes a moment to end
         let (shared, disk) = (Arc::clone(&self.shared), self.disk);
         let (controller, address) = (store.address.clone(), self.address.clone());
         self.threads.spawn(move || shared.follow(&controller, disk, &address)).unwrap();
