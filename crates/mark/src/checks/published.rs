@@ -1,7 +1,7 @@
 //! What the coursework itself asks for: each marked check rests on one of these, and on nothing else.
 //!
 //! These are restatements, not quotations. The coursework was published in 2021 and each year until 2025. What of it could be read
-//! again for this list, and what could not, is in docs/marking.md. Where a text leaves room, or where only later editions say it,
+//! again for this list, and what could not, is in docs/marking-checks.md. Where a text leaves room, or where only later editions say it,
 //! the reading that accuses fewer programs is taken.
 
 use std::fmt;
