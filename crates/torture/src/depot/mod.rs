@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use depot::client::{Cluster, DstoreState, Files, Status};
 use depot::identity::Version;
 use depot::namespace::change::Condition;
+use depot::path::Path;
 use kit::Rng;
 use parking_lot::RwLock;
 use stevedore::program::Failure;
@@ -250,6 +251,13 @@ impl<'a> Run<'a> {
             }
             clients::compare(recorder, look.content, 0, look.content.size, &read);
             report.files += 1;
+        }
+        let mut faults = Vec::new();
+        let checked = self.inspector.check(&Path::root(), true, &mut |object| faults.push(format!("{object:?}")));
+        match checked {
+            Ok(_) if faults.is_empty() => {}
+            Ok(_) => return wrong(format!("a check finds, after all has healed: {faults:?}")),
+            Err(error) => return wrong(format!("a check fails in the calm: {error}")),
         }
         recorder.first_wrong().map_or(Ok(()), |what| Err(Stop::Wrong(what)))
     }
