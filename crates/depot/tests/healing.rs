@@ -403,8 +403,9 @@ fn what_a_stopped_dstore_has_is_surplus_two_leaderships_later() {
 
 /// Has a store that is stopped go on from a backup, and its Dstores with it.
 fn restore(store: &mut Store, dstores: &mut [Dstore], backup: &[u8]) {
-    dstores.iter_mut().for_each(Dstore::stop);
+    // The Controller first: without grace, it would copy what the first Dstore to stop has.
     store.stop();
+    dstores.iter_mut().for_each(Dstore::stop);
     let log = RealFolder::new(&store.folder.path().join("log")).unwrap();
     let there = Found::in_log(&log).unwrap().unwrap();
     let others: Vec<History> = there.namespace().lineage().collect();
