@@ -17,7 +17,7 @@ use super::client::{self, Client, NotServed, OF_A_CONTROLLER};
 use super::failure::{Failure, Verdict, claim, given};
 use super::recorder::Recorder;
 use super::wire::{Heard, Sender, Wire, begins};
-use super::{REACTION, SENT, SETTLING, Setup, Stage, dstore_name, wait_until, wait_until_calm};
+use super::{REACTION, SETTLING, Setup, Stage, dstore_name, task, wait_until, wait_until_calm};
 
 /// How a scripted Dstore behaves. The default is the spec's.
 #[derive(Clone, Copy, Debug, Default)]
@@ -500,8 +500,8 @@ impl ControllerScene {
         };
         let is_spread = || spread().0.then_some(());
         let (_, copies, loads, floor, _) = spread();
-        let has_to_send = copies.values().any(|&copies| copies < replicas) || loads.iter().any(|&load| load < floor);
-        let awaited = if has_to_send { SENT } else { "files to be removed by a rebalance" };
+        let misses_copies = copies.values().any(|&copies| copies < replicas);
+        let awaited = task(misses_copies, loads.iter().any(|&load| load < floor));
         // What is there at once was not waited for.
         let came =
             is_spread().or_else(|| self.recorder.wait_for(awaited, patience, |most| wait_until(most, is_spread)));

@@ -349,8 +349,14 @@ pub fn link_home(home: &Path, folder: &Path) {
     }
 }
 
-/// What a rebalance does, as it is called where it is waited for.
-pub const SENT: &str = "files to be sent by a rebalance";
+/// What a rebalance has to do, as it is called where it is waited for: each may be beyond a program by itself.
+pub fn task(misses_copies: bool, is_uneven: bool) -> &'static str {
+    match (misses_copies, is_uneven) {
+        (true, _) => "missing copies to be made by a rebalance",
+        (false, true) => "files to be spread by a rebalance",
+        (false, false) => "surplus copies to be removed by a rebalance",
+    }
+}
 
 /// Looks again and again, until there is something or `patience` is over.
 pub fn wait_until<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {

@@ -20,7 +20,7 @@ use super::failure::{Failure, Verdict, claim, given};
 use super::recorder::{KILLED, Recorder};
 use super::wire::{Heard, begins};
 use super::{
-    CONTROLLER_STARTS, DSTORE_STARTS, SENT, SETTLING, Setup, SharedProcess, Stage, dstore_name, last_lines, ports,
+    CONTROLLER_STARTS, DSTORE_STARTS, SETTLING, Setup, SharedProcess, Stage, dstore_name, last_lines, ports,
     wait_until, wait_until_calm,
 };
 
@@ -202,14 +202,20 @@ impl SystemScene {
     /// Each file must be there on exactly R living Dstores, with the right bytes, in files of whatever name. If `is_even`, each has
     /// between floor(RF/N) and ceil(RF/N) of them. (spec 4.2, 4.6.3)
     pub fn expect_files(&self, files: &[(String, Vec<u8>)], is_even: bool, patience: Duration) -> Verdict {
-        let mut last = Ok(());
+        let held = self.held(files);
+        let copies = |name| held.values().filter(|names| names.contains(&name)).count();
+        let misses_copies = files.iter().any(|(name, _)| copies(name) < self.setup.replicas);
+        let mut last = self.look_at_files(files, is_even);
+        if last.is_ok() {
+            return last; // what is there at once was not waited for
+        }
         let wait = |most| {
             wait_until(most, || {
                 last = self.look_at_files(files, is_even);
                 last.is_ok().then_some(())
             })
         };
-        let good = self.recorder.wait_for(SENT, patience, wait);
+        let good = self.recorder.wait_for(super::task(misses_copies, is_even), patience, wait);
         if good.is_some() { Ok(()) } else { last }
     }
 
