@@ -193,7 +193,7 @@ const MUTANTS: &[Mutant] = &[
             ),
         ],
         options: &["depot", "--dstores", "3"],
-        survives: None,
+        survives: Some("the one copy must be damaged in the half second before the others are made"),
     },
     Mutant {
         name: "depot-condition-is-forgotten",

@@ -6,14 +6,17 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use depot::client::{Cluster, Files};
 use kit::Rng;
 
-use super::servers::Servers;
+use super::history::path_of;
+use super::servers::{Server, Servers};
 use crate::proxy::Weather;
 
 /// How long a storm lasts.
@@ -40,7 +43,14 @@ impl Faults {
     }
 
     /// Lets faults happen for a while, or until `end`.
-    pub fn storm(&mut self, servers: &mut Servers, weather: &Arc<Weather>, end: Instant) -> io::Result<()> {
+    pub fn storm(
+        &mut self,
+        servers: &mut Servers,
+        store: &Cluster,
+        names: usize,
+        weather: &Arc<Weather>,
+        end: Instant,
+    ) -> io::Result<()> {
         let end = end.min(Instant::now() + self.rng.duration(STORM.0, STORM.1));
         weather.set(*self.rng.pick(&[0, 0, 2, 5, 20]));
         let victim = self.rng.below(servers.dstores.len());
@@ -71,11 +81,13 @@ impl Faults {
                 }
                 25..38 => {
                     servers.controller.kill();
-                    due.push((Instant::now() + absence / 4, 0));
+                    // For longer than clients look for it, now and then.
+                    let absence = if absence > Duration::from_secs(6) { absence } else { absence / 4 };
+                    due.push((Instant::now() + absence, 0));
                     self.count("Controllers killed (kill -9)");
                 }
                 38..43 => {
-                    servers.all().for_each(super::servers::Server::kill);
+                    servers.all().for_each(Server::kill);
                     due.extend((0..=count).map(|number| (Instant::now() + absence / 4, number)));
                     self.count("times all processes killed at once (kill -9)");
                 }
@@ -90,8 +102,18 @@ impl Faults {
                 }
                 _ if self.flips_bits => {
                     for _ in 0..flips {
-                        if flip(&servers.dstores[victim].folder, &mut self.rng)? {
-                            self.count("bytes changed in packs and objects");
+                        let name = self.rng.below(names);
+                        let is_reached = servers.controller.is_up() && !servers.controller.is_frozen;
+                        let copy = is_reached.then(|| copy_at(&servers.dstores[victim], store, name)).flatten();
+                        let what = match copy {
+                            Some(_) => "bytes changed in copies of files",
+                            None => "bytes changed anywhere in packs and objects",
+                        };
+                        let place = copy.or_else(|| anywhere(&servers.dstores[victim].folder, &mut self.rng));
+                        if let Some((path, range)) = place
+                            && flip(&path, range, &mut self.rng)?
+                        {
+                            self.count(what);
                         }
                     }
                 }
@@ -118,20 +140,31 @@ impl Faults {
     }
 }
 
-/// Changes a byte of a file that holds objects; false if there is none.
-fn flip(folder: &Path, rng: &mut Rng) -> io::Result<bool> {
+/// Where a copy of a file's object lies on this Dstore's disk; `None` if it has none, or cannot say so now.
+fn copy_at(dstore: &Server, store: &Cluster, name: usize) -> Option<(PathBuf, Range<u64>)> {
+    let objects = store.copies(&path_of(name)).ok()?;
+    objects.iter().find_map(|object| {
+        let copy = object.copies.iter().find(|copy| copy.address == dstore.address())?;
+        let (file, offset) = copy.location.as_ref()?;
+        Some((dstore.folder.join(file), *offset..*offset + object.length.max(1)))
+    })
+}
+
+/// Any place in any file that holds objects.
+fn anywhere(folder: &Path, rng: &mut Rng) -> Option<(PathBuf, Range<u64>)> {
     let files = object_files(folder);
-    if files.is_empty() {
-        return Ok(false);
-    }
-    let path = rng.pick(&files);
+    (!files.is_empty()).then(|| (rng.pick(&files).clone(), 0..u64::MAX))
+}
+
+/// Changes a byte of this range, as far as the file goes; false if there is none.
+fn flip(path: &Path, range: Range<u64>, rng: &mut Rng) -> io::Result<bool> {
     let changed: io::Result<bool> = (|| {
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-        let size = file.metadata()?.len();
-        if size == 0 {
+        let end = range.end.min(file.metadata()?.len());
+        if end <= range.start {
             return Ok(false);
         }
-        let at = rng.next() % size;
+        let at = range.start + rng.next() % (end - range.start);
         let mut byte = [0];
         file.seek(SeekFrom::Start(at))?;
         file.read_exact(&mut byte)?;

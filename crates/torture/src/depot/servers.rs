@@ -72,6 +72,11 @@ impl Server {
         self.proxy.port
     }
 
+    /// The same, as the store says it.
+    pub fn address(&self) -> String {
+        address(self.port()).to_string()
+    }
+
     /// Starts it again on its data, unless it runs.
     pub fn restart(&mut self) -> io::Result<()> {
         if self.program.is_some() {
