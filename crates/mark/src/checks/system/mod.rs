@@ -8,8 +8,9 @@ mod spread;
 use super::dstore::FILES;
 use super::{Check, built_on};
 
-/// What the others build on, beside what a Dstore does with files: requests of one client, one after another.
-const REQUESTS: [&str; 7] = [
+/// What the others build on, beside what a Dstore does with files: that it stays, and requests of one client, one after another.
+const REQUESTS: [&str; 8] = [
+    "dstore/start/idleness-is-no-fault",
     "controller/join/enough-dstores",
     "controller/store/completes-on-the-last-acknowledgement",
     "controller/load/names-a-holder-and-the-size",
