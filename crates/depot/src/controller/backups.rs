@@ -161,6 +161,12 @@ impl Shipping {
             }
         }
         let Self { newest: Some(backup), sent } = self else { return };
+        if is_due && backup.sequence >= last {
+            let mut shipped = shared.shipped.lock();
+            if shipped.sequence >= last {
+                shipped.at = Instant::now(); // nothing was due for so long
+            }
+        }
         for (id, connection, address) in dstores {
             if sent.get(&id) == Some(&connection) {
                 continue;

@@ -9,10 +9,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
+use parking_lot::MutexGuard;
 use stevedore::server::ThreadGroup;
 use stevedore::socket::Wait;
 
-use super::{Refused, Shared, now_ms};
+use super::{Refused, Shared, State, now_ms};
 use crate::identity::{DiskId, DstoreId, Epoch, Position};
 use crate::log::SyncMode;
 use crate::namespace::change::{Change, Command, DstoreRecord, Duty};
@@ -216,18 +217,25 @@ impl Shared {
         }
     }
 
+    /// The state, for a report of this connection; `None` if the Dstore has a newer one. What the older one says is of the past,
+    /// and its thread may have slept in between.
+    fn state_of(&self, id: DstoreId, number: u64) -> Option<MutexGuard<'_, State>> {
+        let mut state = self.state.lock();
+        state.links.get_mut(&id).filter(|link| link.connection == number)?.heard = Instant::now();
+        Some(state)
+    }
+
     /// Takes a Dstore's reports until its connection ends, or the Dstore has a newer one.
     fn follow(&self, id: DstoreId, number: u64, connection: &mut Connection) -> Result<(), ReceiveError> {
         loop {
             let report = connection.receive(Wait::deadline(SILENCE))?;
-            match self.state.lock().links.get_mut(&id).filter(|link| link.connection == number) {
-                Some(link) => link.heard = Instant::now(),
-                None => return Ok(()),
+            if self.state_of(id, number).is_none() {
+                return Ok(());
             }
             match report {
                 Report::Fenced { epoch, .. } => {
                     let is_current = self.replica.epoch() == Some(epoch);
-                    let mut state = self.state.lock();
+                    let Some(mut state) = self.state_of(id, number) else { return Ok(()) };
                     if let Some(link) = state.links.get_mut(&id) {
                         link.is_fenced = is_current;
                     }
@@ -237,23 +245,24 @@ impl Shared {
                 }
                 Report::Inventory { mut copies } => {
                     self.judge(copies.iter_mut());
-                    let mut state = self.state.lock();
+                    let Some(mut state) = self.state_of(id, number) else { return Ok(()) };
                     copies.iter().for_each(|copy| state.holdings.reported(id, copy));
                 }
-                Report::InventoryEnd { position } => self.end_inventory(id, position),
+                Report::InventoryEnd { position } => self.end_inventory(id, number, position),
                 Report::Changes { position, mut changes } => {
                     self.judge(changes.iter_mut().filter_map(|change| match change {
                         CopyChange::Stored { copy } => Some(copy),
                         CopyChange::Removed { .. } => None,
                     }));
-                    let mut state = self.state.lock();
+                    let Some(mut state) = self.state_of(id, number) else { return Ok(()) };
                     state.holdings.changed(id, position, &changes);
                     state.healing.heard(&changes);
                     drop(state);
                     self.news.notify_all();
                 }
                 Report::Heartbeat { load } => {
-                    if let Some(link) = self.state.lock().links.get_mut(&id) {
+                    let Some(mut state) = self.state_of(id, number) else { return Ok(()) };
+                    if let Some(link) = state.links.get_mut(&id) {
                         link.load = load;
                     }
                 }
@@ -293,8 +302,8 @@ impl Shared {
         drop(judged); // without a leadership nothing is decided by them
     }
 
-    fn end_inventory(&self, id: DstoreId, position: Position) {
-        let mut state = self.state.lock();
+    fn end_inventory(&self, id: DstoreId, number: u64, position: Position) {
+        let Some(mut state) = self.state_of(id, number) else { return };
         state.holdings.inventory_ended(id, position);
         if let Some(link) = state.links.get_mut(&id) {
             link.has_reported = true;
@@ -303,7 +312,8 @@ impl Shared {
         self.news.notify_all();
         let mut after = None;
         loop {
-            after = self.state.lock().holdings.sweep(id, after, SWEPT);
+            let Some(mut state) = self.state_of(id, number) else { return };
+            after = state.holdings.sweep(id, after, SWEPT);
             if after.is_none() {
                 return;
             }

@@ -185,6 +185,8 @@ struct Shared {
     shipped: Mutex<backups::Shipped>,
     /// Held while the log is told something about a Dstore, by what it said before.
     membership: Mutex<()>,
+    /// One Dstore at a time is removed from the store. Taken before `membership`.
+    discharging: Mutex<()>,
     state: Mutex<State>,
     /// Signalled when a Dstore has come, gone, or completed its inventory.
     news: Condvar,
@@ -242,6 +244,7 @@ impl Handle {
             shipping: Mutex::default(),
             shipped: Mutex::new(backups::Shipped::none()),
             membership: Mutex::new(()),
+            discharging: Mutex::new(()),
             state: Mutex::new(State {
                 holdings: Holdings::default(),
                 links: BTreeMap::new(),

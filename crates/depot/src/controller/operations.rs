@@ -35,8 +35,17 @@ impl Shared {
             let why = format!("Dstore {dstore} is there, so it is not lost: drain it, or stop it first");
             return Err(Failure::NotPermitted { why });
         }
-        let last = if is_lost { 0 } else { self.count_without(dstore)? };
+        // While it drains, no copy elsewhere is removed because it has one; and one Dstore at a time is counted out.
+        let _one_at_a_time = self.discharging.lock();
+        let duty = self.record_of(dstore)?.duty;
+        let last = if is_lost {
+            0
+        } else {
+            self.set_duty(dstore, Duty::Draining)?;
+            self.count_without(dstore)?
+        };
         if last > 0 {
+            self.set_duty(dstore, duty)?;
             let why = format!(
                 "{last} objects have no good copy at another Dstore that is there. Drain Dstore {dstore} first, and remove it \
                  when it is empty; if its disk is lost, say --lost"
@@ -94,8 +103,9 @@ impl Shared {
             let state = self.state.lock();
             let is_safe = |key: &Key| {
                 state.holdings.holders(*key).iter().any(|(holder, kind)| {
-                    let link = state.links.get(holder);
-                    *holder != dstore && *kind == CopyState::Certain && link.is_some_and(|link| link.has_reported)
+                    let is_there = state.links.get(holder).is_some_and(|link| link.has_reported);
+                    let is_busy = state.healing.has_order(*key, *holder); // it may be told to remove it
+                    *holder != dstore && *kind == CopyState::Certain && is_there && !is_busy
                 })
             };
             safe += named.iter().filter(|key| is_safe(key)).count() as u64;

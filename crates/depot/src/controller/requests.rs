@@ -1,6 +1,6 @@
 //! A client's connection: requests in, answers out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,6 +18,7 @@ use crate::log::ProposeError;
 use crate::namespace::Namespace;
 use crate::namespace::change::{Change, Command, Condition, Duty, NewObjects, Refusal, Replicas, Settings, Stamp};
 use crate::namespace::listing::{Listed, Page, Query};
+use crate::pack;
 use crate::path::Path;
 use crate::placement::{Candidate, CopyState, choose};
 use crate::wire::message::{Answer, Failure, Grant, Grants, ObjectPlaces, Order, Request};
@@ -263,23 +264,41 @@ impl Shared {
                 return Err(Failure::NotEnoughDstores { there, needed });
             }
         }
-        let known: Vec<DstoreId> =
-            self.replica.read(|namespace| namespace.dstores().map(|(id, _)| id).collect()).map_err(failed)?;
+        let mine = |namespace: &Namespace| {
+            let staying = namespace.dstores().filter(|(_, record)| record.duty != Duty::Removed);
+            staying.map(|(id, _)| id).collect::<Vec<DstoreId>>()
+        };
+        let known = self.replica.read(mine).map_err(failed)?;
         let named = objects.objects.iter().flat_map(|object| &object.holders);
         if let Some((stranger, _)) = named.clone().find(|(dstore, _)| !known.contains(dstore)) {
-            return Err(Failure::BadRequest { why: format!("there is no Dstore {stranger}") });
+            return Err(Failure::BadRequest { why: format!("Dstore {stranger} is no Dstore of this store") });
+        }
+        if let Some(object) = objects.objects.iter().find(|object| object.length > pack::MOST_BYTES) {
+            return Err(Failure::BadRequest { why: format!("no object has {} bytes", object.length) });
         }
         let numbers: Vec<u64> = objects.objects.iter().map(|object| object.number).collect();
         let mut state = self.state.lock();
         if !state.keys.propose(client, &numbers, change) {
             return Err(Failure::NoLease);
         }
-        // Before the change is applied: a reader that sees the file must find its objects.
+        // Before the change is applied: a reader that sees the file must find its objects. A Dstore may have lost its copy
+        // since, and have said so: then the claim does not count.
+        let mut fewest = usize::MAX;
         for object in &objects.objects {
+            let key = objects.key(object);
             for (dstore, position) in &object.holders {
-                state.holdings.claim(objects.key(object), *dstore, *position);
+                state.holdings.claim(key, *dstore, *position);
             }
-            state.healing.stored(objects.key(object));
+            state.healing.stored(key);
+            let is_good = |dstore: &DstoreId| {
+                matches!(state.holdings.state(key, *dstore), Some(CopyState::Certain | CopyState::Claimed))
+            };
+            let named: BTreeSet<DstoreId> = object.holders.iter().map(|(dstore, _)| *dstore).collect();
+            fewest = fewest.min(named.iter().filter(|dstore| is_good(dstore)).count());
+        }
+        if fewest < quorum {
+            state.keys.settle(&numbers);
+            return Err(Failure::NotEnoughDstores { there: fewest as u32, needed: quorum as u32 });
         }
         Ok(numbers)
     }

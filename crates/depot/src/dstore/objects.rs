@@ -15,6 +15,9 @@ use crate::pack::{BLOCK_BYTES, GetError, KeepError, MOST_BYTES, Purpose, PutErro
 use crate::wire::message::{CopyReport, Failure, ObjectAnswer, ObjectRequest};
 use crate::wire::{Connection, ReceiveError, Role, accept};
 
+/// So many objects are checked for a request.
+const MOST_CHECKED: usize = 1_000;
+
 /// A peer that sends nothing of what it has announced, or takes nothing, for so long has gone.
 const STALL: Duration = Duration::from_secs(30);
 
@@ -56,8 +59,13 @@ fn answer(shared: &Shared, role: Role, connection: &mut Connection) -> Result<()
         match request {
             Ok(ObjectRequest::Put { key, length, checksum }) => put(shared, connection, key, length, checksum)?,
             Ok(ObjectRequest::Get { key, from, length }) => get(shared, connection, &mut buffer, key, from, length)?,
+            Ok(ObjectRequest::Check { keys, .. }) if keys.len() > MOST_CHECKED => {
+                let why = format!("at most {MOST_CHECKED} objects are checked at a time");
+                connection.send(&ObjectAnswer::Error { failure: Failure::BadRequest { why } })?;
+            }
             Ok(ObjectRequest::Check { deep, keys }) => {
-                let copies = keys.into_iter().map(|key| check(shared, deep, key)).collect();
+                let copies = keys.into_iter().take_while(|_| !shared.is_stopping());
+                let copies = copies.map(|key| check(shared, deep, key)).collect();
                 connection.send(&ObjectAnswer::Checked { copies })?;
             }
             Ok(ObjectRequest::Locate { keys }) => {

@@ -136,7 +136,9 @@ impl Holdings {
     /// Drops copies that a Dstore had reported before and not in its inventory, of up to `most` objects behind `after`.
     /// Where to go on; `None` when there are no more.
     pub fn sweep(&mut self, dstore: DstoreId, after: Option<Key>, most: usize) -> Option<Key> {
-        let generation = self.dstores.get(&dstore)?.generation;
+        let known = self.dstores.get(&dstore)?;
+        known.reported?; // it has connected again, and what it has is still to come
+        let generation = known.generation;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut last = None;
         let mut seen = 0;

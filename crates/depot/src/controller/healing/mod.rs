@@ -234,6 +234,11 @@ impl Healing {
         self.agenda.add(key, Instant::now() + self.options.after_put);
     }
 
+    /// Whether a Dstore has been told something about an object, and has not answered yet.
+    pub(super) fn has_order(&self, key: Key, dstore: DstoreId) -> bool {
+        self.under_way.contains_key(&(key, dstore))
+    }
+
     /// Something is the matter with the object.
     pub(super) fn look_at(&mut self, key: Key) {
         self.agenda.add(key, Instant::now());
