@@ -11,11 +11,13 @@ use std::thread;
 use std::time::Duration;
 
 use common::{BLOCK, Behaviour, ScriptedDstore, Store};
+use depot::checksum::Checksum;
 use depot::client::{Cluster, Error, Files, ListOptions, MoveOptions, PutOptions, Source};
+use depot::identity::{Position, SessionId};
 use depot::log::backup::verify;
-use depot::namespace::change::{Condition, Details, Refusal, RemovalExtent};
+use depot::namespace::change::{Command, Condition, Details, NewObject, NewObjects, Refusal, RemovalExtent, Stamp};
 use depot::path::Path;
-use depot::wire::message::{Answer, Failure};
+use depot::wire::message::{Answer, Failure, Request};
 use kit::bytes;
 use stevedore::socket::Wait;
 
@@ -271,6 +273,49 @@ fn a_watch_is_told_of_a_change_as_it_comes() {
     });
     let foreign = depot::identity::Version { sequence: next.sequence, history: depot::identity::History(1) };
     assert!(matches!(client.watch(Some(foreign), Duration::ZERO), Err(Error::TooOld)), "a cursor of another history");
+}
+
+#[test]
+fn a_commit_counts_only_copies_that_may_be_there() {
+    // depot 4.6, 5.3: the Dstore has said since what it has, and the object is not in it
+    let store = Store::new(1);
+    let [dstore] = dstores(&store);
+    let client = store.client();
+    put(&client, "/a", b"content").unwrap();
+    let mut connection = store.dial();
+    let mut ask = |request: Request| -> Answer {
+        connection.send(&request).unwrap();
+        connection.receive(Wait::deadline(common::SOON)).unwrap()
+    };
+    let Answer::Session { born, .. } = ask(Request::Session) else { panic!("no session") };
+    let mut commit = |number: u64, position: Position| {
+        let places =
+            Request::Places { path: path("/b"), condition: Condition::Any, parents: false, replicas: None, objects: 1 };
+        let Answer::Granted { grants } = ask(places) else { panic!("nothing is granted") };
+        let holders = vec![(dstore.number(), position)];
+        let object =
+            NewObject { number: grants.objects[0].number, length: 5, checksum: Checksum::of(b"bytes"), holders };
+        let objects = NewObjects { history: grants.history, term: grants.term, objects: vec![object] };
+        let command = Command::Put {
+            path: path("/b"),
+            condition: Condition::Any,
+            parents: false,
+            objects,
+            checksum: Checksum::of(b"bytes"),
+            modified_ms: None,
+            details: Details::default(),
+        };
+        let stamp = Stamp { session: SessionId(9), born, number, done_below: number };
+        ask(Request::Change { stamp, more: 0, command: Box::new(command) })
+    };
+    // Its inventory, which ended at this position, did not have the object.
+    let answer = commit(1, Position { start: 1, number: 0 });
+    let refused = matches!(answer, Answer::Error { failure: Failure::NotEnoughDstores { there: 0, needed: 1 } });
+    assert!(refused, "{answer:?}");
+    assert!(matches!(client.stat(&path("/b")), Err(Error::Refused(Refusal::NotFound))));
+    // What it has not reported yet may be there.
+    let answer = commit(2, Position { start: 1, number: 100 });
+    assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
 }
 
 #[test]
