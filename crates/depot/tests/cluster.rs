@@ -124,8 +124,12 @@ fn a_place_that_fails_is_replaced_while_it_is_needed() {
 fn a_put_waits_for_a_slow_third_place_only_shortly() {
     let store = Store::new(3);
     let all: [_; 3] = dstores(&store);
-    all[1].behave(Behaviour { is_stuck: true, ..Behaviour::default() });
     let client = store.client();
+    kit::eventually("the Controller has all three take objects", || {
+        put(&client, "/a", b"content").unwrap();
+        client.copies(&path("/a")).unwrap()[0].copies.len() == 3
+    });
+    all[1].behave(Behaviour { is_stuck: true, ..Behaviour::default() });
     for size in [10, 5 * BLOCK] {
         let content = bytes(1, size);
         put(&client, "/a", &content).unwrap();
