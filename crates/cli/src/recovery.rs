@@ -31,7 +31,7 @@ use depot::pack::{BACKUPS, Identity};
 use depot::wire::Secret;
 use indicatif::{HumanBytes, HumanDuration};
 use serde_json::json;
-use stevedore::client::{NewFile, Target as _};
+use stevedore::client::NewFile;
 use stevedore::program::output::say;
 use stevedore::program::{self, Failure, signals};
 
@@ -40,6 +40,7 @@ use crate::failure::of_store;
 use crate::folder::DataFolder;
 use crate::session::confirm;
 use crate::show::{Time, cannot_print, count, say_json};
+use crate::transfer::ToNewFile;
 use crate::words::{STANDARD_STREAM, quote};
 
 /// Write the metadata of a running store to a file.
@@ -214,18 +215,6 @@ impl Backup {
             Time(until),
             HumanDuration(*keep_removed)
         ))
-    }
-}
-
-struct ToNewFile<'a>(&'a mut NewFile);
-
-impl Write for ToNewFile<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map(|()| bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

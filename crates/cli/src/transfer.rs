@@ -11,6 +11,7 @@ use depot::client::ReadAt;
 use indicatif::{HumanBytes, ProgressBar};
 use parking_lot::Mutex;
 use serde_json::json;
+use stevedore::client::{NewFile, Target as _};
 use stevedore::program::output::{complain, say};
 use stevedore::program::{Failure, exit_code, progress};
 
@@ -206,6 +207,19 @@ impl<W: Write> Write for CountedSink<'_, W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.sink.flush()
+    }
+}
+
+/// A new file as a sink.
+pub struct ToNewFile<'a>(pub &'a mut NewFile);
+
+impl Write for ToNewFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

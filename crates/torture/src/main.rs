@@ -8,6 +8,7 @@
 //! | [`history`], [`checker`] | what they saw, and whether anything explains it |
 //! | [`watcher`] | what lies in the folders meanwhile |
 //! | [`run`](mod@run) | storms of faults, and what has to be true after each |
+//! | [`stop`] | why a run ends early |
 //! | [`mutants`] | bugs that all this has to find |
 //! | [`depot`] | the same for the depot |
 
@@ -21,6 +22,7 @@ mod official;
 mod proxy;
 mod role;
 mod run;
+mod stop;
 mod watcher;
 mod workload;
 

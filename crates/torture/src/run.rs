@@ -1,8 +1,6 @@
 //! One run: storms of faults, and after each a calm in which everything is looked at.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,6 +17,7 @@ use crate::faults::{Faults, Tally};
 use crate::history::{Content, Name, Operation, Outcome, Phantom, Recorder, Request};
 use crate::official::Official;
 use crate::proxy::{Kind, Proxy, Weather};
+use crate::stop::{Stop, wrong};
 use crate::workload::{self, Seat, Stage, file_name, listed, name_of};
 
 /// What a run is made of.
@@ -86,24 +85,6 @@ pub struct Report {
     pub took: Duration,
     /// What is wrong; `None` if nothing is.
     pub wrong: Option<String>,
-}
-
-/// Why a run ends early.
-enum Stop {
-    /// Something is wrong with what is tortured.
-    Wrong(String),
-    /// Something is wrong with the torture.
-    Failed(Failure),
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        Self::Failed(Failure::new(format!("the torture itself: {error}")))
-    }
-}
-
-fn wrong<T>(what: impl fmt::Display) -> Result<T, Stop> {
-    Err(Stop::Wrong(what.to_string()))
 }
 
 /// Runs, tells `progress` after every storm, and reports.

@@ -14,14 +14,14 @@ use depot::namespace::change::{Condition, Refusal};
 use depot::namespace::listing::{Kind, Stat};
 use depot::path::Path;
 use indicatif::ProgressBar;
-use stevedore::client::{NewFile, Target as _};
+use stevedore::client::NewFile;
 use stevedore::program::{self, Failure};
 
 use super::put::MODE;
 use crate::failure::about;
 use crate::session::{Session, below};
 use crate::show::cannot_print;
-use crate::transfer::{self, CountedSink, Done, Summary, jobs, local};
+use crate::transfer::{self, CountedSink, Done, Summary, ToNewFile, jobs, local};
 use crate::words::STANDARD_STREAM;
 
 /// Get files out of the store.
@@ -204,18 +204,6 @@ fn take_attributes(file: &File, stat: &Stat) -> io::Result<()> {
         file.set_permissions(Permissions::from_mode(mode & 0o777))?;
     }
     file.set_times(FileTimes::new().set_modified(UNIX_EPOCH + Duration::from_millis(stat.modified_ms)))
-}
-
-struct ToNewFile<'a>(&'a mut NewFile);
-
-impl Write for ToNewFile<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map(|()| bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// Print files on stdout, one behind the other.

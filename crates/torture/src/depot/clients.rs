@@ -16,7 +16,7 @@ use kit::Rng;
 use parking_lot::RwLock;
 
 use super::history::{
-    Change, Content, Look, Name, Outcome, Recorder, Sequence, Sight, Wanted, bytes_of, is_unknown, name_of, path_of,
+    Change, Content, Look, Name, Outcome, Recorder, Sequence, Sight, Wanted, bytes_of, name_of, path_of,
 };
 
 /// A file that is composed has at most so many pieces.
@@ -187,7 +187,9 @@ impl Client {
                 recorder.wrong(format!("a {kind} is acknowledged as {version:?}, of another history"));
                 return Ok(());
             }
-            Err(Error::Refused(refusal)) if !is_unknown(refusal) => (Outcome::NotDone, "refused".to_owned()),
+            Err(Error::Refused(refusal)) if *refusal != Refusal::UnknownOutcome => {
+                (Outcome::NotDone, "refused".to_owned())
+            }
             Err(Error::Refused(_) | Error::OutcomeUnknown(_)) => (Outcome::Unknown, "outcome unknown".to_owned()),
             Err(Error::Unavailable(_)) => (Outcome::NotDone, "unavailable".to_owned()),
             Err(Error::NotEnoughDstores { .. }) => (Outcome::NotDone, "not enough Dstores".to_owned()),
@@ -199,7 +201,7 @@ impl Client {
         recorder.count(kind, word);
         recorder.made(begin, change, outcome);
         match result {
-            Err(Error::Refused(refusal)) if !is_unknown(&refusal) => Err(refusal),
+            Err(Error::Refused(refusal)) if refusal != Refusal::UnknownOutcome => Err(refusal),
             _ => Ok(()),
         }
     }

@@ -5,7 +5,6 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use depot::checksum::Checksum;
-use depot::namespace::change::Refusal;
 use depot::path::Path;
 use kit::bytes;
 use parking_lot::Mutex;
@@ -268,9 +267,4 @@ pub fn path_of(name: Name) -> Path {
 pub fn name_of(path: &str) -> Option<Name> {
     let name = path.rsplit_once("file ")?.1.parse().ok()?;
     (path_of(name).as_str().trim_start_matches('/') == path.trim_start_matches('/')).then_some(name)
-}
-
-/// Whether a change that fails so is known to have had no effect.
-pub fn is_unknown(refusal: &Refusal) -> bool {
-    *refusal == Refusal::UnknownOutcome
 }

@@ -20,8 +20,6 @@ mod history;
 mod servers;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +35,7 @@ use parking_lot::RwLock;
 use stevedore::program::Failure;
 
 use crate::proxy::Weather;
+use crate::stop::{Stop, wrong};
 use checker::Checker;
 use clients::Stage;
 use faults::Faults;
@@ -92,24 +91,6 @@ pub struct Report {
     pub took: Duration,
     /// What is wrong; `None` if nothing is.
     pub wrong: Option<String>,
-}
-
-/// Why a run ends early.
-enum Stop {
-    /// Something is wrong with what is tortured.
-    Wrong(String),
-    /// Something is wrong with the torture.
-    Failed(Failure),
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        Self::Failed(Failure::new(format!("the torture itself: {error}")))
-    }
-}
-
-fn wrong<T>(what: impl fmt::Display) -> Result<T, Stop> {
-    Err(Stop::Wrong(what.to_string()))
 }
 
 /// Runs, tells `progress` after every storm, and reports.

@@ -64,7 +64,7 @@ fn a_missing_copy_is_made_from_a_sound_one() {
     assert!(plan.steps.len() == 2 && plan.steps.iter().all(from_2), "{plan:?}");
     assert_eq!(plan_of(&need(&certain(&[1, 3])), &members(4)).urgency, Some(Urgency::TooFew));
     assert!(Urgency::LastCopy < Urgency::TooFew);
-    // Neither what nobody has confirmed nor what is damaged is a source.
+    // Neither a copy that its Dstore has not confirmed nor a damaged one is a source.
     let copies = [held(1, CopyState::Damaged)];
     assert_eq!(plan_of(&need(&copies), &members(4)), Plan { missing: 3, ..QUIET });
     let copies = [held(1, CopyState::Claimed)];
