@@ -121,6 +121,23 @@ fn a_place_that_fails_is_replaced_while_it_is_needed() {
 }
 
 #[test]
+fn a_put_into_a_new_store_waits_for_its_first_dstores() {
+    let store = Store::new(2);
+    let client = store.client();
+    std::thread::scope(|scope| {
+        let (about_to_put, is_about_to_put) = std::sync::mpsc::channel();
+        let putting = scope.spawn(move || {
+            client.settings().unwrap(); // it is connected
+            about_to_put.send(()).unwrap();
+            put(&client, "/a", b"content")
+        });
+        is_about_to_put.recv().unwrap();
+        let _dstores: [_; 2] = dstores(&store);
+        putting.join().unwrap().unwrap();
+    });
+}
+
+#[test]
 fn a_put_waits_for_a_slow_third_place_only_shortly() {
     let store = Store::new(3);
     let all: [_; 3] = dstores(&store);

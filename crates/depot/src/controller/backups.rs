@@ -101,11 +101,14 @@ pub(super) fn keep_shipping(shared: &Shared, threads: &Arc<ThreadGroup>) {
     let mut due = Instant::now() + FIRST.min(shared.backup_period);
     loop {
         let next = Instant::now() + LOOK.min(shared.backup_period);
-        let mut state = shared.state.lock();
-        while !shared.is_stopping() && !shared.news.wait_until(&mut state, next).timed_out() {}
-        drop(state);
-        if shared.is_stopping() {
-            return;
+        loop {
+            let times = shared.news.times();
+            if shared.is_stopping() {
+                return;
+            }
+            if !shared.news.wait_beyond(times, next) {
+                break;
+            }
         }
         let is_due = Instant::now() >= due;
         if is_due {

@@ -241,7 +241,7 @@ impl Shared {
                     }
                     self.may_serve.fetch_or(is_current, Ordering::AcqRel);
                     drop(state);
-                    self.news.notify_all();
+                    self.news.tell();
                 }
                 Report::Inventory { mut copies } => {
                     self.judge(copies.iter_mut());
@@ -258,7 +258,7 @@ impl Shared {
                     state.holdings.changed(id, position, &changes);
                     state.healing.heard(&changes);
                     drop(state);
-                    self.news.notify_all();
+                    self.news.tell();
                 }
                 Report::Heartbeat { load } => {
                     let Some(mut state) = self.state_of(id, number) else { return Ok(()) };
@@ -309,7 +309,7 @@ impl Shared {
             link.has_reported = true;
         }
         drop(state);
-        self.news.notify_all();
+        self.news.tell();
         let mut after = None;
         loop {
             let Some(mut state) = self.state_of(id, number) else { return };
@@ -327,6 +327,6 @@ impl Shared {
             state.links.remove(&id);
         }
         drop(state);
-        self.news.notify_all();
+        self.news.tell();
     }
 }

@@ -188,8 +188,8 @@ struct Shared {
     /// One Dstore at a time is removed from the store. Taken before `membership`.
     discharging: Mutex<()>,
     state: Mutex<State>,
-    /// Signalled when a Dstore has come, gone, or completed its inventory.
-    news: Condvar,
+    /// A Dstore has come, gone, or reported.
+    news: News,
     /// Signalled when there may be something to heal.
     to_heal: Condvar,
     stopping: AtomicBool,
@@ -254,7 +254,7 @@ impl Handle {
                 census: status::Census::default(),
                 random: fastrand::Rng::new(),
             }),
-            news: Condvar::new(),
+            news: News::default(),
             to_heal: Condvar::new(),
             stopping: AtomicBool::new(false),
             ending: AtomicBool::new(false),
@@ -305,8 +305,8 @@ impl Handle {
         let Some(shared) = self.shared.take() else { return Ok(()) };
         shared.stopping.store(true, Ordering::Release);
         shared.replica.wake();
+        shared.news.tell();
         drop(shared.state.lock()); // no thread is between asking whether to stop and waiting
-        shared.news.notify_all();
         shared.to_heal.notify_all();
         // The threads that accept end with the others.
         if let Some(server) = &mut self.server {
@@ -343,23 +343,49 @@ impl Shared {
     fn give_up(&self, why: String) {
         log::error!("{why}");
         self.fatal.lock().get_or_insert(why);
-        drop(self.state.lock()); // no thread is between asking for it and waiting
-        self.news.notify_all();
+        self.news.tell();
     }
 
-    /// Waits until `is_there` says so, for as long as Dstores may still be about to come back after a start; what it says
-    /// in the end.
-    fn wait_for_dstores(&self, is_there: impl Fn(&mut State) -> bool) -> bool {
+    /// Waits until `is_there` says so, for as long as Dstores may still be about to come back after a start. It is asked
+    /// again whenever something was heard, and takes the locks that it needs.
+    fn wait_for_dstores(&self, is_there: impl Fn() -> bool) {
         let deadline = self.started + self.settling;
-        let mut state = self.state.lock();
         loop {
-            if is_there(&mut state) {
-                return true;
-            }
-            if self.is_stopping() || self.news.wait_until(&mut state, deadline).timed_out() {
-                return is_there(&mut state);
+            let times = self.news.times();
+            if is_there() || self.is_stopping() || !self.news.wait_beyond(times, deadline) {
+                return;
             }
         }
+    }
+}
+
+/// How often something was heard, for threads that wait for it. It is no part of [`State`], as what they wait for may be in the
+/// namespace.
+#[derive(Default)]
+struct News {
+    times: Mutex<u64>,
+    heard: Condvar,
+}
+
+impl News {
+    fn tell(&self) {
+        *self.times.lock() += 1;
+        self.heard.notify_all();
+    }
+
+    fn times(&self) -> u64 {
+        *self.times.lock()
+    }
+
+    /// Waits until something more was heard; false if the deadline passes first.
+    fn wait_beyond(&self, times: u64, deadline: Instant) -> bool {
+        let mut now = self.times.lock();
+        while *now <= times {
+            if self.heard.wait_until(&mut now, deadline).timed_out() {
+                return *now > times;
+            }
+        }
+        true
     }
 }
 

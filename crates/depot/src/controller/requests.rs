@@ -10,7 +10,7 @@ use stevedore::complaint::complain;
 use stevedore::server::ThreadGroup;
 use stevedore::socket::Wait;
 
-use super::{Shared, State, backups, links, now_ms};
+use super::{Shared, backups, links, now_ms};
 use crate::client::ChangeEvent;
 use crate::glob::Pattern;
 use crate::identity::{DstoreId, Epoch, Key, SessionId, Version};
@@ -130,7 +130,8 @@ impl Shared {
             Request::Backup => unreachable!("bytes follow its answer: it is sent by itself"),
             Request::Copies { path } => return self.copies(&path),
             Request::Holders { key } => {
-                self.wait_for_dstores(|state| {
+                self.wait_for_dstores(|| {
+                    let state = self.state.lock();
                     let holders = state.holdings.holders(key);
                     holders.iter().any(|(dstore, _)| state.links.contains_key(dstore))
                 });
@@ -153,7 +154,7 @@ impl Shared {
         if !self.may_serve.load(Ordering::Acquire) {
             let may_come = |namespace: &Namespace| namespace.dstores().any(|(_, record)| record.duty != Duty::Removed);
             if self.replica.read(may_come).map_err(failed)? {
-                self.wait_for_dstores(|_| self.may_serve.load(Ordering::Acquire) || self.fatal.lock().is_some());
+                self.wait_for_dstores(|| self.may_serve.load(Ordering::Acquire) || self.fatal.lock().is_some());
                 self.may_serve.store(true, Ordering::Release);
             }
         }
@@ -365,14 +366,15 @@ impl Shared {
         taken: &[DstoreId],
         times: &BTreeMap<DstoreId, usize>,
     ) -> Result<Vec<(DstoreId, Address)>, Failure> {
-        let records: Vec<_> = self
-            .replica
-            .read(|namespace| {
+        // Dstores may be entered in the log while this waits for them.
+        let choice = || {
+            let active = |namespace: &Namespace| {
                 let active = namespace.dstores().filter(|(_, record)| record.duty == Duty::Active);
-                active.map(|(id, record)| (id, record.clone())).collect()
-            })
-            .map_err(failed)?;
-        let choice = |state: &mut State| {
+                active.map(|(id, record)| (id, record.clone())).collect::<Vec<_>>()
+            };
+            let records = self.replica.read(active).map_err(failed)?;
+            let mut state = self.state.lock();
+            let state = &mut *state;
             let present = records.iter().filter_map(|(id, record)| {
                 let link = state.links.get(id).filter(|link| link.is_fenced)?;
                 let load = &link.load;
@@ -393,22 +395,24 @@ impl Shared {
                 present.iter().filter(|candidate| candidate.used < 1.0 - LEAST_FREE).cloned().collect();
             let random = &mut state.random;
             let chosen = choose(&with_room, taken, wanted, |n| random.usize(..n));
-            let addresses = chosen.iter().map(|id| (*id, state.links[id].address.clone()));
-            (addresses.collect::<Vec<_>>(), present.len() > with_room.len())
+            let places: Vec<_> = chosen.iter().map(|id| (*id, state.links[id].address.clone())).collect();
+            match places.len() {
+                there if there >= quorum => Ok(places),
+                _ if present.len() > with_room.len() => Err(Failure::NoSpace),
+                there => Err(Failure::NotEnoughDstores { there: there as u32, needed: quorum as u32 }),
+            }
         };
-        self.wait_for_dstores(|state| choice(state).0.len() >= quorum);
-        let (places, has_full_ones) = choice(&mut self.state.lock());
-        match places.len() {
-            there if there >= quorum => Ok(places),
-            _ if has_full_ones => Err(Failure::NoSpace),
-            there => Err(Failure::NotEnoughDstores { there: there as u32, needed: quorum as u32 }),
-        }
+        choice().or_else(|_| {
+            self.wait_for_dstores(|| choice().is_ok());
+            choice()
+        })
     }
 
     fn open(&self, path: &Path, condition: Condition) -> Result<Answer, Failure> {
         let (stat, objects) = self.replica.read(|namespace| namespace.open(path)).map_err(failed)??;
         stat.check(condition)?;
-        let is_there = |state: &mut State| {
+        let is_there = || {
+            let state = self.state.lock();
             objects.iter().all(|object| {
                 let holders = state.holdings.holders(object.key);
                 holders.iter().any(|(dstore, kind)| *kind != CopyState::Damaged && state.links.contains_key(dstore))
