@@ -216,6 +216,7 @@ impl Shared {
             Err(error @ (ProposeError::NotLeader | ProposeError::TooLarge | ProposeError::Replaced)) => {
                 return Err(failed(error)); // it had no effect; the leases stay for a repeat
             }
+            Err(error @ ProposeError::Deposed) => return Err(Failure::OutcomeUnknown { why: error.to_string() }),
             Err(ProposeError::Log(error)) => {
                 return Err(Failure::OutcomeUnknown { why: format!("the outcome is unknown: {error}") });
             }
@@ -544,6 +545,7 @@ fn failed(error: ProposeError) -> Failure {
     match error {
         ProposeError::NotLeader | ProposeError::Replaced => Failure::NotLeader { leader: None },
         ProposeError::TooLarge => Refusal::TooLarge.into(),
+        ProposeError::Deposed => Failure::OutcomeUnknown { why: error.to_string() },
         ProposeError::Log(error) => Failure::Unavailable { what: error.to_string() },
     }
 }

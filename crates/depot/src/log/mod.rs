@@ -57,5 +57,5 @@ mod store;
 mod tests;
 
 pub use frame::{Entry, EntryKind, HardState};
-pub use replica::{Backup, ProposeError, Replica, ReplicaOptions, SyncMode};
+pub use replica::{Backup, Entered, Message, Post, ProposeError, Replica, ReplicaOptions, Seat, SyncMode};
 pub use segments::{LogError, OpenError, Options, Segments};

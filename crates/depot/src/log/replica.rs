@@ -17,23 +17,37 @@
 //! thread C                    enter 3   waits                                     wakes
 //! ```
 //!
+//! # A group of several
+//!
+//! Messages to other members go through the [`Post`] that the owner gives, and theirs come in by [`step`](Replica::step). A
+//! message that says what this member has, or for which other member it voted, leaves only after the sync; a leader's new
+//! entries leave before its own. [`enter`](Replica::enter) and [`outcome`](Replica::outcome) are a proposal without a waiting
+//! thread, [`ask`](Replica::ask) and [`is_confirmed`](Replica::is_confirmed) a read: with them one thread drives many members.
+//!
+//! A read must not be answered by a leader that was deposed and does not know it. So a majority is asked first whether this
+//! leadership still stands, by the leader itself or on behalf of a follower, and the answer waits until as much is applied as
+//! was committed when they were asked. All reads that come while one such round is under way share the next.
+//!
 //! # An epoch begins every leadership
 //!
 //! A leader's first change says which history and term it leads in. Until that is applied it serves nothing: neither the
 //! namespace nor what a leader issues is certain before. (depot 2.1)
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use raft::prelude::{ConfState, Config, EntryType};
-use raft::{RawNode, StateRole, eraftpb};
+use raft::{RawNode, ReadState, StateRole, eraftpb};
 
 use super::frame::{Entry, EntryKind, HardState};
 use super::recovery;
@@ -87,6 +101,8 @@ pub enum ProposeError {
     TooLarge,
     /// Another leader's change took its place. It has no effect.
     Replaced,
+    /// This Controller led when the change came in, and leads no more. The change may have had effect, or may have it later.
+    Deposed,
     /// The log takes nothing more. The change may be found to have had effect after the next start.
     Log(LogError),
 }
@@ -97,6 +113,7 @@ impl fmt::Display for ProposeError {
             Self::NotLeader => f.write_str("this Controller does not lead"),
             Self::TooLarge => write!(f, "a change has at most {MOST_CHANGE_BYTES} bytes"),
             Self::Replaced => f.write_str("another leader's change took its place"),
+            Self::Deposed => f.write_str("the outcome is unknown: this Controller leads no more"),
             Self::Log(error) => write!(f, "the outcome is unknown: {error}"),
         }
     }
@@ -106,6 +123,41 @@ impl std::error::Error for ProposeError {}
 
 /// The largest change in bytes, as a line. (depot 12)
 pub const MOST_CHANGE_BYTES: usize = 8 << 20;
+
+/// What one member tells another: bytes of Raft's library.
+pub type Message = eraftpb::Message;
+
+/// Takes messages to other members. Each says in `to` which member it is for; any may be lost, late, or come twice.
+pub trait Post: Send + Sync {
+    /// Sends messages; must not wait for the network. No lock of the replica is held meanwhile.
+    fn send(&self, messages: Vec<Message>);
+}
+
+/// A place in a group of several Controllers.
+pub struct Seat {
+    /// Which member this is.
+    pub id: u64,
+    /// What takes its messages.
+    pub post: Box<dyn Post>,
+    /// After so many ticks without a word of the leader it stands for election; each time drawn anew.
+    pub election_ticks: Range<usize>,
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A change that was entered, and whose outcome can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entered {
+    index: u64,
+    term: u64,
+}
+
+/// A read waits at most so long for a majority to confirm the leader.
+const READ_WAIT: Duration = Duration::from_secs(5);
 
 /// A Controller's copy of the log and of the namespace.
 ///
@@ -121,6 +173,8 @@ pub struct Replica {
     disk: Mutex<Segments>,
     /// Held by the thread that writes a snapshot.
     walking: Mutex<()>,
+    /// Takes messages to other members; a group of one has none.
+    post: Option<Box<dyn Post>>,
 }
 
 /// All metadata at one sequence, in a file. (depot 4.9)
@@ -137,8 +191,8 @@ pub struct Backup {
 /// Raft, and the threads that wait for it.
 struct Core {
     node: RawNode<Store>,
-    /// What becomes of the proposals that a thread waits for, by index.
-    waiting: BTreeMap<u64, Waiting>,
+    /// What became of the proposals that are waited for, once that is known.
+    waiting: BTreeMap<Entered, Option<Result<Applied, ProposeError>>>,
     /// A thread is carrying out what the library has decided.
     is_driven: bool,
     /// The epoch that begins this leadership, once it is applied.
@@ -152,16 +206,35 @@ struct Core {
     /// Bytes of log since the last snapshot.
     bytes: u64,
     failure: Option<LogError>,
+    reads: Reads,
 }
 
-struct Waiting {
-    term: u64,
-    result: Option<Result<Applied, ProposeError>>,
+/// The rounds in which a majority is asked whether the leader still leads. At most one is under way.
+struct Reads {
+    /// Drawn at each start: an answer to an earlier start's round must not be taken for one to this start's.
+    nonce: u64,
+    /// The round that was begun last.
+    begun: u64,
+    /// The round that was confirmed last.
+    done: u64,
+    /// What must be applied for the round under way, once it was answered.
+    index: Option<u64>,
+    /// Reads wait for a round that begins after the one under way.
+    is_wanted: bool,
 }
 
 impl Replica {
     /// Opens what is in a folder; a new store is made in an empty one. When this returns, a group of one serves.
     pub fn open(folder: Arc<dyn Folder>, options: ReplicaOptions) -> Result<Self, OpenError> {
+        Self::open_seat(folder, options, None)
+    }
+
+    /// Opens a member of a group of several, whose folder has a log already. It serves once it follows a leader, or leads.
+    pub fn open_in_group(folder: Arc<dyn Folder>, options: ReplicaOptions, seat: Seat) -> Result<Self, OpenError> {
+        Self::open_seat(folder, options, Some(seat))
+    }
+
+    fn open_seat(folder: Arc<dyn Folder>, options: ReplicaOptions, seat: Option<Seat>) -> Result<Self, OpenError> {
         recovery::complete(&*folder)?;
         let sequences = snapshots::sequences(&*folder)?;
         let (meta, mut namespace) = match sequences.last() {
@@ -191,7 +264,9 @@ impl Replica {
                 reason: "a part of the log is missing",
             });
         }
-        let id = meta.members.voters.first().copied().unwrap_or(1);
+        let is_alone = meta.members.voters.len() == 1;
+        let id = seat.as_ref().map_or(meta.members.voters.first().copied().unwrap_or(1), |seat| seat.id);
+        let ticks = seat.as_ref().map_or(7..14, |seat| seat.election_ticks.clone());
         let mut store = Store::new((meta.sequence, meta.term), conf_state(&meta.members));
         store.append(&entries.iter().map(to_library).collect::<Vec<_>>());
         let mut state = disk.state();
@@ -205,7 +280,9 @@ impl Replica {
         let config = Config {
             id,
             applied: meta.sequence,
-            election_tick: 10,
+            election_tick: ticks.start,
+            min_election_tick: ticks.start,
+            max_election_tick: ticks.end,
             heartbeat_tick: 1,
             max_size_per_msg: 1 << 20,
             max_inflight_msgs: 256,
@@ -218,7 +295,7 @@ impl Replica {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&config, store, &logger).map_err(library_error)?;
         // Without syncs, an unclean end may have taken the store back to an earlier state. (depot 2.1)
-        let may_be_earlier = options.sync != SyncMode::Always && !disk.was_closed();
+        let may_be_earlier = is_alone && options.sync != SyncMode::Always && !disk.was_closed();
         let history = match namespace_history(&namespace, &entries) {
             Some(history) if !may_be_earlier => history,
             _ => History(u64::from_le_bytes(random()?).max(1)),
@@ -234,6 +311,7 @@ impl Replica {
             state: disk.state(),
             bytes: entries.iter().map(bytes_of).sum(),
             failure: None,
+            reads: Reads { nonce: u64::from_le_bytes(random()?), begun: 0, done: 0, index: None, is_wanted: false },
         };
         let replica = Self {
             folder,
@@ -243,6 +321,7 @@ impl Replica {
             namespace: Mutex::new(namespace),
             disk: Mutex::new(disk),
             walking: Mutex::new(()),
+            post: seat.map(|seat| seat.post),
         };
         replica.campaign_alone()?;
         Ok(replica)
@@ -250,42 +329,106 @@ impl Replica {
 
     /// Has a change made, and waits for its outcome.
     pub fn propose(&self, change: &Change) -> Result<Applied, ProposeError> {
-        let line = change.to_line().into_bytes();
-        if line.len() > MOST_CHANGE_BYTES {
-            return Err(ProposeError::TooLarge);
-        }
         let mut core = self.core.lock();
-        if let Some(failure) = &core.failure {
-            return Err(ProposeError::Log(failure.clone()));
-        }
-        if core.epoch.is_none() {
-            return Err(ProposeError::NotLeader);
-        }
-        let (index, term) = core.propose(line)?;
-        core.waiting.insert(index, Waiting { term, result: None });
+        let entered = core.enter(change)?;
         loop {
-            if let Some(result) = core.waiting.get_mut(&index).and_then(|waiting| waiting.result.take()) {
-                core.waiting.remove(&index);
+            if let Some(result) = core.take_outcome(entered) {
                 return result;
             }
-            if let Some(failure) = core.failure.clone() {
-                core.waiting.remove(&index);
-                return Err(ProposeError::Log(failure));
-            }
             if !core.is_driven && core.node.has_ready() {
-                self.drive(&mut core, |core| core.is_known(index));
+                self.drive(&mut core, |core| core.is_known(entered));
             } else {
                 self.progress.wait(&mut core);
             }
         }
     }
 
-    /// Looks at the namespace, which has every change that was acknowledged before. An error if this Controller does not lead.
-    pub fn read<T>(&self, look: impl FnOnce(&Namespace) -> T) -> Result<T, ProposeError> {
-        if self.core.lock().epoch.is_none() {
-            return Err(ProposeError::NotLeader);
+    /// Enters a change without waiting for it: [`step`](Self::step) and [`tick`](Self::tick) carry it on. Its outcome must
+    /// be asked for until there is one.
+    pub fn enter(&self, change: &Change) -> Result<Entered, ProposeError> {
+        let mut core = self.core.lock();
+        let entered = core.enter(change)?;
+        if !core.is_driven {
+            self.drive(&mut core, |_| false);
         }
+        Ok(entered)
+    }
+
+    /// What became of a change that was entered, once that is known; it is told once.
+    pub fn outcome(&self, entered: &Entered) -> Option<Result<Applied, ProposeError>> {
+        self.core.lock().take_outcome(*entered)
+    }
+
+    /// Takes a message of another member.
+    pub fn step(&self, message: Message) {
+        let mut core = self.core.lock();
+        if core.failure.is_some() {
+            return; // it may not answer for a disk that has failed
+        }
+        // What does not fit, the library drops: a message of a member that it does not know, or one that is out of date.
+        let _ = core.node.step(message);
+        if !core.is_driven {
+            self.drive(&mut core, |_| false);
+        }
+    }
+
+    /// Which member leads, as far as this one knows.
+    pub fn leader(&self) -> Option<u64> {
+        Some(self.core.lock().node.raft.leader_id).filter(|id| *id != 0)
+    }
+
+    /// Has the leader hand over to another member, which begins once it has all entries. Given up after an election's time.
+    pub fn transfer_leader(&self, to: u64) {
+        let mut core = self.core.lock();
+        core.node.transfer_leader(to);
+        if !core.is_driven {
+            self.drive(&mut core, |_| false);
+        }
+    }
+
+    /// Looks at the namespace, which has every change that was acknowledged before, through any Controller. An error if this
+    /// Controller is alone and does not lead, or if a majority confirms no leader within 5 s.
+    pub fn read<T>(&self, look: impl FnOnce(&Namespace) -> T) -> Result<T, ProposeError> {
+        let mut core = self.core.lock();
+        if core.is_alone() {
+            if core.epoch.is_none() {
+                return Err(ProposeError::NotLeader);
+            }
+        } else {
+            let (round, deadline) = (core.join_round(), Instant::now() + READ_WAIT);
+            while core.reads.done < round {
+                if let Some(failure) = core.failure.clone() {
+                    return Err(ProposeError::Log(failure));
+                }
+                if !core.is_driven && core.node.has_ready() {
+                    self.drive(&mut core, |core| core.reads.done >= round);
+                } else if self.progress.wait_until(&mut core, deadline).timed_out() {
+                    return Err(ProposeError::NotLeader);
+                }
+            }
+        }
+        drop(core);
         Ok(look(&self.namespace.lock()))
+    }
+
+    /// Asks for a read without waiting for it: the round that must be confirmed first.
+    pub fn ask(&self) -> u64 {
+        let mut core = self.core.lock();
+        let round = core.join_round();
+        if !core.is_driven {
+            self.drive(&mut core, |_| false);
+        }
+        round
+    }
+
+    /// Whether a round is confirmed: then [`look`](Self::look) sees every change that was acknowledged before it was asked for.
+    pub fn is_confirmed(&self, round: u64) -> bool {
+        self.core.lock().reads.done >= round
+    }
+
+    /// Looks at the namespace as it is here, which may be behind.
+    pub fn look<T>(&self, look: impl FnOnce(&Namespace) -> T) -> T {
+        look(&self.namespace.lock())
     }
 
     /// The changes behind one that was applied, at most about `most_bytes` of them, each with its place in the sequence: also
@@ -355,6 +498,9 @@ impl Replica {
     pub fn tick(&self) {
         let mut core = self.core.lock();
         core.node.tick();
+        if core.reads.begun > core.reads.done && core.reads.index.is_none() {
+            core.send_round(); // the library forgets a round without a word when the leader changes
+        }
         if !core.is_driven {
             self.drive(&mut core, |_| false);
         }
@@ -458,15 +604,21 @@ impl Replica {
     /// waits goes on. The lock is let go while the disk works.
     fn drive(&self, core: &mut MutexGuard<'_, Core>, is_enough: impl Fn(&Core) -> bool) {
         core.is_driven = true;
-        while core.failure.is_none() && core.node.has_ready() && !is_enough(core) {
+        while core.failure.is_none() && core.node.has_ready() {
+            // In a group of several, messages must not stay behind for want of a thread that waits.
+            if is_enough(core) && (self.post.is_none() || core.waiting.len() > 1) {
+                break;
+            }
             let mut ready = core.node.ready();
             let role = ready.ss().map(|state| state.raft_state);
             let entries = ready.take_entries();
             let committed = ready.take_committed_entries();
             let state = ready.hs().cloned();
             let number = ready.number();
+            let (messages, after_sync) = (ready.take_messages(), ready.take_persisted_messages());
+            core.answer_round(ready.read_states());
             core.node.mut_store().append(&entries);
-            let is_alone = core.node.store().members().voters.len() == 1;
+            let is_alone = core.is_alone();
             let mut must_sync = !entries.is_empty() && (self.options.sync == SyncMode::Always || !is_alone);
             must_sync |= entries.iter().any(|entry| entry.index == core.epoch_index);
             if let Some(state) = state {
@@ -478,24 +630,34 @@ impl Replica {
             core.node.advance_append_async(ready);
             if role.is_some() {
                 core.epoch = None;
+                core.give_up_waiting();
             }
             if role == Some(StateRole::Leader) {
                 core.propose_epoch();
             }
             let sequence = self.apply(core, &committed);
             core.node.advance_apply();
+            core.finish_round();
             core.node.mut_store().trim(sequence);
             self.progress.notify_all();
 
             // That more was committed need not be written by itself: it is found out again.
-            if !entries.is_empty() || must_sync {
+            let must_write = !entries.is_empty() || must_sync;
+            if must_write || !messages.is_empty() || !after_sync.is_empty() {
                 let entries: Vec<_> = entries.iter().map(from_library).collect();
                 let state = Some(core.state);
                 core.bytes += entries.iter().map(bytes_of).sum::<u64>();
                 let written = MutexGuard::unlocked(core, || {
-                    let mut disk = self.disk.lock();
-                    disk.append(&entries, state)?;
-                    if must_sync { disk.sync() } else { Ok(()) }
+                    self.send(messages);
+                    if must_write {
+                        let mut disk = self.disk.lock();
+                        disk.append(&entries, state)?;
+                        if must_sync {
+                            disk.sync()?;
+                        }
+                    }
+                    self.send(after_sync);
+                    Ok(())
                 });
                 if let Err(error) = written {
                     self.fail(core, error);
@@ -536,6 +698,12 @@ impl Replica {
         namespace.sequence()
     }
 
+    fn send(&self, messages: Vec<Message>) {
+        if let Some(post) = self.post.as_ref().filter(|_| !messages.is_empty()) {
+            post.send(messages);
+        }
+    }
+
     fn fail(&self, core: &mut Core, error: LogError) {
         core.epoch = None;
         core.failure.get_or_insert(error);
@@ -544,14 +712,91 @@ impl Replica {
 }
 
 impl Core {
-    /// Enters a change; its index and term.
+    fn is_alone(&self) -> bool {
+        self.node.store().members().voters.len() == 1
+    }
+
+    fn enter(&mut self, change: &Change) -> Result<Entered, ProposeError> {
+        let line = change.to_line().into_bytes();
+        if line.len() > MOST_CHANGE_BYTES {
+            return Err(ProposeError::TooLarge);
+        }
+        if let Some(failure) = &self.failure {
+            return Err(ProposeError::Log(failure.clone()));
+        }
+        if self.epoch.is_none() {
+            return Err(ProposeError::NotLeader);
+        }
+        let (index, term) = self.propose(line)?;
+        let entered = Entered { index, term };
+        self.waiting.insert(entered, None);
+        Ok(entered)
+    }
+
+    fn take_outcome(&mut self, entered: Entered) -> Option<Result<Applied, ProposeError>> {
+        let known = self.waiting.get_mut(&entered).and_then(Option::take);
+        let result = known.or_else(|| self.failure.clone().map(|failure| Err(ProposeError::Log(failure))))?;
+        self.waiting.remove(&entered);
+        Some(result)
+    }
+
+    /// A leader that is deposed cannot say what becomes of the changes that it had.
+    fn give_up_waiting(&mut self) {
+        for waiting in self.waiting.values_mut() {
+            waiting.get_or_insert(Err(ProposeError::Deposed));
+        }
+    }
+
+    /// The round that a read that begins now must wait for.
+    fn join_round(&mut self) -> u64 {
+        if self.reads.begun > self.reads.done {
+            // What was committed since the round under way began is not in its answer.
+            self.reads.is_wanted = true;
+            return self.reads.begun + 1;
+        }
+        self.reads.begun += 1;
+        self.send_round();
+        self.reads.begun
+    }
+
+    fn round_context(&self) -> Vec<u8> {
+        [self.reads.nonce, self.reads.begun].map(u64::to_le_bytes).concat()
+    }
+
+    fn send_round(&mut self) {
+        let context = self.round_context();
+        self.node.read_index(context);
+    }
+
+    fn answer_round(&mut self, answers: &[ReadState]) {
+        let context = self.round_context();
+        if let Some(answer) = answers.iter().find(|answer| answer.request_ctx == context) {
+            self.reads.index = Some(answer.index);
+        }
+    }
+
+    /// The round under way is confirmed once its index is applied; the next begins if reads wait for it.
+    fn finish_round(&mut self) {
+        if self.reads.index.is_some_and(|index| index <= self.node.raft.raft_log.applied) {
+            self.reads.index = None;
+            self.reads.done = self.reads.begun;
+            if std::mem::take(&mut self.reads.is_wanted) {
+                self.join_round();
+            }
+        }
+    }
+
+    /// Enters a line; its index and term.
     fn propose(&mut self, line: Vec<u8>) -> Result<(u64, u64), ProposeError> {
+        if self.node.raft.state != StateRole::Leader {
+            return Err(ProposeError::NotLeader); // the library would send it on
+        }
         self.node.propose(Vec::new(), line).map_err(|_| ProposeError::NotLeader)?;
         Ok((self.node.raft.raft_log.last_index(), self.node.raft.term))
     }
 
-    fn is_known(&self, index: u64) -> bool {
-        self.waiting.get(&index).is_some_and(|waiting| waiting.result.is_some())
+    fn is_known(&self, entered: Entered) -> bool {
+        self.waiting.get(&entered).is_some_and(Option::is_some)
     }
 
     fn propose_epoch(&mut self) {
@@ -566,8 +811,10 @@ impl Core {
 
     /// A thread may wait for what became of this entry, or of another that it took the place of.
     fn tell(&mut self, entry: &eraftpb::Entry, result: Result<Applied, ProposeError>) {
-        if let Some(waiting) = self.waiting.get_mut(&entry.index) {
-            waiting.result = Some(if waiting.term == entry.term { result } else { Err(ProposeError::Replaced) });
+        let at = |term| Entered { index: entry.index, term };
+        for (entered, known) in self.waiting.range_mut(at(0)..=at(u64::MAX)) {
+            let is_it = entered.term == entry.term;
+            *known = Some(if is_it { result.clone() } else { Err(ProposeError::Replaced) });
         }
     }
 }
@@ -580,9 +827,12 @@ impl fmt::Debug for Replica {
 
 /// The first snapshot of a new store: an empty namespace, and a group of one.
 fn create(folder: &dyn Folder) -> Result<(Meta, Namespace), OpenError> {
-    let mut namespace = Namespace::new();
     let id = u64::from_le_bytes(random()?).max(1);
-    let members = Members { voters: vec![id], learners: Vec::new() };
+    create_with(folder, Members { voters: vec![id], learners: Vec::new() })
+}
+
+fn create_with(folder: &dyn Folder, members: Members) -> Result<(Meta, Namespace), OpenError> {
+    let mut namespace = Namespace::new();
     // A snapshot of sequence 1: the library has no entry before the first.
     let meta = Meta { sequence: 1, term: 1, members };
     let beginning = namespace.begin_walk();

@@ -26,11 +26,11 @@ fn open(folder: &SimulatedFolder, options: ReplicaOptions) -> Replica {
     Replica::open(Arc::new(folder.clone()), options).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn path(text: &str) -> Path {
+pub(super) fn path(text: &str) -> Path {
     text.parse().expect("a path")
 }
 
-fn put(name: &str) -> Change {
+pub(super) fn put(name: &str) -> Change {
     let command = Command::Put {
         path: path(name),
         condition: Condition::Any,
