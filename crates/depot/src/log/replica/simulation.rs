@@ -191,18 +191,18 @@ impl Simulation {
 
     /// Messages arrive, clocks tick, clients hear, all is checked.
     fn carry(&mut self) {
-        let (due, later) = std::mem::take(&mut self.network).into_iter().partition(|(at, _)| *at <= self.now);
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.network).into_iter().partition(|(at, _)| *at <= self.now);
         self.network = later;
-        for (_, message) in {
-            let due: Vec<_> = due;
-            due
-        } {
+        for (_, message) in due {
             if let Some(replica) = &self.members[message.to as usize - 1].replica {
                 replica.step(message);
             }
         }
         for at in 0..self.members.len() {
-            if let Some(replica) = self.members[at].replica.as_ref().filter(|_| (self.now + at as u64) % TICK == 0) {
+            if let Some(replica) =
+                self.members[at].replica.as_ref().filter(|_| (self.now + at as u64).is_multiple_of(TICK))
+            {
                 replica.tick();
             }
             self.hear(at);
