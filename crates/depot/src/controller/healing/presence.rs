@@ -23,6 +23,7 @@ pub(super) struct Presences {
 struct Seen {
     /// It has told all that it has, in this leadership.
     has_reported: bool,
+    /// When its link ended, until it has reported over another one.
     away_since: Option<Instant>,
     returns: Vec<Instant>,
 }
@@ -36,16 +37,17 @@ impl Presences {
     pub(super) fn look(&mut self, id: DstoreId, link: Option<bool>, now: Instant) -> Presence {
         let seen = self.seen.entry(id).or_default();
         match link {
-            Some(has_reported) => {
+            // It has returned only now: one that ends during each of its inventories has been away all the time.
+            Some(true) => {
                 if seen.away_since.take().is_some() && seen.has_reported {
                     seen.returns.retain(|at| now.saturating_duration_since(*at) < HOUR);
                     seen.returns.push(now);
                 }
-                if has_reported {
-                    seen.has_reported = true;
-                    return Presence::Known;
-                }
+                seen.has_reported = true;
+                return Presence::Known;
             }
+            // While it reports, nothing is copied in its place, even if the grace is over or none is given.
+            Some(false) => {}
             None => {
                 let since = *seen.away_since.get_or_insert(now);
                 let returns = seen.returns.iter().filter(|at| now.saturating_duration_since(**at) < HOUR).count();
@@ -100,6 +102,22 @@ mod tests {
         presences.look(ID, Some(true), at(160));
         presences.look(ID, None, at(5_000));
         assert_eq!(presences.look(ID, None, at(5_060)), Presence::Gone, "that was more than an hour ago");
+    }
+
+    #[test]
+    fn one_that_never_ends_its_report_is_gone_after_the_grace() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut presences = Presences::new(start, GRACE);
+        presences.look(ID, Some(true), at(0));
+        for seconds in (10..70).step_by(10) {
+            assert_eq!(presences.look(ID, None, at(seconds)), Presence::Resting);
+            assert_eq!(presences.look(ID, Some(false), at(seconds + 5)), Presence::Resting);
+        }
+        assert_eq!(presences.look(ID, None, at(70)), Presence::Gone);
+        assert_eq!(presences.look(ID, Some(false), at(75)), Presence::Resting, "it may be about to say what it has");
+        assert_eq!(presences.look(ID, Some(true), at(80)), Presence::Known);
+        assert_eq!(presences.look(ID, None, at(90)), Presence::Resting, "that was one return, and a new absence");
     }
 
     #[test]
