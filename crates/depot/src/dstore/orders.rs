@@ -176,8 +176,7 @@ fn carry_out(shared: &Shared, threads: &Arc<ThreadGroup>, takes_copies: bool) {
             [Item { job: Job::Copy(order), orderer }] => vec![sources.copy(order, orderer)],
             removals => {
                 let keys: Vec<Key> = removals.iter().map(|item| item.job.key()).collect();
-                let failure = shared.disk.remove_all(&keys).err().map(of_disk);
-                vec![failure; keys.len()]
+                shared.disk.remove_all(&keys).into_iter().map(|outcome| outcome.err().map(of_disk)).collect()
             }
         };
         let number = shared.disk.position().number;

@@ -446,10 +446,15 @@ impl Disk {
         Ok(Removed { position, was_there })
     }
 
-    /// The same for many objects, with one sync for all of them. A report up to the position includes none of them.
-    pub fn remove_all(&self, keys: &[Key]) -> Result<Position, DiskError> {
-        let taken: Result<Vec<_>, _> = keys.iter().map(|key| self.take_away(key)).collect();
-        self.finish_removal(taken?)
+    /// The same for many objects, with one sync for all of them. Says of each, in order, whether its removal is durable:
+    /// one that fails keeps none of the others from being removed.
+    pub fn remove_all(&self, keys: &[Key]) -> Vec<Result<(), DiskError>> {
+        let mut all_taken = Vec::with_capacity(keys.len());
+        let outcomes: Vec<_> = keys.iter().map(|key| self.take_away(key).map(|taken| all_taken.push(taken))).collect();
+        match self.finish_removal(all_taken) {
+            Ok(_) => outcomes,
+            Err(error) => outcomes.into_iter().map(|outcome| outcome.and(Err(error.clone()))).collect(),
+        }
     }
 
     fn take_away(&self, key: &Key) -> Result<TakenAway, DiskError> {

@@ -362,6 +362,32 @@ fn stored_content_cannot_pose_as_a_record() {
     }
 }
 
+/// The room is enough for the marks of some of the objects. What is said to be removed stays removed, without another sync.
+#[test]
+fn each_of_many_removals_on_a_full_disk_says_what_it_did() {
+    let keys = [key(1), key(2), key(3)];
+    let mut mixed = 0;
+    for room in 0..400 {
+        let folder = SimulatedFolder::default();
+        let (disk, _) = open(&folder).expect("a new disk");
+        for key in &keys {
+            put_bytes(&disk, *key, b"small").expect("there is room");
+        }
+        folder.set_room(room);
+        let outcomes = disk.remove_all(&keys);
+        let removed: Vec<bool> = outcomes.iter().map(Result::is_ok).collect();
+        assert!(outcomes.iter().flat_map(|outcome| outcome.as_ref().err()).all(|error| *error == DiskError::Full));
+        mixed += usize::from(removed.contains(&true) && removed.contains(&false));
+        drop(disk);
+        let after = folder.after_power_cut(&mut Rng::with_seed(room as u64));
+        after.set_room(1 << 20);
+        let (disk, _) = open(&after).expect("a disk after a power cut");
+        let gone: Vec<bool> = keys.iter().map(|key| matches!(get(&disk, key), Err(GetError::Missing))).collect();
+        assert_eq!(gone, removed, "with room for {room} bytes");
+    }
+    assert!(mixed > 0, "no room was enough for some and not for all");
+}
+
 #[test]
 fn a_full_disk_refuses_what_does_not_fit_and_keeps_the_rest() {
     let (folder, mut known) = filled();
