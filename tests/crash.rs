@@ -478,6 +478,7 @@ fn one_life(rng: &mut Rng, listener: &TcpListener, folder: &TempFolder, sync: bo
         .collect();
     let mut process = start(&[], listener, folder.path(), sync);
     if rng.below(10) == 0 {
+        // Time is under test: the kill comes at any instant of the start.
         thread::sleep(rng.duration(Duration::ZERO, Duration::from_millis(15)));
         process.kill();
         // If it has connected, that connection must not be taken for the next Dstore's.
@@ -514,6 +515,7 @@ fn one_life(rng: &mut Rng, listener: &TcpListener, folder: &TempFolder, sync: bo
             stop_accepting(peer, is_over);
             stop_accepting(listener, is_over);
         });
+        // Time is under test: the kill comes at any instant of the work.
         thread::sleep(kill_at.saturating_duration_since(Instant::now()));
         process.kill();
     });

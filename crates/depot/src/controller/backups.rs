@@ -101,14 +101,12 @@ pub(super) fn keep_shipping(shared: &Shared, threads: &Arc<ThreadGroup>) {
     let mut due = Instant::now() + FIRST.min(shared.backup_period);
     loop {
         let next = Instant::now() + LOOK.min(shared.backup_period);
-        loop {
-            let times = shared.news.times();
-            if shared.is_stopping() {
-                return;
-            }
-            if !shared.news.wait_beyond(times, next) {
-                break;
-            }
+        let mut times = shared.news.times();
+        while !shared.is_stopping() && shared.news.wait_beyond(times, next) {
+            times = shared.news.times();
+        }
+        if shared.is_stopping() {
+            return;
         }
         let is_due = Instant::now() >= due;
         if is_due {

@@ -188,7 +188,7 @@ struct Shared {
     /// One Dstore at a time is removed from the store. Taken before `membership`.
     discharging: Mutex<()>,
     state: Mutex<State>,
-    /// A Dstore has come, gone, or reported.
+    /// Told when a Dstore has come, gone, or reported, and when the Controller is to stop.
     news: News,
     /// Signalled when there may be something to heal.
     to_heal: Condvar,
@@ -359,8 +359,8 @@ impl Shared {
     }
 }
 
-/// How often something was heard, for threads that wait for it. It is no part of [`State`], as what they wait for may be in the
-/// namespace.
+/// How often something was heard, for threads that wait for it. What they wait for may be in the state, in the namespace, or in
+/// both, so no lock of theirs guards it: a thread notes the count, looks, and waits for a higher one.
 #[derive(Default)]
 struct News {
     times: Mutex<u64>,

@@ -216,9 +216,8 @@ impl Shared {
             Err(error @ (ProposeError::NotLeader | ProposeError::TooLarge | ProposeError::Replaced)) => {
                 return Err(failed(error)); // it had no effect; the leases stay for a repeat
             }
-            Err(error @ ProposeError::Deposed) => return Err(Failure::OutcomeUnknown { why: error.to_string() }),
-            Err(ProposeError::Log(error)) => {
-                return Err(Failure::OutcomeUnknown { why: format!("the outcome is unknown: {error}") });
+            Err(error @ (ProposeError::Deposed | ProposeError::Log(_))) => {
+                return Err(Failure::OutcomeUnknown { why: error.to_string() });
             }
         };
         {

@@ -45,8 +45,8 @@
 //! # Locks
 //!
 //! `following` is held while a leadership is recorded. `orders` and `state` are held for short decisions only; `state` may be
-//! taken while holding one of the others, never the reverse. An orderer's outcomes may be locked
-//! while holding `orders`, and no lock is taken while holding them.
+//! taken while holding one of the others, never the reverse. An orderer's outcomes may
+//! be locked while holding `orders`, and no lock is taken while holding them.
 
 mod link;
 mod load;
