@@ -131,10 +131,10 @@ class Depot:
 
     def put(self, read, path):
         """Stores what `read(size)` returns, up to its end, under a path. The version."""
-        history, term, objects, whole = "0", 0, [], 0
+        history, objects, whole = "0", [], 0
         while chunk := read(CHUNK):
             answer = self.controller.ask("PLACES", path, "any", True, None, 1)
-            _, history, term, quorum = next(answer), next(answer), int(next(answer)), int(next(answer))
+            _, history, term, quorum, _ = next(answer), next(answer), int(next(answer)), int(next(answer)), next(answer)
             addresses = dict(items(answer, int, str))
             assert next(answer) == "1"
             number, places = next(answer), [place for (place,) in items(answer, int)]
@@ -149,12 +149,12 @@ class Depot:
                     refusal = error
             if len(holders) < quorum:
                 raise DepotError(f"only {len(holders)} of {quorum} Dstores took it: {refusal}")
-            objects.append((number, len(chunk), crc, holders))
+            objects.append((term, number, len(chunk), crc, holders))
             whole = checksum(chunk, whole)
         starts = sorted({(place, start) for *_, holders in objects for place, start, _ in holders})
-        words = [history, term, len(starts), *(w for pair in starts for w in pair), len(objects)]
-        for number, length, crc, holders in objects:
-            words += [number, length, f"{crc:x}", len(holders)]
+        words = [history, len(starts), *(w for pair in starts for w in pair), len(objects)]
+        for term, number, length, crc, holders in objects:
+            words += [term, number, length, f"{crc:x}", len(holders)]
             for place, start, position in holders:
                 words += [starts.index((place, start)), position]
         command = ["put", path, "any", True, *words, f"{whole:x}", None, "", "", None, 0, 0]

@@ -79,18 +79,21 @@ impl From<client::Error> for Failure {
 
 /// Reads the command line, lets `run` do the work, and turns what comes of it into an exit code: the whole of a main.
 pub fn main<Arguments: FromArgs>(program: &str, run: impl FnOnce(Arguments) -> Result<(), Failure>) -> ExitCode {
-    main_of_words(program, |words| words, run)
+    main_of_words(program, Ok, run)
 }
 
 /// The same for a program that has its own way with words: `prepare` makes of the command line's what [`FromArgs`] reads.
 pub fn main_of_words<Arguments: FromArgs>(
     program: &str,
-    prepare: impl FnOnce(Vec<String>) -> Vec<String>,
+    prepare: impl FnOnce(Vec<String>) -> Result<Vec<String>, Failure>,
     run: impl FnOnce(Arguments) -> Result<(), Failure>,
 ) -> ExitCode {
     raise_descriptor_limit();
     let words: Vec<String> = match std::env::args_os().skip(1).map(|word| word.into_string()).collect() {
-        Ok(words) => prepare(words),
+        Ok(words) => match prepare(words) {
+            Ok(words) => words,
+            Err(failure) => return fail(program, &failure),
+        },
         Err(word) => return fail(program, &Failure::usage(format!("{word:?} is not UTF-8"))),
     };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use depot::client::{Cluster, ClusterOptions, SEARCH};
 use depot::disk::random;
@@ -16,6 +17,8 @@ use depot::identity::ClusterId;
 use depot::wire::{Address, ClientId, ClientKey, Secret};
 use serde::{Deserialize, Serialize};
 use stevedore::program::Failure;
+
+use crate::discover;
 
 /// The name of a server's file.
 pub const CLUSTER_FILE: &str = "cluster.toml";
@@ -182,16 +185,27 @@ impl ClientFile {
                  store and says where it is"
             ))
         })?;
-        Self::read(&path)?.ok_or_else(|| {
+        let file = Self::read(&path)?.ok_or_else(|| {
             Failure::new(format!("{}: there is no {CLIENT_FILE}; the store's first start writes it", path.display()))
-        })
+        })?;
+        discover::for_client(file)
+    }
+
+    /// The store, as this client sees it. Connects when there is something to ask.
+    pub fn connect(self) -> Cluster {
+        self.connect_for(SEARCH)
+    }
+
+    /// The same, but a Controller that can be reached is looked for so long.
+    pub fn connect_for(self, search: Duration) -> Cluster {
+        let Self { cluster, controllers, client, key, .. } = self;
+        Cluster::new(ClusterOptions { controllers, cluster, client, key, search })
     }
 }
 
 /// The store that the command line names, or else the environment. Connects when there is something to ask.
 pub fn connect(named: Option<&Path>) -> Result<Cluster, Failure> {
-    let ClientFile { cluster, controllers, client, key, .. } = ClientFile::find(named)?;
-    Ok(Cluster::new(ClusterOptions { controllers, cluster, client, key, search: SEARCH }))
+    Ok(ClientFile::find(named)?.connect())
 }
 
 /// A folder stands for the file in it.
@@ -228,9 +242,14 @@ fn addresses(texts: &[String]) -> Result<Vec<Address>, String> {
     texts.iter().map(|text| parsed("controllers", text)).collect()
 }
 
-/// Writes a file that only its owner may read, whole or not at all.
+/// Writes a file that only its owner may read.
 fn write(path: &Path, comment: &str, text: &Text) -> Result<(), Failure> {
     let toml = toml::to_string(text).map_err(|error| malformed(path, &error.to_string()))?;
+    replace(path, &format!("# {comment}\n\n{toml}"), 0o600)
+}
+
+/// Has a file with this text and mode at a path: after a crash it is whole, or what was there before.
+pub fn replace(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
     let temporary = path.with_extension("new");
     let written = (|| {
         let mut options = OpenOptions::new();
@@ -239,8 +258,8 @@ fn write(path: &Path, comment: &str, text: &Text) -> Result<(), Failure> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = options.write(true).create_new(true).mode(0o600).open(&temporary)?;
-        write!(file, "# {comment}\n\n{toml}")?;
+        let mut file = options.write(true).create_new(true).mode(mode).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         File::open(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?.sync_all()

@@ -4,7 +4,7 @@
 //! DIR/lock           held by the process that uses the folder
 //! DIR/cluster.toml   in the first folder of a store: for its servers
 //! DIR/client.toml    beside it: for its users
-//! DIR/controller/    the log and snapshots of a Controller
+//! DIR/controller/    the log and snapshots of a Controller; DIR/controller-2/ of another one, in a store to try
 //! DIR/dstore/        the objects of a Dstore
 //! ```
 
@@ -72,6 +72,11 @@ impl DataFolder {
         self.path.join(CONTROLLER)
     }
 
+    /// Where the Controller of this place in a row keeps its log: a folder may have more than one, in a store to try.
+    pub fn log_at(&self, place: usize) -> PathBuf {
+        if place == 0 { self.log() } else { self.path.join(format!("{CONTROLLER}-{}", place + 1)) }
+    }
+
     /// Where a Dstore keeps its objects.
     pub fn objects(&self) -> PathBuf {
         self.path.join(DSTORE)
@@ -84,9 +89,13 @@ impl DataFolder {
 
     /// Whether a Controller has begun a log there.
     pub fn has_log(&self) -> Result<bool, Failure> {
-        let log = self.log();
+        Self::has_log_in(&self.log())
+    }
+
+    /// Whether a Controller has begun a log in this folder of its own.
+    pub fn has_log_in(log: &Path) -> Result<bool, Failure> {
         let cannot_read = |error: io::Error| Failure::new(format!("cannot read {}: {error}", log.display()));
-        Ok(log.is_dir() && RealFolder::new(&log).and_then(|log| has_log(&log)).map_err(cannot_read)?)
+        Ok(log.is_dir() && RealFolder::new(log).and_then(|log| has_log(&log)).map_err(cannot_read)?)
     }
 
     /// Whether a Dstore has used the folder.

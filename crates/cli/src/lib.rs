@@ -9,16 +9,23 @@
 //! - [`failure`]: what went wrong, and what to do next
 //! - [`shell`], [`words`]: a prompt for the same commands
 //! - [`cluster`]: the files that say where a store is, and prove that one may use it
+//! - [`discover`]: how it is found in a network
 //! - [`servers`], [`folder`]: the servers of a store, and the folders that they use
+//! - [`settings`]: what a configuration file or the environment says of a server
+//! - [`demo`]: a store of real processes, some of which are killed
 //! - [`recovery`]: backups, and how a store comes back from one or from a damaged log
 
+pub mod admin;
 pub mod cluster;
 pub mod commands;
+pub mod demo;
+pub mod discover;
 pub mod failure;
 pub mod folder;
 pub mod recovery;
 pub mod servers;
 pub mod session;
+pub mod settings;
 pub mod shell;
 pub mod show;
 pub mod transfer;
@@ -29,6 +36,7 @@ use std::process::ExitCode;
 
 use argh::FromArgs;
 use commands::Command;
+use discover::Discover;
 use stevedore::program::{self, Failure};
 
 /// The program's name, in messages.
@@ -50,6 +58,10 @@ pub struct Arguments {
     /// the store's client.toml, or the folder that has it; before or behind the command (default: $STEVEDORE_CLUSTER)
     #[argh(option, arg_name = "PATH")]
     pub cluster: Option<PathBuf>,
+    /// look for the Controllers of the store of this name by a broadcast, for those who use the store and for its Dstores; what
+    /// is answered is only a hint: the file of --cluster proves who is who
+    #[argh(option, arg_name = "NAME[:PORT]")]
+    pub discover: Option<Discover>,
     /// what to do
     #[argh(subcommand)]
     pub command: Command,
@@ -57,9 +69,13 @@ pub struct Arguments {
 
 /// The whole of the program.
 pub fn main() -> ExitCode {
-    program::main_of_words(PROGRAM, words::prepare, run)
+    let prepare = |words| settings::complete(words::prepare(words), |variable| std::env::var(variable).ok());
+    program::main_of_words(PROGRAM, prepare, run)
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
+    if let Some(discover) = arguments.discover {
+        discover.set();
+    }
     arguments.command.run(arguments.cluster.as_deref())
 }

@@ -67,7 +67,7 @@ pub struct Backup {
     subcommand,
     help_triggers("-h", "--help"),
     name = "restore",
-    note = "The Controller must not be running. The folder may be its own, whose log is then kept beside the new one, or an\nempty one. In an empty one, cluster.toml has to be there, or --cluster names a copy of it.\n\nThe store goes back to what it was: what was changed since the backup is lost. A file whose bytes no Dstore has any\nmore is listed all the same; stevedore status counts such objects once the Dstores have reported.",
+    note = "The Controller must not be running. The folder may be its own, whose log is then kept beside the new one, or an\nempty one. In an empty one, cluster.toml has to be there, or --cluster names a copy of it.\n\nThe store goes back to what it was: what was changed since the backup is lost. A file whose bytes no Dstore has any\nmore is listed all the same; once the Dstores have reported, stevedore status counts such objects, and\nstevedore check names the files.",
     example = "stevedore restore --from store.backup --data ~/store\nstevedore --cluster old/cluster.toml restore --from store.backup --data /srv/controller"
 )]
 pub struct Restore {
@@ -408,8 +408,8 @@ impl Beginning<'_> {
             false => say(format_args!("  stevedore controller --data {folder}"))?,
         }
         say(format_args!(
-            "A file whose bytes no Dstore has is listed all the same: stevedore status counts such objects once all Dstores have \
-             reported."
+            "A file whose bytes no Dstore has is listed all the same: once all Dstores have reported, stevedore status counts such \
+             objects, and stevedore check names the files."
         ))
     }
 }

@@ -3,10 +3,10 @@
 /// Stands for a `-` among the words that argh reads: it takes `-` for an option. No word of a command line holds NUL.
 pub const STANDARD_STREAM: &str = "\0";
 
-/// The option that may stand before and behind the command.
-const CLUSTER: &str = "--cluster";
+/// The options that may stand before and behind the command.
+const ANYWHERE: [&str; 2] = ["--cluster", "--discover"];
 
-/// Makes of the words of a command line what argh reads: `-` becomes [`STANDARD_STREAM`], `--cluster` comes first, and
+/// Makes of the words of a command line what argh reads: `-` becomes [`STANDARD_STREAM`], `--cluster` and `--discover` come first, and
 /// `dstore remove` is one command, as `dstore` alone runs one.
 pub fn prepare(words: Vec<String>) -> Vec<String> {
     let mut first = Vec::new();
@@ -18,12 +18,15 @@ pub fn prepare(words: Vec<String>) -> Vec<String> {
             others.extend(rest);
             break;
         }
-        match word.strip_prefix(CLUSTER) {
-            Some("") => {
+        let option = ANYWHERE.iter().find_map(|option| Some((option, word.strip_prefix(option)?)));
+        match option {
+            Some((_, "")) => {
                 first.push(word);
                 first.extend(rest.next());
             }
-            Some(value) if value.starts_with('=') => first.extend([CLUSTER.to_owned(), value[1..].to_owned()]),
+            Some((option, value)) if value.starts_with('=') => {
+                first.extend([(*option).to_owned(), value[1..].to_owned()]);
+            }
             _ if word == "-" => others.push(STANDARD_STREAM.to_owned()),
             _ => others.push(word),
         }
@@ -137,6 +140,8 @@ mod tests {
         let prepared = |line: &str| prepare(line.split(' ').map(str::to_owned).collect()).join(" ");
         assert_eq!(prepared("ls --cluster x /a"), "--cluster x ls /a");
         assert_eq!(prepared("ls /a --cluster=x"), "--cluster x ls /a");
+        assert_eq!(prepared("dstore /a --discover depot --port 0"), "--discover depot dstore /a --port 0");
+        assert_eq!(prepared("ls --discover=depot --cluster x"), "--discover depot --cluster x ls");
         assert_eq!(prepared("put - /a"), "put \0 /a");
         assert_eq!(prepared("dstore remove --cluster x 3 --lost"), "--cluster x dstore-remove 3 --lost");
         assert_eq!(prepared("dstore --data remove"), "dstore --data remove");

@@ -351,6 +351,8 @@ fn every_command_teaches_itself() {
         "serve",
         "controller",
         "dstore",
+        "gateway",
+        "user",
     ];
     let store = store();
     for command in commands {

@@ -226,6 +226,17 @@ fn a_backup_is_restored_in_its_place_and_elsewhere() {
     store.kill_and_start();
     check_files(&store.user);
     assert_eq!(store.user.fails(&["stat", "/later"]).0, 3);
+    // Its object is kept, as another backup may know it, until an operator says that it can go.
+    let unclaimed = || store.user.json(&["status", "--json"])["healing"]["unclaimed"].as_u64();
+    eventually("the object of the lost time is reported", || unclaimed() == Some(1));
+    assert!(store.user.ok(&["check"]).contains("1 unclaimed object (1 B)"));
+    assert_eq!(store.user.fails(&["collect"]).0, 2, "it is to be said what");
+    let (_, asked) = store.user.fails(&["collect", "--unclaimed"]);
+    assert!(asked.contains("1 unclaimed object (1 B)") && asked.contains("--yes"), "{asked}");
+    assert_eq!(unclaimed(), Some(1));
+    store.user.ok(&["collect", "--unclaimed", "--yes"]);
+    assert_eq!(unclaimed(), Some(0));
+    assert!(store.user.ok(&["collect", "--unclaimed"]).contains("no unclaimed objects"));
     end(&mut store);
     // A second time, elsewhere: the Dstores have followed a history that the backup does not know.
     let elsewhere = store.local("elsewhere");

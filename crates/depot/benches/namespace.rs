@@ -23,12 +23,12 @@ fn name(number: u64) -> String {
 
 fn put(directory: u64, number: u64) -> Change {
     let holders = (1..=3).map(|dstore| (DstoreId(dstore), Position { start: 1, number })).collect();
-    let object = NewObject { number, length: 1000, checksum: Checksum(number), holders };
+    let object = NewObject { term: 3, number, length: 1000, checksum: Checksum(number), holders };
     let command = Command::Put {
         path: format!("/{directory}/{}", name(number)).parse().expect("a path"),
         condition: Condition::Any,
         parents: true,
-        objects: NewObjects { history: History(0x1234_5678_9abc_def0), term: 3, objects: vec![object] },
+        objects: NewObjects { history: History(0x1234_5678_9abc_def0), objects: vec![object] },
         checksum: Checksum(number),
         modified_ms: None,
         details: Details::default(),

@@ -14,6 +14,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Whether a write failed for want of room, which there may be again later: on the disk, in the user's quota, or below the
+/// limit on the size of a process's files.
+pub fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 /// A folder on a disk. Names are plain file names.
 pub trait Folder: fmt::Debug + Send + Sync {
     /// The names of its files, sorted.
@@ -76,6 +83,11 @@ pub trait Handle: fmt::Debug + Send + Sync {
 
     /// After this, the bytes that were appended before it are on the disk. As [`Appender::sync`].
     fn sync(&self) -> io::Result<()>;
+}
+
+/// Takes a file away if there is one of this name.
+pub fn remove_if_there(folder: &dyn Folder, name: &str) -> io::Result<()> {
+    if folder.names()?.iter().any(|other| other == name) { folder.remove(name) } else { Ok(()) }
 }
 
 /// The size of a file system, in bytes.
@@ -230,6 +242,10 @@ impl Appender for RealFile {
 /// Random bytes of the system: for salts, ids and secrets.
 pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
+    #[cfg(test)]
+    if simulated::draw(&mut bytes) {
+        return Ok(bytes);
+    }
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
 }

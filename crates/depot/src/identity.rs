@@ -49,7 +49,7 @@ pub struct Key {
 /// One word, so that a key is easily found in a log: `history.term.number`.
 impl Words for Key {
     fn write(&self, line: &mut Line) {
-        line.plain(self);
+        line.dotted(self.history.0, [self.term, self.number]);
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
@@ -94,7 +94,7 @@ pub struct DstoreId(pub u32);
 
 impl Words for DstoreId {
     fn write(&self, line: &mut Line) {
-        line.plain(self.0);
+        line.number(self.0);
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
@@ -107,6 +107,13 @@ impl fmt::Display for DstoreId {
         write!(f, "{}", self.0)
     }
 }
+
+/// Drawn at random and kept in the folder of a Controller's log: the folder is the Controller. One that returns without its
+/// disk is another one. (depot 4.8)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ControllerId(pub u64);
+
+hexadecimal_word!(ControllerId, u64, "Controller");
 
 /// Drawn at random and kept on a Dstore's disk: the folder is the Dstore, on whatever host it is. (depot 5.6)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,6 +7,7 @@
 //! - [`words`]: how everything is written down: lines of words, on the wire, in the log and in snapshots
 //! - [`path`], [`checksum`]: what a file is called, and how its bytes are known to be the right ones
 //! - [`glob`]: what a search looks for
+//! - [`time`]: how times are shown
 //! - [`namespace`]: which files exist, with which objects: a pure state machine that the log drives
 //! - [`disk`], [`log`]: the sequence of changes, kept so that a crash at any instant loses nothing acknowledged
 //! - [`pack`]: the objects on one disk, of which each byte is verified before a peer sees it
@@ -15,10 +16,12 @@
 //! - [`controller`]: the threads that decide and remember
 //! - [`dstore`]: the threads that store objects and give them back
 //! - [`client`]: how programs use all of it
+//! - [`discovery`]: how they find a store in a network
 
 pub mod checksum;
 pub mod client;
 pub mod controller;
+pub mod discovery;
 pub mod disk;
 pub mod dstore;
 pub mod glob;
@@ -28,5 +31,6 @@ pub mod namespace;
 pub mod pack;
 pub mod path;
 pub mod placement;
+pub mod time;
 pub mod wire;
 pub mod words;

@@ -55,7 +55,7 @@ pub trait Words: Sized {
     fn to_line(&self) -> String {
         let mut line = Line::default();
         self.write(&mut line);
-        line.0
+        line.into_string()
     }
 
     /// The value that is all of `line`.
@@ -67,19 +67,77 @@ pub trait Words: Sized {
     }
 }
 
-/// A line being written.
-#[derive(Clone, Debug, Default)]
+/// A line being written. Nearly all that a put costs in user space is lines: so they grow once, and numbers are written
+/// without the machinery of `format!`. (docs/performance.md)
+#[derive(Clone, Debug)]
 pub struct Line(String);
+
+/// Most lines are shorter.
+const USUAL_BYTES: usize = 256;
+
+impl Default for Line {
+    fn default() -> Self {
+        Self(String::with_capacity(USUAL_BYTES))
+    }
+}
 
 const ABSENT: &str = "-";
 const EMPTY: &str = "%";
 
 impl Line {
-    /// Appends a word that needs no escape: a verb, a number.
-    pub fn plain(&mut self, word: impl fmt::Display) {
-        use fmt::Write as _;
+    /// With room for what will follow it besides.
+    pub(crate) fn with_room_for(bytes: usize) -> Self {
+        Self(String::with_capacity(USUAL_BYTES + bytes))
+    }
+
+    /// Appends a word that needs no escape, as a verb.
+    pub fn plain(&mut self, word: &str) {
         self.separate();
-        let _ = write!(self.0, "{word}"); // a String takes all
+        self.0.push_str(word);
+    }
+
+    /// Appends a number.
+    pub fn number(&mut self, number: impl itoa::Integer) {
+        self.plain(itoa::Buffer::new().format(number));
+    }
+
+    /// Appends a number in hexadecimal.
+    pub fn hexadecimal(&mut self, number: u128) {
+        self.separate();
+        self.push_hexadecimal(number);
+    }
+
+    /// Appends several numbers as one word: the first in hexadecimal, and dots between them.
+    pub fn dotted(&mut self, first: u64, others: [u64; 2]) {
+        self.separate();
+        self.push_hexadecimal(first.into());
+        for number in others {
+            self.0.push('.');
+            self.0.push_str(itoa::Buffer::new().format(number));
+        }
+    }
+
+    fn push_hexadecimal(&mut self, number: u128) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        let mut start = text.len();
+        let mut push = |digits: u64, least: usize| {
+            let (mut left, end) = (digits, start);
+            while left > 0 || end - start < least {
+                start -= 1;
+                text[start] = DIGITS[(left & 15) as usize];
+                left >>= 4;
+            }
+        };
+        // By halves, as numbers of 128 bits are slow.
+        match u64::try_from(number) {
+            Ok(number) => push(number, 1),
+            Err(_) => {
+                push(number as u64, 16);
+                push((number >> 64) as u64, 1);
+            }
+        }
+        self.0.extend(text[start..].iter().copied().map(char::from));
     }
 
     /// Appends any text as one word.
@@ -88,6 +146,7 @@ impl Line {
         match text {
             "" => self.0.push_str(EMPTY),
             ABSENT => self.0.push_str("%2D"),
+            _ if text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%') => self.0.push_str(text),
             _ => {
                 for character in text.chars() {
                     if character == ' ' || character == '%' || character.is_control() {
@@ -103,6 +162,11 @@ impl Line {
                 }
             }
         }
+    }
+
+    /// The line, without a line end.
+    pub fn into_string(self) -> String {
+        self.0
     }
 
     /// The line so far, without a line end.
@@ -136,7 +200,9 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() {
             return Err(ParseError::Missing(expected));
         }
-        let (word, rest) = self.rest.split_once(' ').unwrap_or((self.rest, ""));
+        // Words are short: a search made for long texts costs more to begin than this to end.
+        let end = self.rest.bytes().position(|byte| byte == b' ');
+        let (word, rest) = end.map_or((self.rest, ""), |end| (&self.rest[..end], &self.rest[end + 1..]));
         self.rest = rest;
         if word.is_empty() { Err(invalid(expected, word)) } else { Ok(word) }
     }
@@ -158,7 +224,11 @@ impl<'a> Reader<'a> {
     /// The next word as a number in hexadecimal.
     pub fn hexadecimal(&mut self, expected: &'static str) -> Result<u128, ParseError> {
         let word = self.raw(expected)?;
-        let value = if word.starts_with('+') { None } else { u128::from_str_radix(word, 16).ok() };
+        let value = match word.len() {
+            _ if word.starts_with('+') => None,
+            ..=16 => u64::from_str_radix(word, 16).ok().map(u128::from), // several times as fast
+            _ => u128::from_str_radix(word, 16).ok(),
+        };
         value.ok_or_else(|| invalid(expected, word))
     }
 
@@ -206,6 +276,9 @@ fn shortened(word: &str) -> String {
 fn unescape(word: &str) -> Option<String> {
     if word == EMPTY {
         return Some(String::new());
+    }
+    if word.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%') {
+        return Some(word.to_owned());
     }
     if !word.contains('%') {
         return (!word.contains(char::is_control)).then(|| word.to_owned());
@@ -265,7 +338,7 @@ macro_rules! hexadecimal_word {
     ($name:ident, $number:ty, $what:literal) => {
         impl $crate::words::Words for $name {
             fn write(&self, line: &mut $crate::words::Line) {
-                line.plain(format_args!("{:x}", self.0));
+                line.hexadecimal(self.0.into());
             }
 
             fn read(reader: &mut $crate::words::Reader<'_>) -> Result<Self, $crate::words::ParseError> {
@@ -288,7 +361,7 @@ macro_rules! plain_words {
     ($($number:ty, $what:literal);*) => {
         $(impl Words for $number {
             fn write(&self, line: &mut Line) {
-                line.plain(self);
+                line.number(*self);
             }
 
             fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
@@ -302,7 +375,7 @@ plain_words!(u8, "small number"; u32, "number"; u64, "number"; i64, "number"; us
 /// In milliseconds.
 impl Words for Duration {
     fn write(&self, line: &mut Line) {
-        line.plain(self.as_millis());
+        line.number(self.as_millis());
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
@@ -363,7 +436,7 @@ const MOST_ITEMS: usize = 1 << 16;
 
 impl<T: Words> Words for Vec<T> {
     fn write(&self, line: &mut Line) {
-        line.plain(self.len());
+        line.number(self.len());
         self.iter().for_each(|item| item.write(line));
     }
 
@@ -399,7 +472,7 @@ impl<A: Words, B: Words, C: Words> Words for (A, B, C) {
 /// Sorted by key, each key once; any other order is refused, as it is not canonical.
 impl<V: Words> Words for BTreeMap<String, V> {
     fn write(&self, line: &mut Line) {
-        line.plain(self.len());
+        line.number(self.len());
         for (key, value) in self {
             line.text(key);
             value.write(line);
@@ -451,6 +524,20 @@ mod tests {
         assert!(Vec::<u64>::from_line("99999 1 2").is_err(), "a count beyond the line");
         assert!(BTreeMap::<String, u64>::from_line("2 b 1 a 2").is_err(), "keys in the wrong order");
         assert!(BTreeMap::<String, u64>::from_line("2 a 1 a 2").is_err(), "a key twice");
+    }
+
+    #[test]
+    fn numbers_are_written_as_they_are_displayed() {
+        let whole = [0, 1, 9, 10, 15, 16, 0xfff, 0x1000, u64::MAX.into(), 1 << 64, (1 << 64) + 15, u128::MAX];
+        for number in whole.into_iter().chain((0..128).map(|bit| 1 << bit)) {
+            let mut line = Line::default();
+            line.hexadecimal(number);
+            line.number(number as i64);
+            line.dotted(number as u64, [number as u64, 7]);
+            let expected = format!("{number:x} {} {:x}.{}.7", number as i64, number as u64, number as u64);
+            assert_eq!(line.as_str(), expected);
+            assert_eq!(Reader::new(line.as_str()).hexadecimal("number"), Ok(number));
+        }
     }
 
     #[test]

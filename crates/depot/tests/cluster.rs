@@ -5,20 +5,23 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::{BLOCK, Behaviour, ScriptedDstore, Store};
+use common::{BLOCK, Behaviour, CLUSTER, SOON, ScriptedDstore, Store};
 use depot::checksum::Checksum;
-use depot::client::{Cluster, Error, Files, ListOptions, MoveOptions, PutOptions, Source};
-use depot::identity::{Position, SessionId};
+use depot::client::{Cluster, ClusterOptions, DstoreState, Error, Files, ListOptions, MoveOptions, PutOptions, Source};
+use depot::identity::{History, Key, Position, SessionId, Version};
 use depot::log::backup::verify;
-use depot::namespace::change::{Command, Condition, Details, NewObject, NewObjects, Refusal, RemovalExtent, Stamp};
+use depot::namespace::change::{
+    Command, Condition, Details, NewObject, NewObjects, Refusal, RemovalExtent, Settings, Stamp,
+};
 use depot::path::Path;
-use depot::wire::message::{Answer, Failure, Request};
-use kit::bytes;
+use depot::wire::message::{Answer, Failure, Grants, Request};
+use depot::wire::{self, ClientId, Connection, Role, Secret};
+use kit::{bytes, eventually};
 use stevedore::socket::Wait;
 
 fn path(text: &str) -> Path {
@@ -38,8 +41,15 @@ fn get(client: &Cluster, at: &str) -> Result<Vec<u8>, Error> {
     Ok(content)
 }
 
+/// So many Dstores, which the Controller knows to be there.
 fn dstores<const N: usize>(store: &Store) -> [ScriptedDstore; N] {
-    std::array::from_fn(|number| ScriptedDstore::new(store, number as u128 + 1))
+    let dstores = std::array::from_fn(|number| ScriptedDstore::new(store, number as u128 + 1));
+    let client = store.client();
+    eventually("all Dstores are there", || {
+        let status = client.status().unwrap();
+        status.dstores.iter().filter(|dstore| dstore.state == DstoreState::Present).count() == N
+    });
+    dstores
 }
 
 /// Around every size at which something changes: blocks, small objects, chunks.
@@ -121,6 +131,202 @@ fn a_place_that_fails_is_replaced_while_it_is_needed() {
 }
 
 #[test]
+fn what_is_known_to_be_refused_is_refused_without_a_byte() {
+    let store = Store::that_waits_for_dstores(1, Duration::ZERO);
+    let [dstore] = dstores(&store);
+    let client = store.client();
+    let version = put(&client, "/a", b"content").unwrap();
+    let check = |at: &str, condition| client.check_put(&path(at), &PutOptions { condition, ..PutOptions::default() });
+    // However often it is asked, and whatever is granted with it, puts go on.
+    for _ in 0..20 {
+        check("/b", Condition::Any).unwrap();
+        check("/a", Condition::Version { version }).unwrap();
+    }
+    put(&client, "/b", b"content").unwrap();
+    assert!(matches!(check("/a", Condition::Absent), Err(Error::Refused(Refusal::AlreadyExists))));
+    assert!(matches!(check("/none/a", Condition::Any), Err(Error::Refused(Refusal::NotFound))));
+    let settings = client.settings().unwrap();
+    client.set(&Settings { most_entries: 2, ..settings.clone() }).unwrap();
+    assert!(matches!(check("/c", Condition::Any), Err(Error::Refused(Refusal::OverQuota))));
+    check("/a", Condition::Any).unwrap();
+    client.set(&settings).unwrap();
+    dstore.behave(Behaviour { is_full: true, ..Behaviour::default() });
+    eventually("it is heard", || matches!(check("/c", Condition::Any), Err(Error::NoSpace)));
+}
+
+#[test]
+fn one_of_three_places_that_cannot_be_reached_stops_no_put() {
+    // Wherever it comes in the order, the other two are enough.
+    for at in 0..3 {
+        let store = Store::that_waits_for_dstores(3, Duration::ZERO);
+        let all: [_; 3] = dstores(&store);
+        let client = store.client();
+        all[at].behave(Behaviour { is_closed: true, ..Behaviour::default() });
+        for size in [10, 5 * BLOCK] {
+            for number in 0..10 {
+                put(&client, &format!("/{size}-{number}"), &bytes(number, size)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_change_whose_answer_was_lost_has_had_its_effect_or_may_have() {
+    // depot 3.5: what is said of the second attempt is not said of the first, unless it is the change's own outcome.
+    let version = Version { history: History(3), sequence: 9 };
+    let done = || Answer::Done { version, grants: Grants::default() };
+    let error = |failure| Answer::Error { failure };
+    let refused = || error(Failure::Refused { refusal: Refusal::NotFound });
+    let unavailable = || error(Failure::Unavailable { what: "the disk".into() });
+    type Is = fn(&Result<Version, Error>) -> bool;
+    let cases: [(Answer, Is); 4] = [
+        (done(), |result| result.is_ok()),
+        (refused(), |result| matches!(result, Err(Error::Refused(Refusal::NotFound)))),
+        (unavailable(), |result| matches!(result, Err(Error::OutcomeUnknown(_)))),
+        (error(Failure::NoLease), |result| matches!(result, Err(Error::OutcomeUnknown(_)))),
+    ];
+    for (answer, is_right) in cases {
+        let result = ask_a_controller_that_answers(&[None, Some(answer.clone())]);
+        assert!(is_right(&result), "after a lost answer {answer:?}: {result:?}");
+    }
+    let result = ask_a_controller_that_answers(&[Some(unavailable())]);
+    assert!(matches!(result, Err(Error::Unavailable(_))), "it had no effect, and says so: {result:?}");
+}
+
+#[test]
+fn a_client_asks_on_while_no_controller_leads() {
+    // Each attempt may take twice as long as the one before: after 64 of them that is more than any number can say.
+    let not_leader = || Some(Answer::Error { failure: Failure::NotLeader { leader: None } });
+    let version = Version { history: History(3), sequence: 2 };
+    let done = Some(Answer::Done { version, grants: Grants::default() });
+    let answers: Vec<_> = (0..70).map(|_| not_leader()).chain([done]).collect();
+    assert_eq!(ask_a_controller_that_answers(&answers).unwrap(), version);
+}
+
+#[test]
+fn one_slow_change_stops_no_others() {
+    // depot 3.5: a store keeps 1,024 outcomes of a session, and a change that is under way keeps all that follow it.
+    const OTHERS: usize = 1_100;
+    let (listener, secret) = (TcpListener::bind("127.0.0.1:0").unwrap(), Secret::draw().unwrap());
+    let options = ClusterOptions {
+        controllers: vec![listener.local_addr().unwrap().into()],
+        cluster: CLUSTER,
+        client: ClientId(7),
+        key: secret.client_key(ClientId(7)),
+        search: SOON,
+    };
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    let (slow_came, is_slow) = std::sync::mpsc::channel();
+    let of_slow = Mutex::new((slow_came, is_done));
+    let serve = |stream| {
+        let mut connection = Connection::new(Arc::new(stream)).unwrap();
+        wire::accept(&mut connection, Role::Controller, CLUSTER, &secret).unwrap();
+        while let Ok(request) = connection.receive(Wait::deadline(SOON)) {
+            let version = Version { history: History(3), sequence: 1 };
+            let answer = match request {
+                Request::Session => Answer::Session { born: version, settings: Settings::default() },
+                Request::Change { stamp, command, .. } => {
+                    assert!(stamp.number - stamp.done_below < 1_024, "{stamp:?} would be refused");
+                    if matches!(&*command, Command::Remove { path: at, .. } if *at == path("/slow")) {
+                        let (slow_came, is_done) = &*of_slow.lock().unwrap();
+                        slow_came.send(()).unwrap();
+                        is_done.recv().unwrap();
+                    }
+                    Answer::Done { version, grants: Grants::default() }
+                }
+                _ => Answer::Error { failure: Failure::Unavailable { what: "all else".into() } },
+            };
+            connection.send(&answer).unwrap();
+        }
+    };
+    thread::scope(|scope| {
+        let (listener, serve) = (&listener, &serve);
+        // A connection for each of the two threads.
+        scope.spawn(move || {
+            for _ in 0..2 {
+                let (stream, _) = listener.accept().unwrap();
+                scope.spawn(move || serve(stream));
+            }
+        });
+        // Its connections end with it, and the scope with them.
+        let client = Arc::new(Cluster::new(options));
+        let of_slow = Arc::clone(&client);
+        let slow = scope.spawn(move || of_slow.remove(&path("/slow"), Condition::Any));
+        is_slow.recv().unwrap();
+        for _ in 0..OTHERS {
+            client.remove(&path("/other"), Condition::Any).unwrap();
+        }
+        done.send(()).unwrap();
+        slow.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_leader_asked_about_keys_of_a_later_one_leads_no_more() {
+    let store = Store::new(1);
+    let history = store.client().status().unwrap().version.history;
+    let mut connection = store.dial();
+    let mut renew = |term| {
+        connection.send(&Request::Renew { keys: vec![Key { history, term, number: 77 }] }).unwrap();
+        match connection.receive(Wait::deadline(SOON)).unwrap() {
+            Answer::Error { failure } => failure,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(matches!(renew(1_000_000), Failure::NotLeader { leader: None }));
+    assert!(matches!(renew(store.client().status().unwrap().controllers[0].epoch.term), Failure::NoLease));
+}
+
+/// What comes of a change at a Controller that says this to each attempt; where it says nothing, it closes the connection.
+fn ask_a_controller_that_answers(answers: &[Option<Answer>]) -> Result<Version, Error> {
+    let (listener, secret) = (TcpListener::bind("127.0.0.1:0").unwrap(), Secret::draw().unwrap());
+    let address = listener.local_addr().unwrap();
+    let id = ClientId(7);
+    let options = ClusterOptions {
+        controllers: vec![address.into()],
+        cluster: CLUSTER,
+        client: id,
+        key: secret.client_key(id),
+        search: Duration::from_secs(1),
+    };
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let controller = scope.spawn(|| {
+            let mut answers = answers.iter();
+            while answers.len() > 0 {
+                let (stream, _) = listener.accept().unwrap();
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+                let mut connection = Connection::new(Arc::new(stream)).unwrap();
+                wire::accept(&mut connection, Role::Controller, CLUSTER, &secret).unwrap();
+                while let Ok(request) = connection.receive(Wait::deadline(SOON)) {
+                    let answer = match request {
+                        Request::Session => {
+                            let born = Version { history: History(3), sequence: 1 };
+                            Answer::Session { born, settings: Settings::default() }
+                        }
+                        Request::Change { .. } => match answers.next().expect("no more attempts") {
+                            Some(answer) => answer.clone(),
+                            None => break,
+                        },
+                        _ => Answer::Error { failure: Failure::Unavailable { what: "all else".into() } },
+                    };
+                    connection.send(&answer).unwrap();
+                }
+            }
+        });
+        let ask = move || Cluster::new(options).remove(&path("/file"), Condition::Any);
+        let result = scope.spawn(ask).join();
+        // A client that panics leaves the Controller waiting for it.
+        is_over.store(true, Ordering::Relaxed);
+        drop(TcpStream::connect(address));
+        controller.join().unwrap();
+        result.expect("an outcome")
+    })
+}
+
+#[test]
 fn a_put_into_a_new_store_waits_for_its_first_dstores() {
     let store = Store::new(2);
     let client = store.client();
@@ -180,6 +386,37 @@ fn a_get_goes_on_with_another_holder_where_one_fails() {
     let error = client.get(&path("/a"), Condition::Any).unwrap().copy_to(0..u64::MAX, &mut out).unwrap_err();
     assert!(matches!(error, Error::Damaged(_)), "{error}");
     assert!(out == content[..3 * BLOCK], "{} bytes", out.len());
+}
+
+#[test]
+fn a_preferred_dstore_is_read_from_for_as_long_as_it_can() {
+    let store = Store::new(3);
+    let all: [_; 3] = dstores(&store);
+    let client = store.client();
+    let content = bytes(1, 10 * BLOCK + 77);
+    kit::eventually("all three have it", || {
+        put(&client, "/a", &content).unwrap();
+        client.copies(&path("/a")).unwrap()[0].copies.len() == 3
+    });
+    let get_from = |dstore: &ScriptedDstore| {
+        let mut got = Vec::new();
+        let mut file = client.get(&path("/a"), Condition::Any).unwrap();
+        assert_eq!(file.holders(), all.iter().map(ScriptedDstore::number).collect());
+        file.prefer(dstore.number());
+        file.copy_to(0..u64::MAX, &mut got).unwrap();
+        assert!(got == content);
+    };
+    for dstore in &all {
+        let before = all.each_ref().map(ScriptedDstore::bytes_sent);
+        (0..5).for_each(|_| get_from(dstore));
+        for (other, before) in all.iter().zip(before) {
+            let sent = other.bytes_sent() - before;
+            let expected = if other.number() == dstore.number() { 5 * content.len() as u64 } else { 0 };
+            assert_eq!(sent, expected, "by {:?}, while {:?} is preferred", other.number(), dstore.number());
+        }
+    }
+    all[1].behave(Behaviour { gives_up_after: Some(2), ..Behaviour::default() });
+    get_from(&all[1]);
 }
 
 #[test]
@@ -314,9 +551,9 @@ fn a_commit_counts_only_copies_that_may_be_there() {
             Request::Places { path: path("/b"), condition: Condition::Any, parents: false, replicas: None, objects: 1 };
         let Answer::Granted { grants } = ask(places) else { panic!("nothing is granted") };
         let holders = vec![(dstore.number(), position)];
-        let object =
-            NewObject { number: grants.objects[0].number, length: 5, checksum: Checksum::of(b"bytes"), holders };
-        let objects = NewObjects { history: grants.history, term: grants.term, objects: vec![object] };
+        let key = grants.objects[0].number;
+        let object = NewObject { term: grants.term, number: key, length: 5, checksum: Checksum::of(b"bytes"), holders };
+        let objects = NewObjects { history: grants.history, objects: vec![object] };
         let command = Command::Put {
             path: path("/b"),
             condition: Condition::Any,
@@ -403,7 +640,7 @@ fn a_backup_has_what_was_acknowledged_and_is_sent_when_something_changed() {
         let has_it = |backup: &Vec<u8>| verify(&backup[..]).unwrap().sequence >= version.sequence;
         kit::eventually("the Dstore has it, too", || dstore.backups().iter().any(has_it));
     }
-    let up = || client.status().unwrap().controllers[0].up;
+    let up = || client.status().unwrap().controllers[0].up.unwrap();
     let then = up();
     kit::eventually("twenty periods pass", || up() > then + Duration::from_millis(200));
     let sequences: Vec<u64> = dstore.backups().iter().map(|backup| verify(&backup[..]).unwrap().sequence).collect();

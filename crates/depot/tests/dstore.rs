@@ -3,24 +3,26 @@
 
 mod common;
 
+use std::collections::VecDeque;
 use std::io::Read;
 use std::net::{Shutdown, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::{BLOCK, CLUSTER, SOON, Store};
 use depot::checksum::Checksum;
 use depot::client::{Files, PutOptions, Source};
 use depot::disk::RealFolder;
 use depot::dstore::{COPY_RATE, GIVES_UP_AFTER, Handle, Options, SCRUB_PERIOD, StartError};
-use depot::identity::{ClusterId, DiskId, DstoreId, Epoch, History, Key, Position};
+use depot::identity::{ClusterId, ControllerId, DiskId, DstoreId, Epoch, History, Key, Position};
 use depot::log::SyncMode;
 use depot::log::backup::verify;
 use depot::namespace::change::{Condition, Details};
 use depot::pack::{self, Disk, OpenError, Purpose};
 use depot::wire::message::{
-    CopyChange, CopyOrder, CopyReport, Failure, Load, ObjectAnswer, ObjectRequest, Order, OrderKind, Report,
+    CopyChange, CopyOrder, CopyReport, Failure, Load, ObjectAnswer, ObjectRequest, Order, OrderKind, OrderOutcome,
+    Report,
 };
 use depot::wire::{Access, Address, ClientId, Connection, Role, Secret, accept, connect};
 use kit::TempFolder;
@@ -38,21 +40,21 @@ fn bytes(length: usize) -> Vec<u8> {
 
 /// Starts a Dstore on a folder.
 fn start(folder: &Path, secret: &Secret, controllers: Vec<Address>) -> Result<(Handle, Address), StartError> {
-    start_with(folder, secret, controllers, CLUSTER, GIVES_UP_AFTER)
+    start_with(folder, secret, controllers, |_| ())
 }
 
+/// The same, with other options than most tests have.
 fn start_with(
     folder: &Path,
     secret: &Secret,
     controllers: Vec<Address>,
-    cluster: ClusterId,
-    gives_up_after: Duration,
+    choose: impl FnOnce(&mut Options),
 ) -> Result<(Handle, Address), StartError> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address: Address = listener.local_addr().unwrap().into();
-    let options = Options {
+    let mut options = Options {
         data: folder.to_owned(),
-        cluster,
+        cluster: CLUSTER,
         secret: secret.clone(),
         listener,
         address: address.clone(),
@@ -61,9 +63,10 @@ fn start_with(
         zone: "zone".into(),
         disk: pack::Options { sync: SyncMode::Never, ..pack::Options::default() },
         scrub_period: SCRUB_PERIOD,
-        gives_up_after,
+        gives_up_after: GIVES_UP_AFTER,
         copy_rate: COPY_RATE,
     };
+    choose(&mut options);
     Handle::start(options).map(|handle| (handle, address))
 }
 
@@ -122,6 +125,8 @@ struct Joined {
     epoch: Option<Epoch>,
     /// What became of orders so far.
     outcomes: Vec<(OrderKind, Key, Option<Failure>)>,
+    /// Reports that came before the answer to a leadership.
+    pending: VecDeque<Report>,
 }
 
 impl ScriptedController {
@@ -141,7 +146,7 @@ impl ScriptedController {
         match connection.receive(Wait::deadline(SOON)).unwrap() {
             Report::Join { disk, format: 1, number, start, epoch, host, zone, sync: SyncMode::Never, .. } => {
                 assert_eq!((host.as_str(), zone.as_str()), ("host", "zone"));
-                Joined { connection, disk, number, start, epoch, outcomes: Vec::new() }
+                Joined { connection, disk, number, start, epoch, outcomes: Vec::new(), pending: VecDeque::new() }
             }
             other => panic!("{other:?}"),
         }
@@ -151,18 +156,49 @@ impl ScriptedController {
     fn admit(&self, epoch: Epoch) -> Joined {
         let mut joined = self.join();
         joined.admit(epoch, 7, true, &[epoch.history]);
-        match joined.report() {
-            Report::Fenced { epoch: fenced, .. } => assert_eq!(fenced, epoch),
-            other => panic!("{other:?}"),
-        }
+        joined.is_fenced(epoch);
         joined
     }
 }
 
 impl Joined {
     fn admit(&self, epoch: Epoch, after: u64, has_yours: bool, lineage: &[History]) {
-        let lineage = lineage.to_vec();
-        self.connection.send(&Order::Admitted { number: DstoreId(4), epoch, after, has_yours, lineage }).unwrap();
+        self.follow();
+        let known = self.epoch.filter(|_| has_yours);
+        self.lead(epoch, after, known, lineage);
+    }
+
+    /// Admits the Dstore at a Controller that does not lead.
+    fn follow(&self) {
+        self.connection.send(&Order::Admitted { number: DstoreId(4) }).unwrap();
+    }
+
+    /// Begins to lead, with a namespace that contains another leadership, too.
+    fn lead(&self, epoch: Epoch, after: u64, known: Option<Epoch>, lineage: &[History]) {
+        let known = known.into_iter().chain([epoch]).collect();
+        self.connection.send(&Order::Leads { epoch, after, known, lineage: lineage.to_vec() }).unwrap();
+    }
+
+    /// What the Dstore says to a leadership: reports that come before are kept.
+    fn answer(&mut self) -> Report {
+        loop {
+            match self.connection.receive(Wait::deadline(SOON)).unwrap() {
+                report @ (Report::Fenced { .. } | Report::Refuse { .. }) => return report,
+                report => self.pending.push_back(report),
+            }
+        }
+    }
+
+    fn is_fenced(&mut self, epoch: Epoch) -> Position {
+        match self.answer() {
+            Report::Fenced { epoch: fenced, position } if fenced == epoch => position,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next report.
+    fn receive(&mut self) -> Report {
+        self.pending.pop_front().unwrap_or_else(|| self.connection.receive(Wait::deadline(SOON)).unwrap())
     }
 
     /// The next report that is no heartbeat, and not about orders.
@@ -170,8 +206,8 @@ impl Joined {
         let deadline = Instant::now() + SOON;
         loop {
             assert!(Instant::now() < deadline, "nothing but heartbeats; of orders: {:?}", self.outcomes);
-            match self.connection.receive(Wait::deadline(SOON)).unwrap() {
-                Report::Done { outcomes } => {
+            match self.receive() {
+                Report::Done { outcomes, .. } => {
                     self.outcomes.extend(outcomes.into_iter().map(|o| (o.kind, o.key, o.failure)));
                 }
                 Report::Heartbeat { load } => {
@@ -187,9 +223,9 @@ impl Joined {
         let deadline = Instant::now() + SOON;
         while self.outcomes.len() < count {
             assert!(Instant::now() < deadline, "{:?}", self.outcomes);
-            match self.connection.receive(Wait::deadline(SOON)).unwrap() {
+            match self.receive() {
                 Report::Heartbeat { .. } => {}
-                Report::Done { outcomes } => {
+                Report::Done { outcomes, .. } => {
                     self.outcomes.extend(outcomes.into_iter().map(|o| (o.kind, o.key, o.failure)));
                 }
                 other => panic!("{other:?}"),
@@ -338,7 +374,7 @@ fn a_put_that_breaks_off_leaves_nothing() {
     dstore.stop().unwrap();
     let mut names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["identity", "pack-0000000001"]);
+    assert_eq!(names, ["identity", "pack-0000000001", "scrub"]);
 }
 
 #[test]
@@ -524,6 +560,58 @@ fn orders_of_a_link_that_ends_have_no_later_effect() {
 }
 
 #[test]
+fn a_newer_leadership_waits_for_orders_that_run() {
+    // depot 5.2: what it hears after that, no order of an older one changes.
+    let folder = TempFolder::new();
+    let old = ScriptedController::new();
+    let new = ScriptedController { listener: TcpListener::bind("127.0.0.1:0").unwrap(), secret: old.secret.clone() };
+    let (_dstore, address) = start(folder.path(), &old.secret, vec![old.address(), new.address()]).unwrap();
+    let mut joined = old.admit(EPOCH);
+    joined.inventory();
+    put(&mut dial(&address, &old.secret), key(1), b"kept");
+    joined.changes(1);
+    // A copy runs: its source says nothing. The removal of that object waits for it.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let from: Address = silent.local_addr().unwrap().into();
+    let copy = |number| {
+        let (length, checksum, purpose, from) = (4, Checksum::of(b"kept"), Purpose::Repair, from.clone());
+        CopyOrder { key: key(number), length, checksum, purpose, from }
+    };
+    joined.connection.send(&Order::Copy { epoch: EPOCH, copies: vec![copy(1)] }).unwrap();
+    let (mut fetching, _) = silent.accept().unwrap();
+    joined.connection.send(&Order::Remove { epoch: EPOCH, keys: vec![key(1)] }).unwrap();
+    let newer = Epoch { term: EPOCH.term + 1, ..EPOCH };
+    let mut next = new.join();
+    next.admit(newer, 7, true, &[newer.history]);
+    next.is_fenced(newer);
+    fetching.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let ended = fetching.read_to_end(&mut Vec::new());
+    assert!(ended.is_ok(), "the copy still runs when the newer leadership is followed: {ended:?}");
+    assert_eq!(next.inventory().0, [self::copy(key(1), b"kept")], "the removal has not begun, and never does");
+    // The old leadership's orders are dropped, though its link is open.
+    joined.connection.send(&Order::Remove { epoch: EPOCH, keys: vec![key(1)] }).unwrap();
+    next.connection.send(&Order::Verify { epoch: newer, keys: vec![key(1)] }).unwrap();
+    assert_eq!(next.outcomes(1), [(OrderKind::Verify, key(1), None)]);
+}
+
+#[test]
+fn so_many_objects_are_checked_at_a_time() {
+    let folder = TempFolder::new();
+    let secret = Secret::draw().unwrap();
+    let (_dstore, address) = start(folder.path(), &secret, Vec::new()).unwrap();
+    let mut client = dial(&address, &secret);
+    put(&mut client, key(0), b"there");
+    let mut check = |count| {
+        client.send(&ObjectRequest::Check { deep: true, keys: (0..count).map(key).collect() }).unwrap();
+        receive(&mut client)
+    };
+    let answer = check(1_001);
+    assert!(matches!(answer, ObjectAnswer::Error { failure: Failure::BadRequest { .. } }), "{answer:?}");
+    let ObjectAnswer::Checked { copies } = check(1_000) else { panic!("it is not checked") };
+    assert_eq!((copies.len(), copies[0].is_some(), copies[1].is_some()), (1_000, true, false));
+}
+
+#[test]
 fn a_dstore_reports_all_it_has_and_remembers_whom_it_followed() {
     let folder = TempFolder::new();
     let controller = ScriptedController::new();
@@ -580,7 +668,7 @@ fn a_controller_whose_disk_is_an_old_copy_is_refused() {
         let mut joined = controller.join();
         assert_eq!(joined.epoch, Some(EPOCH));
         joined.admit(epoch, after, has_yours, &lineage);
-        let Report::Refuse { why } = joined.report() else { panic!("{epoch:?} is followed") };
+        let Report::Refuse { why, .. } = joined.answer() else { panic!("{epoch:?} is followed") };
         assert!(why.contains("old copy"), "{why}");
     }
     for (epoch, after, has_yours, lineage) in [
@@ -589,10 +677,111 @@ fn a_controller_whose_disk_is_an_old_copy_is_refused() {
     ] {
         let mut joined = controller.join();
         joined.admit(epoch, after, has_yours, &lineage);
-        assert!(matches!(joined.report(), Report::Fenced { epoch: fenced, .. } if fenced == epoch));
+        joined.is_fenced(epoch);
         assert_eq!(dstore.identity().epoch, Some(epoch), "before it is said");
     }
     assert!(dstore.is_alive());
+}
+
+#[test]
+fn a_dstore_reports_to_all_controllers_and_obeys_the_one_that_leads() {
+    let folder = TempFolder::new();
+    let [one, other] = [ScriptedController::new(), ScriptedController::new()];
+    let other = ScriptedController { secret: one.secret.clone(), ..other };
+    let (dstore, address) = start(folder.path(), &one.secret, vec![one.address()]).unwrap();
+    put(&mut dial(&address, &one.secret), key(1), b"kept");
+    let mut leading = one.admit(EPOCH);
+    assert_eq!(leading.inventory().0, [copy(key(1), b"kept")]);
+    // It hears of the other one, and reports to it as well, which does not lead.
+    let controllers = vec![(ControllerId(1), one.address()), (ControllerId(2), other.address())];
+    leading.connection.send(&Order::Controllers { leader: Some(ControllerId(1)), controllers }).unwrap();
+    let mut following = other.join();
+    assert_eq!(following.epoch, Some(EPOCH));
+    following.follow();
+    assert_eq!(following.inventory().0, [copy(key(1), b"kept")]);
+    put(&mut dial(&address, &one.secret), key(2), b"new");
+    assert_eq!(leading.changes(1), following.changes(1));
+    // Its orders are dropped, whatever epoch they claim: what it orders later is carried out first.
+    following.connection.send(&Order::Remove { epoch: EPOCH, keys: vec![key(1)] }).unwrap();
+
+    // It begins to lead over the link that is open. The older leadership is obeyed no more.
+    let next = Epoch { term: EPOCH.term + 1, ..EPOCH };
+    following.lead(next, 9, Some(EPOCH), &[EPOCH.history]);
+    let fence = following.is_fenced(next);
+    assert_eq!((fence.number, dstore.identity().epoch), (2, Some(next)));
+    leading.connection.send(&Order::Remove { epoch: EPOCH, keys: vec![key(1)] }).unwrap();
+    following.connection.send(&Order::Verify { epoch: next, keys: vec![key(1)] }).unwrap();
+    assert_eq!(following.outcomes(1), [(OrderKind::Verify, key(1), None)]);
+    // It leads no more, and then anew: outcomes say for which leadership they are.
+    following.connection.send(&Order::Follows).unwrap();
+    following.connection.send(&Order::Remove { epoch: next, keys: vec![key(1)] }).unwrap();
+    let last = Epoch { term: next.term + 1, ..EPOCH };
+    following.lead(last, 11, Some(next), &[EPOCH.history]);
+    following.is_fenced(last);
+    following.connection.send(&Order::Verify { epoch: last, keys: vec![key(1)] }).unwrap();
+    let done = std::iter::repeat_with(|| following.receive()).find(|report| matches!(report, Report::Done { .. }));
+    let outcome = OrderOutcome { kind: OrderKind::Verify, key: key(1), failure: None };
+    assert_eq!(done, Some(Report::Done { epoch: last, outcomes: vec![outcome] }));
+    // The older leader, which does not know yet that it was deposed, is told what it lacks.
+    leading.lead(EPOCH, 7, None, &[EPOCH.history]);
+    assert!(matches!(leading.answer(), Report::Refuse { epoch: EPOCH, .. }));
+    assert!(dstore.is_alive());
+}
+
+#[test]
+fn a_leader_is_asked_about_a_leadership_that_was_followed_since_the_dstore_joined() {
+    let folder = TempFolder::new();
+    let [one, other] = [ScriptedController::new(), ScriptedController::new()];
+    let other = ScriptedController { secret: one.secret.clone(), ..other };
+    let controllers = vec![one.address(), other.address()];
+    let (dstore, _) = start(folder.path(), &one.secret, controllers).unwrap();
+    let following = other.join();
+    following.follow();
+    let _leading = one.admit(EPOCH);
+    // It leads, and does not say whether it knows the leadership that the Dstore has followed meanwhile.
+    let next = Epoch { term: EPOCH.term + 1, ..EPOCH };
+    following.lead(next, 9, None, &[EPOCH.history]);
+    let mut joined = other.join();
+    assert_eq!(joined.epoch, Some(EPOCH), "so it is asked");
+    joined.admit(next, 9, true, &[EPOCH.history]);
+    joined.is_fenced(next);
+    assert_eq!(dstore.identity().epoch, Some(next));
+}
+
+#[test]
+fn a_second_address_of_a_controller_does_no_harm() {
+    // It is refused there, as the Dstore is linked already, for longer than one would wait that is admitted nowhere.
+    let folder = TempFolder::new();
+    let [one, alias] = [ScriptedController::new(), ScriptedController::new()];
+    let alias = ScriptedController { secret: one.secret.clone(), ..alias };
+    let controllers = vec![one.address()];
+    let patience = Duration::from_millis(200);
+    let (dstore, _) =
+        start_with(folder.path(), &one.secret, controllers, |options| options.gives_up_after = patience).unwrap();
+    let mut leading = one.admit(EPOCH);
+    leading.inventory();
+    let both = |controllers: &[Address]| Order::Controllers {
+        leader: None,
+        controllers: (1..).map(ControllerId).zip(controllers.iter().cloned()).collect(),
+    };
+    leading.connection.send(&both(&[one.address(), alias.address()])).unwrap();
+    let refused = Failure::NotPermitted { why: "it is there already".into() };
+    let begun = Instant::now();
+    while begun.elapsed() < 3 * patience {
+        alias.join().connection.send(&Order::Error { failure: refused.clone() }).unwrap();
+    }
+    assert!(dstore.is_alive());
+    // It is no Controller's address any more, and is left alone.
+    leading.connection.send(&both(&[one.address()])).unwrap();
+    leading.connection.send(&Order::Verify { epoch: EPOCH, keys: vec![key(1)] }).unwrap();
+    leading.outcomes(1); // it has heard both
+    kit::eventually("it is asked no more", || {
+        let is_asked = controller_has_a_caller(&alias);
+        if is_asked {
+            alias.join().connection.send(&Order::Error { failure: refused.clone() }).unwrap();
+        }
+        !is_asked && begun.elapsed() > Duration::from_secs(4) // longer than from one attempt to the next
+    });
 }
 
 #[test]
@@ -600,8 +789,10 @@ fn a_dstore_that_is_not_admitted_gives_up_and_says_why() {
     let folder = TempFolder::new();
     let controller = ScriptedController::new();
     let controllers = vec![controller.address()];
-    let (dstore, address) =
-        start_with(folder.path(), &controller.secret, controllers, CLUSTER, Duration::from_millis(300)).unwrap();
+    let (dstore, address) = start_with(folder.path(), &controller.secret, controllers, |options| {
+        options.gives_up_after = Duration::from_millis(300)
+    })
+    .unwrap();
     put(&mut dial(&address, &controller.secret), key(1), b"kept");
     controller.listener.set_nonblocking(false).unwrap();
     let failure = Failure::NotPermitted { why: "Dstore 4 was removed from this store".into() };
@@ -638,7 +829,7 @@ fn a_disk_of_another_store_or_in_use_is_refused_untouched() {
     controller.admit(EPOCH).inventory();
     dstore.stop().unwrap();
     let before = std::fs::read(folder.path().join("identity")).unwrap();
-    let other = start_with(folder.path(), &controller.secret, Vec::new(), ClusterId(99), GIVES_UP_AFTER);
+    let other = start_with(folder.path(), &controller.secret, Vec::new(), |options| options.cluster = ClusterId(99));
     let Err(error @ StartError::OtherStore { .. }) = other.map(|_| ()) else { panic!("it starts") };
     assert!(error.to_string().contains("another store"), "{error}");
     assert_eq!(std::fs::read(folder.path().join("identity")).unwrap(), before);
@@ -676,6 +867,32 @@ fn heartbeats_say_how_the_dstore_is() {
             return;
         }
     }
+}
+
+#[test]
+fn a_scrub_that_is_late_is_a_problem_until_it_is_through() {
+    // depot 5.4, 5.6
+    let (store, folder) = (Store::new(1), TempFolder::new());
+    let start = |period| {
+        let choose = |options: &mut Options| options.scrub_period = period;
+        start_with(folder.path(), &store.secret, vec![store.address.clone()], choose).unwrap().0
+    };
+    let is_late = || store.client().status().unwrap().problems.iter().any(|problem| problem.contains("40 days ago"));
+    drop(start(SCRUB_PERIOD)); // a disk that is new is not late
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let completed = now - 40 * 24 * 3600;
+    std::fs::write(folder.path().join("scrub"), format!("scrub 1 - {completed} {completed}\n")).unwrap();
+    let dstore = start(SCRUB_PERIOD);
+    let path = "/file".parse().unwrap();
+    store.client().put(&path, Source::Once(&mut &b"content"[..]), &PutOptions::default()).unwrap();
+    kit::eventually("status says that the scrub is late", is_late);
+    drop(dstore);
+    let _dstore = start(Duration::from_millis(100));
+    kit::eventually("the scrub is through", || {
+        let kept = std::fs::read_to_string(folder.path().join("scrub")).unwrap();
+        kept.trim_end().rsplit(' ').next().unwrap().parse::<u64>().unwrap() >= now
+    });
+    kit::eventually("status says no more that it is late", || !is_late());
 }
 
 #[test]

@@ -4,26 +4,29 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::net::TcpListener;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{CLUSTER, SOON, ScriptedDstore, Store};
 use depot::checksum::Checksum;
-use depot::client::{Cluster, DstoreState, DstoreStatus, Error, Files, PutOptions, Source};
+use depot::client::{Cluster, CopyOptions, DstoreState, DstoreStatus, Error, Files, MoveOptions, PutOptions, Source};
 use depot::controller::HealingOptions;
 use depot::disk::RealFolder;
 use depot::dstore::{self, COPY_RATE, GIVES_UP_AFTER, SCRUB_PERIOD};
-use depot::identity::{DstoreId, History, Key, SessionId};
+use depot::identity::{DiskId, DstoreId, History, Key, SessionId};
 use depot::log::SyncMode;
 use depot::log::recovery::Found;
-use depot::namespace::change::{Command, Condition, Details, NewObject, NewObjects, RemovalExtent, Replicas, Stamp};
+use depot::namespace::change::{
+    Command, Condition, Details, NewObject, NewObjects, Refusal, RemovalExtent, Replicas, Settings, Stamp,
+};
 use depot::pack;
 use depot::path::Path;
-use depot::wire::message::{Answer, Failure, ObjectAnswer, ObjectRequest, Request};
-use depot::wire::{Access, Address, ClientId, Role, connect};
+use depot::wire::message::{Answer, CopyReport, Failure, ObjectAnswer, ObjectRequest, Order, Report, Request};
+use depot::wire::{Access, Address, ClientId, Connection, ReceiveError, Role, connect};
 use kit::{TempFolder, bytes};
 use stevedore::socket::Wait;
 
@@ -40,12 +43,18 @@ const AT_ONCE: HealingOptions = HealingOptions {
 struct Dstore {
     folder: TempFolder,
     host: String,
+    capacity: Option<u64>,
     handle: Option<dstore::Handle>,
 }
 
 impl Dstore {
     fn new(store: &Store, host: &str) -> Self {
-        let mut dstore = Self { folder: TempFolder::new(), host: host.to_owned(), handle: None };
+        Self::with_capacity(store, host, None)
+    }
+
+    /// One that uses so many bytes of the disk at most.
+    fn with_capacity(store: &Store, host: &str, capacity: Option<u64>) -> Self {
+        let mut dstore = Self { folder: TempFolder::new(), host: host.to_owned(), capacity, handle: None };
         dstore.start(store);
         dstore
     }
@@ -61,7 +70,7 @@ impl Dstore {
             controllers: vec![store.address.clone()],
             host: self.host.clone(),
             zone: String::new(),
-            disk: pack::Options { sync: SyncMode::Never, ..pack::Options::default() },
+            disk: pack::Options { sync: SyncMode::Never, capacity: self.capacity, ..pack::Options::default() },
             scrub_period: SCRUB_PERIOD,
             gives_up_after: GIVES_UP_AFTER,
             copy_rate: COPY_RATE,
@@ -187,6 +196,7 @@ fn a_short_absence_copies_nothing() {
     let mut store = Store::that_heals(2, HealingOptions { grace, ..AT_ONCE });
     let all: [_; 4] = std::array::from_fn(|number| ScriptedDstore::new(&store, number as u128 + 1));
     let client = store.client();
+    wait_for_all(&client, 4);
     let files = fill(&client, 12);
     eventually_healed(&client, &files, 2);
     // A file that is removed now is collected by a round that sees how things are now.
@@ -223,6 +233,21 @@ fn a_short_absence_copies_nothing() {
         let copied: Vec<Key> = dstore.copies_ordered().into_iter().filter(|key| named.contains(key)).collect();
         assert_eq!(copied, [], "Dstore {}", dstore.number());
     }
+}
+
+#[test]
+fn the_grace_can_be_set_while_a_dstore_is_away() {
+    // depot 6.2
+    let store = Store::that_heals(2, HealingOptions { grace: Duration::from_secs(3600), ..AT_ONCE });
+    let mut all = dstores(&store, 3);
+    let client = store.client();
+    let files = fill(&client, 8);
+    eventually_healed(&client, &files, 2);
+    all[0].stop();
+    let settings = Settings { grace_s: Some(0), ..client.settings().unwrap() };
+    client.set(&settings).unwrap();
+    eventually_healed(&client, &files, 2);
+    assert_eq!(client.settings().unwrap().grace_s, Some(0));
 }
 
 #[test]
@@ -269,8 +294,9 @@ fn a_check_finds_what_is_damaged_and_has_it_repaired() {
     std::fs::write(&folder, stored).unwrap();
     assert_eq!(check("/", false).0.faulty, 0, "the Dstore does not know it yet");
     assert_eq!(check("/files", true).1[0].damaged, [holder]);
+    // The Dstore has told the client, and tells the Controller a moment later.
+    kit::eventually("it is repaired", || check(at, true).0.faulty == 0);
     eventually_healed(&client, &files, 2);
-    assert_eq!(check(at, true).0.faulty, 0);
     // One that is away for a moment is no reason to copy, and what it has cannot be vouched for.
     let away = all[0].id();
     all[0].stop();
@@ -333,6 +359,65 @@ impl Dstore {
 }
 
 #[test]
+fn a_new_dstore_is_filled_like_the_others() {
+    // depot 6.4
+    const CAPACITY: u64 = 16 << 20;
+    const SIZE: usize = 200_000;
+    let store = Store::that_heals(2, AT_ONCE);
+    let new = |number: u32| Dstore::with_capacity(&store, &format!("host-{number}"), Some(CAPACITY));
+    let mut all: Vec<Dstore> = (1..=3).map(new).collect();
+    let client = store.client();
+    wait_for_all(&client, 3);
+    let files: BTreeMap<String, Vec<u8>> =
+        (0..40).map(|number| (format!("/files/{number}"), bytes(number, SIZE))).collect();
+    files.iter().for_each(|(path, content)| put(&client, path, content).unwrap());
+    eventually_healed(&client, &files, 2);
+    all.push(new(4));
+    let id = all[3].id();
+    kit::eventually("copies move to it", || {
+        let status = client.status().unwrap();
+        let is_moving = status.healing.moving > 0 && status.healing.points_apart > 5;
+        is_moving || status.dstores.iter().any(|dstore| dstore.id == id && dstore.objects > 0)
+    });
+    // Meanwhile all can be read, and never has an object fewer copies.
+    let deadline = Instant::now() + 3 * SOON;
+    let used = loop {
+        all_are_readable(&client, &files);
+        let status = client.status().unwrap();
+        assert_eq!(status.too_few_copies, 0, "{status:?}");
+        let used: Vec<u64> = status.dstores.iter().map(|dstore| dstore.used_bytes).collect();
+        let apart = used.iter().max().unwrap() - used.iter().min().unwrap();
+        if apart <= CAPACITY / 20 && status.healing.moving == 0 && status.healing.points_apart == 0 {
+            break used;
+        }
+        assert!(Instant::now() < deadline, "{status:#?}");
+    };
+    eventually_healed(&client, &files, 2);
+    assert_eq!(used.iter().sum::<u64>(), 2 * 40 * SIZE as u64);
+    // As little as possible: what makes it as full as the others, less 5 points, and not more than that.
+    let fair = used.iter().sum::<u64>() / 4;
+    assert!(used[3] <= fair, "{used:?}");
+}
+
+#[test]
+fn what_cannot_be_evened_out_is_said() {
+    // Both Dstores have a copy of each object: nothing can move, though the smaller one is fuller.
+    let store = Store::that_heals(2, AT_ONCE);
+    let small = Dstore::with_capacity(&store, "host-1", Some(4 << 20));
+    let large = Dstore::with_capacity(&store, "host-2", Some(40 << 20));
+    let client = store.client();
+    wait_for_all(&client, 2);
+    for number in 0..10 {
+        put(&client, &format!("/{number}"), &bytes(number, 200_000)).unwrap();
+    }
+    kit::eventually("status says so", || {
+        let healing = client.status().unwrap().healing;
+        healing.points_apart > 40 && healing.is_as_even_as_can_be && healing.moving == 0
+    });
+    assert_eq!(objects_kept(&client), 20, "Dstores {} and {}", small.id(), large.id());
+}
+
+#[test]
 fn removed_files_give_their_space_back() {
     let store = Store::that_heals(2, AT_ONCE);
     let _all = dstores(&store, 3);
@@ -351,6 +436,44 @@ fn removed_files_give_their_space_back() {
     all_are_readable(&client, &files);
     client.format("test").unwrap();
     kit::eventually("nothing is kept", || objects_kept(&client) == 0);
+}
+
+#[test]
+fn a_large_tree_goes_while_others_work() {
+    // depot 3.6: it is gone for readers at once. Its records and objects go little by little, with the changes of others.
+    let store = Store::that_heals(2, AT_ONCE);
+    let _all = dstores(&store, 2);
+    let client = store.client();
+    let files = fill(&client, 8);
+    for number in 0..10 {
+        put(&client, &format!("/tree/0/{number}"), &bytes(number, 100)).unwrap();
+    }
+    let copy = |from: &str, to: String| {
+        client.copy(&path(from), &path(&to), &CopyOptions::default()).unwrap();
+    };
+    (1..100).for_each(|number| copy("/tree/0", format!("/tree/{number}")));
+    client.make_directory(&path("/trees"), false, &Details::default(), None).unwrap();
+    (0..20).for_each(|number| copy("/tree", format!("/trees/{number}")));
+    client.rename(&path("/tree"), &path("/trees/20"), &MoveOptions::default()).unwrap();
+    assert!(client.status().unwrap().entries > 21 * 1_000);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                put(&client, "/other", b"other").unwrap();
+                assert_eq!(get(&client, "/other").unwrap(), b"other");
+                all_are_readable(&client, &files);
+            }
+        });
+        client.remove_directory(&path("/trees"), Condition::Any, RemovalExtent::Tree).unwrap();
+        for gone in ["/trees", "/trees/3", "/trees/20/7/1"] {
+            assert!(matches!(client.stat(&path(gone)), Err(Error::Refused(Refusal::NotFound))), "{gone}");
+        }
+        kit::eventually("its records go", || client.status().unwrap().entries < 20);
+        kit::eventually("its objects go", || client.status().unwrap().objects == 9);
+        is_over.store(true, Ordering::Relaxed);
+    });
+    kit::eventually("their copies go", || objects_kept(&client) == 2 * 9);
 }
 
 #[test]
@@ -429,20 +552,100 @@ fn what_a_restored_store_knows_nothing_of_is_kept() {
     let earlier = backup().unwrap();
     put(&client, "/later", b"of which the first backup knows nothing").unwrap();
     let later = backup().unwrap();
+    let lost = client.copies(&path("/later")).unwrap()[0].key;
     let kept = 2 * (8 + 1);
     kit::eventually("all have their copies", || objects_kept(&client) == kept);
     restore(&mut store, &mut dstores, &earlier);
     let client = store.client();
     all_are_readable(&client, &files);
     assert!(get(&client, "/later").is_err());
-    // What is garbage goes, now as before.
+    // What is garbage goes, now as before. Its key is of another history than those that were issued in the lost time.
     put(&client, "/gone", b"a file that is removed").unwrap();
+    let issued = client.copies(&path("/gone")).unwrap()[0].key;
+    assert_ne!(issued.history, lost.history);
     kit::eventually("it is there", || objects_kept(&client) > kept);
     client.remove(&path("/gone"), Condition::Any).unwrap();
     kit::eventually("it is collected, and nothing else", || objects_kept(&client) == kept);
     restore(&mut store, &mut dstores, &later);
     files.insert("/later".into(), b"of which the first backup knows nothing".to_vec());
     all_are_readable(&store.client(), &files);
+}
+
+#[test]
+fn unclaimed_objects_go_when_an_operator_says_so() {
+    // depot 4.9
+    let mut store = Store::that_heals(2, AT_ONCE);
+    let mut dstores = dstores(&store, 3);
+    let client = store.client();
+    let files = fill(&client, 4);
+    let mut backup = Vec::new();
+    client.backup(&mut backup).unwrap();
+    put(&client, "/later", &bytes(1, 1000)).unwrap();
+    put(&client, "/also-later", &bytes(2, 2000)).unwrap();
+    eventually_healed(&client, &BTreeMap::from([("/later".into(), Vec::new()), ("/also-later".into(), Vec::new())]), 2);
+    eventually_healed(&client, &files, 2);
+    restore(&mut store, &mut dstores, &backup);
+    let client = store.client();
+    let unclaimed = || {
+        let healing = client.status().unwrap().healing;
+        (healing.unclaimed, healing.unclaimed_bytes)
+    };
+    kit::eventually("it is known what is unclaimed", || unclaimed() == (2, 3000));
+    // One comes back only later with what it has of them.
+    dstores[0].stop();
+    client.collect_unclaimed().unwrap();
+    let kept_there = |dstore: &Dstore| {
+        let id = dstore.id();
+        client.status().unwrap().dstores.iter().find(|status| status.id == id).unwrap().objects
+    };
+    kit::eventually("those that are there remove it", || {
+        dstores[1..].iter().map(kept_there).sum::<u64>() <= 2 * 4 && unclaimed() == (0, 0)
+    });
+    dstores[0].start(&store);
+    wait_for_all(&client, 3);
+    kit::eventually("all of it is gone", || objects_kept(&client) == 2 * 4 && unclaimed() == (0, 0));
+    eventually_healed(&client, &files, 2);
+    all_are_readable(&client, &files);
+}
+
+#[test]
+fn garbage_at_a_dstore_that_is_away_goes_when_it_returns() {
+    // depot 5.3: of an earlier history, that its last file was removed in this leadership must not be forgotten meanwhile.
+    let mut store = Store::that_heals(2, AT_ONCE);
+    let mut dstores = dstores(&store, 2);
+    let client = store.client();
+    put(&client, "/a", b"of an earlier history").unwrap();
+    put(&client, "/b", b"of an earlier history, too").unwrap();
+    let mut backup = Vec::new();
+    client.backup(&mut backup).unwrap();
+    restore(&mut store, &mut dstores, &backup);
+    let client = store.client();
+    dstores[0].stop();
+    client.remove(&path("/a"), Condition::Any).unwrap();
+    kit::eventually("the Dstore that is there removes it", || objects_kept(&client) == 1);
+    dstores[0].start(&store);
+    wait_for_all(&client, 2);
+    kit::eventually("and so does the other one, once it is back", || objects_kept(&client) == 2);
+    assert_eq!(get(&client, "/b").unwrap(), b"of an earlier history, too");
+}
+
+#[test]
+fn one_dstore_full_of_orders_stops_only_its_own_collection() {
+    let store = Store::that_heals(2, AT_ONCE);
+    let (stuck, other) = (ScriptedDstore::new(&store, 1), ScriptedDstore::new(&store, 2));
+    let client = store.client();
+    wait_for_all(&client, 2);
+    put(&client, "/a", b"a").unwrap();
+    let named = client.copies(&path("/a")).unwrap()[0].key;
+    // It never says what became of an order. 2,000 may be under way; one may be to verify the file's object.
+    stuck.cut_link();
+    (0..2_100)
+        .for_each(|number| stuck.find(Key { number: (1 << 40) + number, ..named }, b"left from a put that failed"));
+    stuck.join(&store);
+    kit::eventually("it has as many orders as it can have", || stuck.objects().len() <= 100 + 2);
+    client.remove(&path("/a"), Condition::Any).unwrap();
+    kit::eventually("the other one removes what is garbage", || other.objects().is_empty());
+    assert!(stuck.objects().len() > 100, "what it is still to remove waits for it");
 }
 
 /// Whether a Dstore has an object.
@@ -466,7 +669,7 @@ fn store_object(store: &Store, content: &[u8]) -> (NewObjects, Address) {
     let grant = &grants.objects[0];
     let (checksum, length) = (Checksum::of(content), content.len() as u64);
     let key = Key { history: grants.history, term: grants.term, number: grant.number };
-    let mut object = NewObject { number: grant.number, length, checksum, holders: Vec::new() };
+    let mut object = NewObject { term: grants.term, number: grant.number, length, checksum, holders: Vec::new() };
     for place in &grant.places {
         let (_, address) = grants.addresses.iter().find(|(id, _)| id == place).unwrap();
         let access = Access::Client { id: ClientId(7), key: store.secret.client_key(ClientId(7)) };
@@ -477,7 +680,7 @@ fn store_object(store: &Store, content: &[u8]) -> (NewObjects, Address) {
             other => panic!("{other:?}"),
         }
     }
-    (NewObjects { history: grants.history, term: grants.term, objects: vec![object] }, grants.addresses[0].1.clone())
+    (NewObjects { history: grants.history, objects: vec![object] }, grants.addresses[0].1.clone())
 }
 
 /// Commits it as a file.
@@ -520,6 +723,122 @@ fn what_is_leased_is_kept_and_can_be_committed() {
 }
 
 #[test]
+fn an_object_longer_than_any_is_not_committed() {
+    let store = Store::that_heals(2, AT_ONCE);
+    let _all = dstores(&store, 2);
+    let (mut objects, _) = store_object(&store, b"late");
+    objects.objects[0].length = pack::MOST_BYTES + 1;
+    let refused = commit(&store, objects.clone());
+    assert!(matches!(refused, Answer::Error { failure: Failure::BadRequest { .. } }), "{refused:?}");
+    objects.objects[0].length = 4;
+    assert!(matches!(commit(&store, objects), Answer::Done { .. }), "its lease is as it was");
+}
+
+#[test]
+fn of_two_dstores_removed_at_once_one_keeps_the_last_copies() {
+    // depot 6.4
+    for round in 0..5 {
+        let store = Store::that_heals(2, HealingOptions { grace: Duration::from_secs(60), ..AT_ONCE });
+        let all = [ScriptedDstore::new(&store, 1), ScriptedDstore::new(&store, 2)];
+        let client = store.client();
+        wait_for_all(&client, 2);
+        put(&client, "/a", b"a").unwrap();
+        eventually_healed(&client, &BTreeMap::from([("/a".to_owned(), Vec::new())]), 2);
+        let barrier = Barrier::new(2);
+        let removed: Vec<bool> = thread::scope(|scope| {
+            let remove = |dstore: &ScriptedDstore| {
+                let (id, client, barrier) = (dstore.number(), store.client(), &barrier);
+                scope.spawn(move || {
+                    client.status().unwrap(); // it has its connection
+                    barrier.wait();
+                    client.discharge(id, false).is_ok()
+                })
+            };
+            let removing = all.each_ref().map(remove);
+            removing.map(|thread| thread.join().unwrap()).to_vec()
+        });
+        assert_eq!(removed.iter().filter(|is_removed| **is_removed).count(), 1, "round {round}");
+        assert_eq!(get(&client, "/a").unwrap(), b"a");
+    }
+}
+
+#[test]
+fn a_copy_that_a_dstore_has_an_order_about_is_no_last_copy() {
+    // depot 6.4: it may be told to remove it.
+    let store = Store::that_heals(2, AT_ONCE);
+    let all = [ScriptedDstore::new(&store, 1), ScriptedDstore::new(&store, 2)];
+    let client = store.client();
+    wait_for_all(&client, 2);
+    put(&client, "/a", b"a").unwrap();
+    eventually_healed(&client, &BTreeMap::from([("/a".to_owned(), Vec::new())]), 2);
+    let key = client.copies(&path("/a")).unwrap()[0].key;
+    // One copy is surplus. The one that stays is to be verified first, and its Dstore does not answer.
+    let settings = Settings { replicas: Replicas::Number(1), ..client.settings().unwrap() };
+    client.set(&settings).unwrap();
+    let mut asked = None;
+    kit::eventually("one is asked to verify its copy", || {
+        asked = all.iter().position(|dstore| dstore.is_asked_to_verify(key));
+        asked.is_some()
+    });
+    let other = &all[1 - asked.unwrap()];
+    let refused = client.discharge(other.number(), false).unwrap_err();
+    assert!(refused.to_string().contains("1 objects have no good copy"), "{refused}");
+    assert_eq!(get(&client, "/a").unwrap(), b"a");
+}
+
+/// The line by which a Dstore without objects asks to be let in, and its connection.
+fn knock(store: &Store, disk: u128) -> Connection {
+    let access = Access::Server { role: Role::Dstore, secret: store.secret.clone() };
+    let connection = connect(&store.address, &access, CLUSTER, Role::Controller, SOON, |_| ()).unwrap();
+    let join = Report::Join {
+        disk: DiskId(disk),
+        format: 1,
+        number: None,
+        start: 1,
+        epoch: None,
+        address: "127.0.0.1:1".parse().unwrap(),
+        host: "host".into(),
+        zone: String::new(),
+        sync: SyncMode::Never,
+    };
+    connection.send(&join).unwrap();
+    connection
+}
+
+#[test]
+fn what_an_older_connection_of_a_dstore_says_is_not_heard() {
+    let store = Store::that_heals(1, HealingOptions { grace: Duration::from_secs(60), ..AT_ONCE });
+    let holder = ScriptedDstore::new(&store, 1);
+    let client = store.client();
+    wait_for_all(&client, 1);
+    put(&client, "/a", b"a").unwrap();
+    let object = client.copies(&path("/a")).unwrap().remove(0);
+    assert_eq!(object.copies[0].dstore, holder.number());
+    let mut older = knock(&store, 2);
+    assert!(matches!(older.receive(Wait::deadline(SOON)), Ok(Order::Admitted { .. })));
+    // It says nothing for so long that another connection is let in.
+    let mut newer = None;
+    kit::eventually("another connection is let in", || {
+        let mut connection = knock(&store, 2);
+        let is_in = matches!(connection.receive(Wait::deadline(SOON)), Ok(Order::Admitted { .. }));
+        newer = is_in.then_some(connection);
+        is_in
+    });
+    let copy = CopyReport { key: object.key, length: 1, checksum: Checksum::of(b"a"), is_damaged: false };
+    let copies = vec![copy];
+    older.send(&Report::Inventory { copies: copies.clone() }).unwrap();
+    let mut ended = Ok(());
+    while ended.is_ok() {
+        ended = older.receive::<Order>(Wait::deadline(SOON)).map(drop);
+    }
+    assert!(matches!(ended, Err(ReceiveError::Ended)), "{ended:?}");
+    let known = || client.copies(&path("/a")).unwrap()[0].copies.len();
+    assert_eq!(known(), 1);
+    newer.unwrap().send(&Report::Inventory { copies }).unwrap();
+    kit::eventually("what the newer one says is heard", || known() == 2);
+}
+
+#[test]
 fn a_lease_that_has_ended_leaves_garbage_and_no_file() {
     let store = Store::that_heals(2, HealingOptions { lease: Duration::ZERO, ..AT_ONCE });
     let _all = dstores(&store, 2);
@@ -529,6 +848,103 @@ fn a_lease_that_has_ended_leaves_garbage_and_no_file() {
     let refused = commit(&store, objects);
     assert!(matches!(refused, Answer::Error { failure: Failure::NoLease }), "{refused:?}");
     assert!(get(&client, "/late").is_err());
+}
+
+#[test]
+fn keys_of_an_earlier_leadership_are_leased_again_until_it_collects() {
+    // depot 5.3: the put goes on after the Controller has started again.
+    for margin in [Duration::from_secs(600), Duration::ZERO] {
+        let mut store = Store::that_heals(2, HealingOptions { margin, ..AT_ONCE });
+        let mut all = dstores(&store, 2);
+        let (objects, _) = store_object(&store, b"late");
+        let key = objects.key(&objects.objects[0]);
+        store.stop();
+        store.start();
+        all.iter_mut().for_each(|dstore| {
+            dstore.stop();
+            dstore.start(&store);
+        });
+        wait_for_all(&store.client(), all.len());
+        let refused = commit(&store, objects.clone());
+        assert!(matches!(refused, Answer::Error { failure: Failure::NoLease }), "{refused:?}");
+        let renew = || -> Answer {
+            let mut connection = store.dial();
+            connection.send(&Request::Renew { keys: vec![key] }).unwrap();
+            connection.receive(Wait::deadline(SOON)).unwrap()
+        };
+        if margin.is_zero() {
+            assert_eq!(renew(), Answer::Error { failure: Failure::NoLease }, "it may be garbage");
+            continue;
+        }
+        assert_eq!(renew(), Answer::Ok);
+        let done = commit(&store, objects);
+        assert!(matches!(done, Answer::Done { .. }), "{done:?}");
+        assert_eq!(get(&store.client(), "/late").unwrap(), b"late");
+        assert_eq!(renew(), Answer::Error { failure: Failure::NoLease }, "it is committed once");
+    }
+}
+
+#[test]
+fn a_commit_of_an_earlier_leaderships_key_waits_for_its_dstores() {
+    // depot 5.3: what the client was told then may not be there any more. The Dstore says so when it is back.
+    for is_lost in [true, false] {
+        let margin = Duration::from_secs(600);
+        let mut store = Store::that_heals(2, HealingOptions { margin, ..AT_ONCE });
+        let all = [ScriptedDstore::new(&store, 1), ScriptedDstore::new(&store, 2)];
+        wait_for_all(&store.client(), 2);
+        let (objects, _) = store_object(&store, b"late");
+        let key = objects.key(&objects.objects[0]);
+        store.stop();
+        store.start();
+        all[0].join(&store);
+        let mut connection = store.dial();
+        connection.send(&Request::Renew { keys: vec![key] }).unwrap();
+        assert_eq!(connection.receive::<Answer>(Wait::deadline(SOON)).unwrap(), Answer::Ok);
+        if is_lost {
+            all[1].lose_everything();
+        }
+        let answer = thread::scope(|scope| {
+            let committing = scope.spawn(|| commit(&store, objects));
+            // It was asked for: the connections of the two clients are served by threads of their own.
+            let client = store.client();
+            (0..20).for_each(|_| drop(client.status().unwrap()));
+            all[1].join(&store);
+            committing.join().unwrap()
+        });
+        if is_lost {
+            let failure = Failure::NotEnoughDstores { there: 1, needed: 2 };
+            assert_eq!(answer, Answer::Error { failure });
+            assert!(get(&store.client(), "/late").is_err());
+        } else {
+            assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
+            assert_eq!(get(&store.client(), "/late").unwrap(), b"late");
+        }
+    }
+}
+
+#[test]
+fn a_put_whose_source_pauses_keeps_its_leases() {
+    let lease = Duration::from_millis(1500);
+    let store = Store::that_heals(2, HealingOptions { lease, ..AT_ONCE });
+    let _all = dstores(&store, 2);
+    let client = store.client();
+    // Two objects: the first waits for the second.
+    let content = bytes(1, 9 << 20);
+    let (first, second) = content.split_at(8 << 20);
+    let pause = Pause(Some(3 * lease));
+    let mut source = first.chain(pause).chain(second);
+    client.put(&path("/slow"), Source::Once(&mut source), &PutOptions::default()).unwrap();
+    assert!(get(&client, "/slow").unwrap() == content);
+}
+
+/// Nothing to read, after a while: how leases last is what is tested.
+struct Pause(Option<Duration>);
+
+impl Read for Pause {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        self.0.take().into_iter().for_each(thread::sleep);
+        Ok(0)
+    }
 }
 
 /// Clients put, replace, copy, move and remove on few names, while Dstores are stopped and started and everything that waits

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use depot::disk::RealFolder;
-use depot::log::{Options, Replica, ReplicaOptions, SyncMode};
+use depot::log::{Options, Replica, ReplicaOptions, Seat, SyncMode};
 use depot::namespace::Namespace;
 use depot::namespace::change::{Change, Command, Condition, Details, RemovalExtent};
 use depot::namespace::listing::Query;
@@ -82,7 +82,8 @@ fn numbers() -> impl Iterator<Item = u64> {
 
 fn write_until_killed(folder: &Path, begun: &[usize]) {
     let folder = Arc::new(RealFolder::new(folder).expect("a folder"));
-    let replica = Arc::new(Replica::open(folder, options(SyncMode::Always)).expect("the log is whole"));
+    let replica =
+        Arc::new(Replica::open(folder, options(SyncMode::Always), Seat::default()).expect("the log is whole"));
     for (thread, begun) in begun.iter().copied().enumerate() {
         let replica = Arc::clone(&replica);
         thread::spawn(move || {
@@ -140,7 +141,7 @@ fn main() {
         lines.map_while(Result::ok).filter(|line| line.len() == 1).for_each(count);
 
         let folder = Arc::new(RealFolder::new(place.path()).expect("a folder"));
-        let replica = Replica::open(folder, options(SyncMode::Always))
+        let replica = Replica::open(folder, options(SyncMode::Always), Seat::default())
             .unwrap_or_else(|error| panic!("kill {kill}, seed {seed}: {error}"));
         for thread in 0..THREADS {
             let known = done[thread] + acknowledged[thread];

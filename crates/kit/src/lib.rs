@@ -16,6 +16,6 @@ pub mod rng;
 pub mod wait;
 
 pub use folder::TempFolder;
-pub use program::Program;
+pub use program::{Program, has_tools};
 pub use rng::{Rng, bytes, hash};
 pub use wait::{PATIENCE, comes_true, eventually};

@@ -228,3 +228,13 @@ mod tests {
         assert!(!Path::new(&process).exists());
     }
 }
+
+/// Whether all of these programs are installed. If one is not, says that what needs it is skipped.
+pub fn has_tools(names: &[&str]) -> bool {
+    let is_missing = |name: &&&str| Command::new(name).arg("--version").output().is_err();
+    let missing = names.iter().find(is_missing);
+    if let Some(name) = missing {
+        eprintln!("SKIPPED: {name} is not installed");
+    }
+    missing.is_none()
+}

@@ -4,8 +4,6 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -56,22 +54,13 @@ impl World {
     }
 
     fn expect_nothing_left(&self) {
-        wait_until("nothing is left", || self.alive() == 0 && self.temporary_files().is_empty());
+        kit::eventually("nothing is left", || self.alive() == 0 && self.temporary_files().is_empty());
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}: not within a minute");
-        thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -95,7 +84,7 @@ fn ends(name: &str, end: impl FnOnce(&Child)) {
     let world = World::new(name);
     let mut mark = world.mark(&["--dstore", &world.sleepers(), "--only", "dstore/start/joins-first"]);
     let mut mark = mark.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("its programs run", || world.alive() == 3);
+    kit::eventually("its programs run", || world.alive() == 3);
     assert!(!world.temporary_files().is_empty());
     end(&mark);
     assert!(!mark.wait().unwrap().success());
@@ -138,7 +127,7 @@ fn batch_ends(name: &str, build: impl Fn(&World) -> String, asleep: usize, end: 
     batch.args(only);
     batch.args(["--build", &build]).stdout(Stdio::null()).stderr(Stdio::null());
     let mut batch = batch.spawn().unwrap();
-    wait_until("its programs run", || world.alive() == asleep);
+    kit::eventually("its programs run", || world.alive() == asleep);
     end(&batch);
     assert!(!batch.wait().unwrap().success());
     world.expect_nothing_left();
@@ -190,7 +179,7 @@ fn an_interrupted_batch_goes_on_where_it_stopped() {
         batch
     };
     let mut first = batch().stdout(Stdio::null()).spawn().unwrap();
-    wait_until("the third is being built", || world.alive() == 1);
+    kit::eventually("the third is being built", || world.alive() == 1);
     send(first.id(), Signal::KILL);
     first.wait().unwrap();
     world.expect_nothing_left();

@@ -49,6 +49,8 @@ use run::{Plan, Report};
     example = "torture --seconds 3600",
     example = "torture --seconds 60 --seed 7 --dstores 4\n  one Dstore more than copies: now and then there are too few",
     example = "torture depot --seconds 60 --seed 7\n  the same for the depot, whose servers come back on their data",
+    example = "torture failover --kills 200\n  how long a store of three Controllers is without service when its leader is killed",
+    example = "torture failover --planned --kills 50\n  the same when it is asked to hand over, or to end",
     example = "torture mutants\n  breaks Stevedore in several ways, and shows that each is found",
     error_code(1, "it has found something wrong; or it cannot run"),
     error_code(2, "the command line makes no sense")
@@ -66,6 +68,9 @@ struct Arguments {
     /// how many names they share, at most 1000 (default 12)
     #[argh(option, from_str_fn(positive), default = "12")]
     names: usize,
+    /// of the depot: how many Controllers (default 1)
+    #[argh(option, from_str_fn(positive), default = "1")]
+    controllers: usize,
     /// how many Dstores (default 6)
     #[argh(option, from_str_fn(positive), default = "6")]
     dstores: usize,
@@ -98,7 +103,13 @@ struct Arguments {
     /// of the depot: every delay that only affects availability and space is 0
     #[argh(switch)]
     hasty: bool,
-    /// nothing; or "depot"; or "mutants", and which of them, all unless given
+    /// of failover: how often the leader is killed (default 20)
+    #[argh(option, from_str_fn(positive), default = "20")]
+    kills: usize,
+    /// of failover: the leader is not killed, but asked in turn to hand over and to end
+    #[argh(switch)]
+    planned: bool,
+    /// nothing; or "depot"; or "failover"; or "mutants", and which of them, all unless given
     #[argh(positional)]
     command: Vec<String>,
 }
@@ -119,6 +130,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command.split_first() {
         None => {}
         Some((command, [])) if command == "depot" => return torture_depot(&arguments),
+        Some((command, [])) if command == "failover" => return measure_failover(&arguments),
         Some((command, chosen)) if command == "mutants" => {
             let work = match arguments.folder {
                 Some(path) => Folder { path, is_kept: true },
@@ -171,25 +183,75 @@ fn drawn_seed() -> u64 {
     time.as_micros() as u64 % 1_000_000_000
 }
 
-fn torture_depot(arguments: &Arguments) -> Result<(), Failure> {
+fn measure_failover(arguments: &Arguments) -> Result<(), Failure> {
+    use depot::failover::Way;
+    let folder = Folder::make(arguments.folder.as_deref(), arguments.seed.unwrap_or_default(), arguments.keep_folders)?;
+    let (controllers, pace) = (arguments.controllers.max(3), depot::Pace::Usual);
+    let plan = depot::Plan { controllers, pace, ..depot_plan(arguments, &folder)? };
+    let is_terminal = io::stderr().is_terminal();
+    let ways: &[Way] = if arguments.planned { &[Way::HandOver, Way::End] } else { &[Way::Kill] };
+    let figures = depot::failover::run(&plan, ways, arguments.kills, |times| {
+        if is_terminal {
+            eprint!("\r{times} of {}", arguments.kills);
+        }
+    })?;
+    if is_terminal {
+        eprintln!();
+    }
+    print_failover(&plan, ways, &figures).map_err(|error| Failure::new(format!("cannot write to stdout: {error}")))
+}
+
+fn print_failover(
+    plan: &depot::Plan,
+    ways: &[depot::failover::Way],
+    figures: &depot::failover::Figures,
+) -> io::Result<()> {
+    use depot::failover::{Figures, Way};
+    let Figures { gaps, puts, failures, last_failure, longest } = figures;
+    let mut out = io::stdout().lock();
+    writeln!(out, "{} Controllers under {} clients", plan.controllers, plan.clients)?;
+    for way in ways {
+        let count = gaps.iter().filter(|gap| gap.0 == *way).count();
+        let [p50, p99, most] = [0.5, 0.99, 1.0].map(|part| figures.quantile(*way, part).as_millis());
+        let what = match way {
+            Way::Kill => "kills of the leader: service resumed after",
+            Way::HandOver => "hand-overs: without service for",
+            Way::End => "ends of the leader by SIGTERM: without service for",
+        };
+        writeln!(out, "{count} {what} {p50} ms (p50), {p99} ms (p99), {most} ms (most)")?;
+    }
+    writeln!(
+        out,
+        "{puts} puts acknowledged and there with their bytes, {failures} failed{}; the longest took {} ms",
+        if *failures > 0 { format!(" ({last_failure})") } else { String::new() },
+        longest.as_millis()
+    )
+}
+
+fn depot_plan(arguments: &Arguments, folder: &Folder) -> Result<depot::Plan, Failure> {
     let replicas = u8::try_from(arguments.replicas).ok().filter(|replicas| usize::from(*replicas) <= arguments.dstores);
     let replicas = replicas.ok_or_else(|| Failure::usage("there must be at least R Dstores"))?;
     if arguments.names > 100 {
         return Err(Failure::usage("there must be at most 100 names"));
     }
-    let seed = arguments.seed.unwrap_or_else(drawn_seed);
-    let folder = Folder::make(arguments.folder.as_deref(), seed, arguments.keep_folders)?;
-    let plan = depot::Plan {
-        seed,
+    Ok(depot::Plan {
+        controllers: arguments.controllers,
+        seed: arguments.seed.unwrap_or_else(drawn_seed),
         duration: Duration::from_secs(arguments.seconds),
         clients: arguments.clients,
         names: arguments.names,
         dstores: arguments.dstores,
         replicas,
         flips_bits: arguments.bit_flips,
-        is_hasty: arguments.hasty,
+        pace: if arguments.hasty { depot::Pace::Hasty } else { depot::Pace::Quick },
         folder: folder.path.clone(),
-    };
+    })
+}
+
+fn torture_depot(arguments: &Arguments) -> Result<(), Failure> {
+    let seed = arguments.seed.unwrap_or_else(drawn_seed);
+    let folder = Folder::make(arguments.folder.as_deref(), seed, arguments.keep_folders)?;
+    let plan = depot::Plan { seed, ..depot_plan(arguments, &folder)? };
     eprintln!("torture: seed {seed}, in {}", folder.path.display());
     let is_terminal = io::stderr().is_terminal();
     let report = depot::run(&plan, |report| {
@@ -209,8 +271,11 @@ fn torture_depot(arguments: &Arguments) -> Result<(), Failure> {
 
 fn print_depot(plan: &depot::Plan, report: &depot::Report) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let depot::Plan { seed, clients, names, dstores, replicas, .. } = plan;
-    writeln!(out, "seed {seed}: {clients} clients, {names} names, {dstores} Dstores, R {replicas}")?;
+    let depot::Plan { seed, clients, names, controllers, dstores, replicas, .. } = plan;
+    writeln!(
+        out,
+        "seed {seed}: {clients} clients, {names} names, {controllers} Controllers, {dstores} Dstores, R {replicas}"
+    )?;
     writeln!(out, "\noperations")?;
     for ((kind, outcome), count) in &report.operations {
         writeln!(out, "  {count:>9}  {kind} {outcome}")?;

@@ -4,6 +4,7 @@
 //! A cut that may fall into a line is a reset. At an orderly end an unfinished line counts as a line (spec 2.1): half
 //! of `LOAD_FROM 4001 1234` would then be a lie told by the network, not by Stevedore.
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -58,6 +59,66 @@ impl Weather {
     }
 }
 
+/// An end of a connection through a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Party {
+    /// A server, by the port of its proxy.
+    Server(u16),
+    /// A client of the depot, by its id.
+    Client(u64),
+}
+
+/// Whose bytes do not reach which others for now: they arrive late, when the gate is opened, unless the connection is given up
+/// before.
+#[derive(Default)]
+pub struct Gates {
+    /// From, to.
+    closed: Mutex<BTreeSet<(Party, Party)>>,
+}
+
+impl Gates {
+    /// Within a moment these are closed, and no others.
+    pub fn set(&self, closed: BTreeSet<(Party, Party)>) {
+        *self.closed.lock() = closed;
+    }
+
+    fn is_closed(&self, from: Party, to: Party) -> bool {
+        self.closed.lock().contains(&(from, to))
+    }
+}
+
+/// Which server or client has opened a connection, as its first lines say. `PEER` and `JOIN` name the address where a server
+/// listens itself; the first line of a client ends with its id.
+#[derive(Default)]
+struct Caller {
+    party: Option<Party>,
+    /// What it has said so far, until that is known.
+    said: Vec<u8>,
+}
+
+impl Caller {
+    fn hear(&mut self, bytes: &[u8]) {
+        const MOST_HEARD: usize = 4096;
+        if self.party.is_some() || self.said.len() >= MOST_HEARD {
+            return;
+        }
+        self.said.extend_from_slice(bytes);
+        let said = String::from_utf8_lossy(&self.said);
+        self.party = said.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).find_map(|line| {
+            let mut words = line.split(' ');
+            match words.next()? {
+                "PEER" | "JOIN" => {
+                    words.find_map(|word| word.strip_prefix("127.0.0.1:")?.parse().ok()).map(Party::Server)
+                }
+                "DEPOT" if words.nth(2) == Some("client") => {
+                    u64::from_str_radix(words.next_back()?, 16).ok().map(Party::Client)
+                }
+                _ => None,
+            }
+        });
+    }
+}
+
 /// The kind of program behind a proxy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -90,22 +151,34 @@ impl Proxy {
     /// Passes connections on to the port in `target`. While that is 0 no program listens yet, and connections are
     /// closed.
     pub fn start(target: Arc<AtomicUsize>, kind: Kind, weather: &Arc<Weather>) -> io::Result<Self> {
+        Self::start_with_gates(target, kind, weather, &Arc::default())
+    }
+
+    /// The same, between servers that may not reach each other for a while.
+    pub fn start_with_gates(
+        target: Arc<AtomicUsize>,
+        kind: Kind,
+        weather: &Arc<Weather>,
+        gates: &Arc<Gates>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, weather) = (Arc::clone(&stop), Arc::clone(weather));
+        let (stopped, weather, gates) = (Arc::clone(&stop), Arc::clone(weather), Arc::clone(gates));
         thread::Builder::new().name("proxy".into()).spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 let Ok((client, _)) = listener.accept() else {
                     let _ = poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&timespec(TICK)));
                     continue;
                 };
-                let (target, weather) = (loopback(target.load(Ordering::Relaxed) as u16), Arc::clone(&weather));
+                let target = loopback(target.load(Ordering::Relaxed) as u16);
+                let (weather, gates) = (Arc::clone(&weather), Arc::clone(&gates));
                 let _ = thread::Builder::new().name("relay".into()).spawn(move || {
                     let plan = weather.plan(kind);
                     let Ok(server) = TcpStream::connect(target) else { return reset(&client) };
-                    if client.set_nonblocking(false).is_ok() && Relay::new(client, server).run(plan, &weather) {
+                    let relay = Relay::new(client, server);
+                    if relay.client.set_nonblocking(false).is_ok() && relay.run(plan, &weather, &gates, port) {
                         weather.cuts.fetch_add(1, Ordering::Relaxed);
                     }
                 });
@@ -181,12 +254,29 @@ impl Relay {
     }
 
     /// Passes on until the end, or the cut; true for the latter.
-    fn run(mut self, mut cut: Option<Cut>, weather: &Weather) -> bool {
+    fn run(mut self, mut cut: Option<Cut>, weather: &Weather, gates: &Gates, port: u16) -> bool {
         let mut buffer = vec![0; 64 << 10];
+        let mut caller = Caller::default();
+        let server = Party::Server(port);
         loop {
             for to_server in [true, false] {
+                let is_closed = caller.party.is_some_and(|caller| {
+                    let (from, to) = if to_server { (caller, server) } else { (server, caller) };
+                    gates.is_closed(from, to)
+                });
+                if is_closed {
+                    if to_server {
+                        thread::sleep(TICK); // in place of waiting for bytes
+                    }
+                    continue;
+                }
                 let received = match self.receive(to_server, &mut buffer, to_server) {
-                    Ok(Passed::Bytes(received)) => received as u64,
+                    Ok(Passed::Bytes(received)) => {
+                        if to_server {
+                            caller.hear(&buffer[..received]);
+                        }
+                        received as u64
+                    }
                     Ok(Passed::Nothing) => continue,
                     Ok(Passed::Ended) => return false,
                     Err(_) => return self.reset(false),
@@ -336,6 +426,44 @@ mod tests {
             drop(server);
             let ended = client.read(&mut [0]);
             assert_eq!(ended.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_closed_gate_holds_back_one_direction() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let target = Arc::new(AtomicUsize::new(listener.local_addr().unwrap().port().into()));
+        let gates: Arc<Gates> = Arc::default();
+        let weather = Weather::new(Rng::stream(1, 0));
+        let proxy = Proxy::start_with_gates(target, Kind::Controller, &weather, &gates).unwrap();
+        let mut client = TcpStream::connect(loopback(proxy.port)).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(b"DEPOT 1\nPEER a 127.0.0.1:7 b\n").unwrap();
+        server.read_exact(&mut [0; 29]).unwrap();
+        gates.set([(Party::Server(7), Party::Server(proxy.port))].into());
+        thread::sleep(3 * TICK); // the relay looks once in a tick
+        client.write_all(b"late").unwrap();
+        server.write_all(b"ok").unwrap();
+        client.read_exact(&mut [0; 2]).unwrap();
+        server.set_read_timeout(Some(5 * TICK)).unwrap();
+        assert_eq!(server.read(&mut [0; 4]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
+        gates.set(BTreeSet::new());
+        server.set_read_timeout(None).unwrap();
+        server.read_exact(&mut [0; 4]).unwrap();
+    }
+
+    #[test]
+    fn a_caller_is_known_by_its_first_lines() {
+        let table = [
+            ("DEPOT 1 0 client c0ffee 77 1f\n", Some(Party::Client(0x1f))),
+            ("DEPOT 1 0 client c0ffee 77 1f", None), // the line has not ended
+            ("DEPOT 1 0 dstore c0ffee 77 -\nPROOF 9\nJOIN d 1 - 127.0.0.1:9 h\n", Some(Party::Server(9))),
+            ("DEPOT 1 0 controller c0ffee 77 -\nPROOF 9\nPEER a 127.0.0.1:8\n", Some(Party::Server(8))),
+        ];
+        for (said, party) in table {
+            let mut caller = Caller::default();
+            said.as_bytes().chunks(5).for_each(|bytes| caller.hear(bytes));
+            assert_eq!(caller.party, party, "{said}");
         }
     }
 

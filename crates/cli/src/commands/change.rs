@@ -18,7 +18,7 @@ use crate::session::{Session, below};
     subcommand,
     help_triggers("-h", "--help"),
     name = "rm",
-    note = "Each directory goes at once, however much is in it. Its space on the Dstores is free again some ten minutes\nlater: whoever reads a file meanwhile gets the rest of it.",
+    note = "Each directory goes at once, however much is in it. Its space on the Dstores is free again some ten minutes\nlater: a client that reads a file meanwhile gets the rest of it.",
     example = "stevedore rm /docs/old.txt\nstevedore rm -r /docs/drafts"
 )]
 pub struct Rm {

@@ -1,12 +1,13 @@
-//! `check`, `repair`, `drain`, `dstore remove`: that the store has what it should have, and stays so. (depot 6)
+//! `check`, `repair`, `drain`, `dstore remove`, `collect`: that the store has what it should have, and stays so. (depot 6)
 
 use std::fmt::Display;
 
 use argh::FromArgs;
-use depot::client::{CheckSummary, CheckedObject, DstoreState, DstoreStatus, Error};
+use depot::client::{CheckSummary, CheckedObject, DstoreState, DstoreStatus, Error, HealingStatus};
 use depot::identity::DstoreId;
 use depot::namespace::change::{Duty, Replicas};
 use depot::path::Path;
+use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use stevedore::program::Failure;
 use stevedore::program::output::say;
@@ -58,6 +59,10 @@ impl Check {
             say_json(&summary_json(&summary, faults))?;
         } else {
             say(format_args!("{}", summary_text(&summary)))?;
+            let healing = session.store.status().map_err(of_store)?.healing;
+            if path.is_root() && healing.unclaimed > 0 {
+                say(format_args!("Beside these there are {}; see stevedore collect", unclaimed(&healing)))?;
+            }
         }
         match summary.faulty {
             0 => Ok(()),
@@ -204,6 +209,52 @@ fn warn_if_too_few(dstores: &[DstoreStatus], id: DstoreId, replicas: &Replicas) 
         )),
         _ => Ok(()),
     }
+}
+
+/// Remove the objects that were left over by a restore or a recovery.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    help_triggers("-h", "--help"),
+    name = "collect",
+    note = "What removed files and unfinished puts leave is removed by itself. But after a restore or a recovery, Dstores\nmay have objects of the time that was not restored: a newer backup may know the files they belong to. Such\nobjects are kept, and stevedore status says how many there are, until this command says that they can go.",
+    example = "stevedore collect --unclaimed"
+)]
+pub struct Collect {
+    /// objects from before a restore or a recovery that no file names
+    #[argh(switch)]
+    pub unclaimed: bool,
+    /// do not ask
+    #[argh(switch, short = 'y')]
+    pub yes: bool,
+}
+
+impl Collect {
+    /// Does it.
+    pub fn run(&self, session: &Session<'_>) -> Result<(), Failure> {
+        if !self.unclaimed {
+            return Err(Failure::usage("say what is to be collected: stevedore collect --unclaimed"));
+        }
+        let healing = session.store.status().map_err(of_store)?.healing;
+        if healing.unclaimed == 0 {
+            return say(format_args!("The Dstores that are there have no unclaimed objects."));
+        }
+        let objects = unclaimed(&healing);
+        session.confirm(
+            self.yes,
+            &format!("{objects} are removed: a backup that knows their files cannot bring them back then"),
+        )?;
+        session.store.collect_unclaimed().map_err(of_store)?;
+        say(format_args!(
+            "{objects} go as those of files that are removed now: stevedore status shows how far that is."
+        ))
+    }
+}
+
+/// How many objects are unclaimed, and how large they are.
+pub fn unclaimed(healing: &HealingStatus) -> String {
+    let objects = count(healing.unclaimed, "unclaimed object", "unclaimed objects");
+    format!("{objects} ({})", HumanBytes(healing.unclaimed_bytes))
 }
 
 /// Take a Dstore out of the store for good.

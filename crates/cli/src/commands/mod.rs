@@ -2,12 +2,19 @@
 //!
 //! A command is the words it takes, as [`argh`] reads them, and a method `run`. The same commands serve the prompt.
 
+pub mod certs;
 pub mod change;
+pub mod controllers;
+pub mod facades;
+pub mod gateway;
 pub mod get;
 pub mod heal;
+pub mod health;
 pub mod list;
 pub mod put;
+pub mod secret;
 pub mod store;
+pub mod user;
 pub mod watch;
 
 use std::path::Path;
@@ -15,6 +22,7 @@ use std::path::Path;
 use argh::FromArgs;
 use stevedore::program::{self, Failure, signals};
 
+use crate::demo::Demo;
 use crate::session::Session;
 use crate::shell::Shell;
 use crate::{recovery, servers};
@@ -45,13 +53,21 @@ pub enum Command {
     Check(heal::Check),
     Repair(heal::Repair),
     Drain(heal::Drain),
+    Collect(heal::Collect),
     DstoreRemove(heal::DstoreRemove),
+    Controllers(controllers::Controllers),
     Backup(recovery::Backup),
     Restore(recovery::Restore),
     Recover(recovery::Recover),
+    Demo(Demo),
     Serve(servers::Serve),
     Controller(servers::RunController),
     Dstore(servers::RunDstore),
+    Gateway(gateway::RunGateway),
+    User(user::UserCommand),
+    Certs(certs::Certs),
+    Secret(secret::SecretCommand),
+    Health(health::Health),
 }
 
 impl Command {
@@ -62,13 +78,21 @@ impl Command {
             (Self::Backup(backup), cluster) => return backup.run(cluster),
             (Self::Restore(restore), cluster) => return restore.run(cluster),
             (Self::Recover(recover), cluster) => return recover.run(cluster),
-            (Self::Serve(_) | Self::Controller(_), Some(_)) => {
+            (Self::Controller(controller), cluster) => return controller.run(cluster),
+            (Self::Gateway(gateway), cluster) => return gateway.run(cluster),
+            (Self::Serve(_), Some(_)) => {
                 return Err(Failure::usage(
                     "--cluster is for those who use a store; its first folder is what a server knows it by",
                 ));
             }
+            (Self::Demo(_), Some(_)) => {
+                return Err(Failure::usage("--cluster is for those who use a store; the demo makes one of its own"));
+            }
+            (Self::Certs(certs), _) => return certs.run(),
+            (Self::Secret(secret), _) => return secret.run(),
+            (Self::Health(health), cluster) => return health.run(cluster),
             (Self::Serve(serve), None) => return serve.run(),
-            (Self::Controller(controller), None) => return controller.run(),
+            (Self::Demo(demo), None) => return demo.run(),
             _ => {}
         }
         let _log = program::start_log("error")?;
@@ -101,13 +125,19 @@ impl Command {
             Self::Check(check) => check.run(session),
             Self::Repair(repair) => repair.run(session),
             Self::Drain(drain) => drain.run(session),
+            Self::Collect(collect) => collect.run(session),
             Self::DstoreRemove(remove) => remove.run(session),
-            Self::Serve(_) | Self::Controller(_) | Self::Dstore(_) => {
+            Self::Controllers(controllers) => controllers.run(session),
+            Self::User(user) => user.run(session),
+            Self::Serve(_) | Self::Controller(_) | Self::Dstore(_) | Self::Gateway(_) | Self::Demo(_) => {
                 Err(Failure::usage("a server is started on the command line"))
             }
-            Self::Backup(_) | Self::Restore(_) | Self::Recover(_) => {
-                Err(Failure::usage("this is for the command line: it is about the store's servers"))
-            }
+            Self::Backup(_)
+            | Self::Restore(_)
+            | Self::Recover(_)
+            | Self::Certs(_)
+            | Self::Secret(_)
+            | Self::Health(_) => Err(Failure::usage("this is for the command line: it is about the store's servers")),
         }
     }
 }

@@ -65,18 +65,18 @@ pub fn replicas(word: &str) -> Result<Replicas, String> {
 }
 
 /// A file to be put.
-struct Upload {
-    from: PathBuf,
-    to: Path,
+pub(crate) struct Upload {
+    pub(crate) from: PathBuf,
+    pub(crate) to: Path,
 }
 
 /// What a command is to do.
 #[derive(Default)]
-struct Plan {
+pub(crate) struct Plan {
     /// Where each word of the command line goes.
     targets: HashSet<String>,
-    files: Vec<Upload>,
-    bytes: u64,
+    pub(crate) files: Vec<Upload>,
+    pub(crate) bytes: u64,
     /// Each with its permissions and times; the deepest first.
     directories: Vec<(Path, Metadata)>,
     /// What is below the directories that are put to, as it was when the command began.
@@ -242,13 +242,13 @@ impl Plan {
         session.look(path)
     }
 
-    fn add_file(&mut self, from: PathBuf, to: Path, metadata: &Metadata) {
+    pub(crate) fn add_file(&mut self, from: PathBuf, to: Path, metadata: &Metadata) {
         self.bytes += metadata.len();
         self.files.push(Upload { from, to });
     }
 
     /// Adds a local directory, with all that is in it.
-    fn add_tree(&mut self, from: &std::path::Path, to: &Path, metadata: Metadata, summary: &mut Summary) {
+    pub(crate) fn add_tree(&mut self, from: &std::path::Path, to: &Path, metadata: Metadata, summary: &mut Summary) {
         if !to.is_root() {
             self.directories.push((to.clone(), metadata));
         }
@@ -284,7 +284,7 @@ fn can_be_read(session: &Session<'_>, path: &Path) -> Result<bool, Failure> {
 }
 
 /// The name that a local file or directory has itself, also where it was written as `.` or `..`.
-fn own_name(path: &std::path::Path) -> Result<String, Failure> {
+pub(crate) fn own_name(path: &std::path::Path) -> Result<String, Failure> {
     let whole;
     let name = match path.file_name() {
         Some(name) => name,

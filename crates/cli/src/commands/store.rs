@@ -5,14 +5,15 @@ use std::thread;
 use std::time::Duration;
 
 use argh::FromArgs;
-use depot::client::{DstoreState, DstoreStatus, HealingStatus, Status};
+use depot::client::{ControllerRole, ControllerStatus, DstoreState, DstoreStatus, Election, HealingStatus, Status};
 use depot::namespace::change::{Duty, Settings};
 use depot::path::Path;
+use gateway::console::{settings_json, status_json};
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
-use serde_json::{Value, json};
 use stevedore::program::Failure;
 use stevedore::program::output::say;
 
+use super::heal::unclaimed;
 use super::list::Amount;
 use super::put::replicas as read_replicas;
 use crate::failure::of_store;
@@ -76,18 +77,11 @@ pub fn status_text(status: &Status) -> String {
         lines.extend(status.limits.iter().map(|limit| format!("  - {limit}")));
     }
     if !status.controllers.is_empty() {
-        lines.push("\nController               role      term        log  sync      up".into());
+        lines.push(String::new());
+        lines.push(controllers_text(&status.controllers));
     }
-    for controller in &status.controllers {
-        let role = if controller.is_leader { "leads" } else { "follows" };
-        lines.push(format!(
-            "{:<23}  {role:<8}  {:<6}  {:>7}  {:<8}  {}",
-            controller.address,
-            controller.epoch.term,
-            controller.last_index,
-            controller.sync,
-            HumanDuration(controller.up)
-        ));
+    if status.controllers.len() > 1 {
+        lines.extend(status.elections.iter().map(election_line));
     }
     if status.dstores.is_empty() {
         lines.push("\nNo Dstore has joined.".into());
@@ -99,6 +93,8 @@ pub fn status_text(status: &Status) -> String {
     lines.extend(status.dstores.iter().map(dstore_line));
     lines.push(String::new());
     lines.extend(healing_line(&status.healing));
+    lines.extend(space_line(&status.healing));
+    lines.extend(unclaimed_line(&status.healing));
     lines.push(settings_line(&status.settings));
     lines.join("\n")
 }
@@ -144,6 +140,10 @@ fn healing_line(healing: &HealingStatus) -> Option<String> {
     if healing.surplus > 0 {
         parts.push(format!("surplus copies of {} go", count(healing.surplus, "object", "objects")));
     }
+    if healing.moving > 0 {
+        let objects = count(healing.moving, "object", "objects");
+        parts.push(format!("copies of {objects} move to emptier Dstores"));
+    }
     if healing.unnamed > 0 {
         parts.push(format!(
             "{} of removed files and unfinished puts wait to go",
@@ -151,6 +151,66 @@ fn healing_line(healing: &HealingStatus) -> Option<String> {
         ));
     }
     (!parts.is_empty()).then(|| format!("Healing: {}", parts.join("; ")))
+}
+
+/// How unevenly Dstores are filled; nothing if they are filled alike.
+fn space_line(healing: &HealingStatus) -> Option<String> {
+    let HealingStatus { points_apart, is_as_even_as_can_be, .. } = healing;
+    let why = if *is_as_even_as_can_be {
+        "the disks' sizes, machines and zones allow no better"
+    } else {
+        "copies move when nothing else is to be done"
+    };
+    (*points_apart > 0).then(|| format!("Space: the Dstores' shares in use differ by {points_apart} points; {why}"))
+}
+
+/// What a restore or a recovery has left over; nothing if there is no such thing.
+fn unclaimed_line(healing: &HealingStatus) -> Option<String> {
+    let line = || format!("{} from before a restore or a recovery: stevedore collect --unclaimed", unclaimed(healing));
+    (healing.unclaimed > 0).then(line)
+}
+
+/// A line for each Controller, below what its parts are.
+pub fn controllers_text(controllers: &[ControllerStatus]) -> String {
+    let head =
+        "Controller        address                role          term        log      lag     agrees  sync      up"
+            .to_owned();
+    std::iter::once(head).chain(controllers.iter().map(controller_line)).collect::<Vec<_>>().join("\n")
+}
+
+fn controller_line(controller: &ControllerStatus) -> String {
+    /// One that was not heard of for so long is away.
+    const AWAY: Duration = Duration::from_secs(3);
+    let role = match controller.role {
+        ControllerRole::Leader => "leads",
+        ControllerRole::Follower => "follows",
+        ControllerRole::Learner => "catches up",
+        ControllerRole::Outside => "not yet in",
+    };
+    let unknown = || "-".to_owned();
+    // One that only follows does not hear of the others.
+    let is_away = controller.last_index.is_some() && controller.silence.is_none_or(|silence| silence >= AWAY);
+    let role = if is_away && controller.role != ControllerRole::Leader { "AWAY" } else { role };
+    let lag = match controller.snapshot {
+        Some((sent, all)) => format!("{}%", sent * 100 / all.max(1)),
+        None => controller.last_index.map_or_else(unknown, |_| controller.lag.to_string()),
+    };
+    let sync = if controller.sync.is_empty() { "-" } else { &controller.sync };
+    format!(
+        "{:<16}  {:<21}  {role:<12}  {:<6}  {:>7}  {lag:>7}  {:>9}  {sync:<8}  {}",
+        controller.id.to_string(),
+        controller.address,
+        controller.epoch.term,
+        controller.last_index.map_or_else(unknown, |index| index.to_string()),
+        controller.agreed.map_or_else(unknown, |change| change.to_string()),
+        controller.up.map_or_else(unknown, |up| HumanDuration(up).to_string()),
+    )
+}
+
+fn election_line(election: &Election) -> String {
+    let Election { leader, term, ago, gap } = election;
+    let gap = gap.map(|gap| format!(", {:.1} s after the leader before it was last heard of", gap.as_secs_f64()));
+    format!("Elected: {leader}, term {term}, {} ago{}", HumanDuration(*ago), gap.unwrap_or_default())
 }
 
 /// A bar of the disk's space, and in words.
@@ -176,62 +236,6 @@ fn settings_line(settings: &Settings) -> String {
     )
 }
 
-/// As a program reads it.
-pub fn status_json(status: &Status) -> Value {
-    let controllers = status.controllers.iter().map(|controller| {
-        json!({
-            "address": controller.address,
-            "is_leader": controller.is_leader,
-            "history": controller.epoch.history.to_string(),
-            "term": controller.epoch.term,
-            "sync": controller.sync,
-            "last_index": controller.last_index,
-            "up_seconds": controller.up.as_secs(),
-        })
-    });
-    let dstores = status.dstores.iter().map(|dstore| {
-        let (processors, memory, disk) = dstore.load_percent;
-        json!({
-            "id": dstore.id.0,
-            "address": dstore.address,
-            "host": dstore.host,
-            "zone": dstore.zone,
-            "state": match dstore.state { DstoreState::Present => "present", DstoreState::Away => "away" },
-            "duty": match dstore.duty { Duty::Active => "active", Duty::Draining => "draining", Duty::Removed => "removed" },
-            "sync": dstore.sync,
-            "objects": dstore.objects,
-            "used_bytes": dstore.used_bytes,
-            "free_bytes": dstore.free_bytes,
-            "total_bytes": dstore.total_bytes,
-            "load_percent": { "processors": processors, "memory": memory, "disk": disk },
-            "damaged": dstore.damaged,
-        })
-    });
-    json!({
-        "name": status.name,
-        "cluster": status.cluster,
-        "problems": status.problems,
-        "limits": status.limits,
-        "controllers": controllers.collect::<Vec<_>>(),
-        "dstores": dstores.collect::<Vec<_>>(),
-        "settings": settings_json(&status.settings),
-        "entries": status.entries,
-        "objects": status.objects,
-        "too_few_copies": status.too_few_copies,
-        "no_copy": status.no_copy,
-        "healing": {
-            "objects": status.healing.objects,
-            "bytes": status.healing.bytes,
-            "bytes_per_second": status.healing.bytes_per_second,
-            "surplus": status.healing.surplus,
-            "unnamed": status.healing.unnamed,
-            "is_guarded": status.healing.is_guarded,
-        },
-        "version": status.version.to_string(),
-        "hash": status.hash,
-    })
-}
-
 /// Show the store's settings, or change one.
 #[derive(FromArgs)]
 #[argh(
@@ -243,8 +247,10 @@ write-quorum   how many Dstores must have it before a put succeeds: a number, or
 chunk-size     content is cut into objects of so many bytes: 64K to 1G
 most-entries   how many files and directories there may be
 read-only      on: only removals are accepted; or off
-Settings hold for what is put from then on.",
-    example = "stevedore set\nstevedore set replicas 2\nstevedore set read-only on"
+grace          for so many seconds a Dstore may be away before its copies are made elsewhere: a number, or default
+               (what the Controllers were started with)
+chunk-size holds for what is put from then on; what has too many or too few copies is brought in line.",
+    example = "stevedore set\nstevedore set replicas 2\nstevedore set grace 600"
 )]
 pub struct Set {
     /// print the settings as JSON
@@ -302,6 +308,12 @@ pub fn change(settings: &mut Settings, name: &str, value: &str) -> Result<(), St
                 _ => return Err("expected on or off".into()),
             }
         }
+        "grace" => {
+            settings.grace_s = match value {
+                "default" => None,
+                number => Some(number.parse().map_err(|_| "expected a number of seconds, or default")?),
+            }
+        }
         _ => return Err("there is no such setting (see stevedore set --help)".into()),
     }
     if let (Some(quorum), depot::namespace::change::Replicas::Number(replicas)) =
@@ -329,22 +341,13 @@ fn settings_text(settings: &Settings) -> String {
     let write_quorum = settings.write_quorum.map_or("majority".to_owned(), |number| number.to_string());
     let on_off = if settings.is_read_only { "on" } else { "off" };
     let chunk = settings.chunk_bytes;
+    let grace = settings.grace_s.map_or("default".to_owned(), |seconds| format!("{seconds} s"));
     format!(
-        "replicas      {}\nwrite-quorum  {write_quorum}\nchunk-size    {chunk} ({})\nmost-entries  {}\nread-only     {on_off}",
+        "replicas      {}\nwrite-quorum  {write_quorum}\nchunk-size    {chunk} ({})\nmost-entries  {}\nread-only     {on_off}\ngrace         {grace}",
         replicas(settings.replicas),
         HumanBytes(chunk),
         settings.most_entries,
     )
-}
-
-fn settings_json(settings: &Settings) -> Value {
-    json!({
-        "replicas": replicas(settings.replicas),
-        "write_quorum": settings.write_quorum,
-        "chunk_bytes": settings.chunk_bytes,
-        "most_entries": settings.most_entries,
-        "is_read_only": settings.is_read_only,
-    })
 }
 
 /// Empty the store: every file and directory goes.
@@ -386,8 +389,7 @@ impl Format {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use depot::client::ControllerStatus;
-    use depot::identity::{DstoreId, Epoch};
+    use depot::identity::{ControllerId, DstoreId, Epoch};
     use depot::namespace::change::Replicas;
 
     fn dstore(id: u32, state: DstoreState) -> DstoreStatus {
@@ -405,6 +407,7 @@ mod tests {
             total_bytes: 4 << 30,
             load_percent: (3, 40, 5),
             damaged: 0,
+            scrubbed_ago: Duration::ZERO,
         }
     }
 
@@ -416,12 +419,17 @@ mod tests {
             problems: vec!["Dstore 2 is away".into()],
             limits: vec!["the loss of this machine".into()],
             controllers: vec![ControllerStatus {
+                id: ControllerId(0xa1),
                 address: "127.0.0.1:7000".into(),
-                is_leader: true,
+                role: ControllerRole::Leader,
                 epoch: Epoch { term: 4, ..Epoch::default() },
                 sync: "always".into(),
-                last_index: 17,
-                up: Duration::from_secs(90),
+                last_index: Some(17),
+                lag: 0,
+                agreed: Some(16),
+                silence: None,
+                snapshot: None,
+                up: Some(Duration::from_secs(90)),
             }],
             dstores: vec![dstore(1, DstoreState::Present), dstore(2, DstoreState::Away)],
             ..Status::default()
@@ -440,7 +448,47 @@ mod tests {
         let text = status_text(&Status { healing, ..Status::default() });
         let line = "Healing: copies of 12 objects are being made, 90.00 MiB left, 3.00 MiB a second, about 30 seconds";
         assert!(text.contains(&format!("{line}; surplus copies of 1 object go")), "{text}");
+        assert!(!text.contains("unclaimed"), "{text}");
+        assert!(!text.contains("Space:"), "{text}");
+        for (is_as_even_as_can_be, why) in [(true, "allow no better"), (false, "copies move")] {
+            let healing = HealingStatus { points_apart: 23, is_as_even_as_can_be, ..Default::default() };
+            let text = status_text(&Status { healing, ..Status::default() });
+            assert!(text.contains("differ by 23 points") && text.contains(why), "{text}");
+        }
+        let healing = HealingStatus { unclaimed: 2, unclaimed_bytes: 3 << 20, ..Default::default() };
+        let text = status_text(&Status { healing, ..Status::default() });
+        assert!(text.contains("2 unclaimed objects (3.00 MiB) from before a restore"), "{text}");
         assert_eq!(status_json(&status)["dstores"][1]["state"], "away");
+    }
+
+    #[test]
+    fn elections_are_shown_where_there_are_several_controllers() {
+        let controller = |number| ControllerStatus {
+            id: ControllerId(number),
+            address: String::new(),
+            role: ControllerRole::Follower,
+            epoch: Epoch::default(),
+            sync: String::new(),
+            last_index: None,
+            lag: 0,
+            agreed: None,
+            silence: None,
+            snapshot: None,
+            up: None,
+        };
+        let election = Election {
+            leader: ControllerId(0xb),
+            term: 7,
+            ago: Duration::from_secs(120),
+            gap: Some(Duration::from_millis(930)),
+        };
+        let mut status = Status { controllers: vec![controller(0xa)], elections: vec![election], ..Status::default() };
+        assert!(!status_text(&status).contains("Elected"), "one alone elects itself");
+        status.controllers.push(controller(0xb));
+        let text = status_text(&status);
+        let line = "Elected: b, term 7, 2 minutes ago, 0.9 s after the leader before it was last heard of";
+        assert!(text.contains(line), "{text}");
+        assert_eq!(status_json(&status)["elections"][0]["gap_ms"], 930);
     }
 
     #[test]
@@ -455,6 +503,8 @@ mod tests {
             ("chunk-size", "2G"),
             ("chunk-size", "18446744073709551615G"),
             ("read-only", "yes"),
+            ("grace", "soon"),
+            ("grace", "-1"),
             ("colour", "red"),
         ] {
             assert!(change(&mut settings.clone(), name, value).is_err(), "{name} {value}");
@@ -465,6 +515,7 @@ mod tests {
             ("chunk-size", "8M"),
             ("most-entries", "5"),
             ("read-only", "on"),
+            ("grace", "600"),
         ] {
             change(&mut settings, name, value).unwrap();
         }
@@ -474,8 +525,11 @@ mod tests {
             chunk_bytes: 8 << 20,
             most_entries: 5,
             is_read_only: true,
+            grace_s: Some(600),
         };
         assert_eq!(settings, expected);
+        change(&mut settings, "grace", "default").unwrap();
+        assert_eq!(settings.grace_s, None);
         change(&mut settings, "write-quorum", "majority").unwrap();
         assert_eq!(settings.write_quorum, None);
     }

@@ -193,11 +193,32 @@ pub struct Whole {
 }
 
 impl Whole {
-    /// With so many folders. `sync` is when something counts as kept.
+    /// With so many folders, and one Controller. `sync` is when something counts as kept.
     pub fn start(folders: usize, sync: &str) -> Self {
+        Self::start_with(folders, 1, sync)
+    }
+
+    /// With so many folders and Controllers.
+    pub fn start_with(folders: usize, controllers: usize, sync: &str) -> Self {
+        Self::start_as(folders, controllers, sync, &["--no-gateway"])
+    }
+
+    /// With a gateway.
+    pub fn with_gateway(folders: usize) -> Self {
+        Self::start_as(folders, 1, "never", &["--http", "0", "--s3", "0"])
+    }
+
+    /// With so many folders and Controllers, and these options.
+    pub fn with(folders: usize, controllers: usize, options: &[&str]) -> Self {
+        Self::start_as(folders, controllers, "never", options)
+    }
+
+    fn start_as(folders: usize, controllers: usize, sync: &str, gateway: &[&str]) -> Self {
         let folder = TempFolder::new();
         let mut words: Vec<String> =
             ["serve", "--controller-port", "0", "--dstore-port", "0", "--sync", sync].map(str::to_owned).into();
+        words.extend(gateway.iter().map(|&word| word.to_owned()));
+        words.extend(["--controllers".to_owned(), controllers.to_string()]);
         words.extend((1..=folders).map(|number| text(&folder.path().join(format!("disk{number}"))).to_owned()));
         let server = Self::serve(&words);
         let user = User { cluster: folder.path().join("disk1") };
@@ -231,4 +252,66 @@ impl Whole {
     pub fn local(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+}
+
+/// A gateway beside a store, in a process of its own.
+pub struct Gateway {
+    pub program: Program,
+}
+
+impl Gateway {
+    /// With these options, and without S3.
+    pub fn start(user: &User, options: &[&str]) -> Self {
+        let mut program =
+            spawn(&[&["gateway", "--cluster", text(&user.cluster), "--http", "0", "--no-s3"], options].concat());
+        program.wait_for_log("In another terminal");
+        Self { program }
+    }
+
+    /// Where it says that a way in is: what is behind its name.
+    pub fn place(&mut self, name: &str) -> String {
+        let lines = self.program.log_so_far().iter();
+        let found = lines.filter_map(|line| line.split_once(&format!("  {name} "))).next_back();
+        found.unwrap_or_else(|| panic!("no {name}")).1.trim().to_owned()
+    }
+}
+
+/// Python with packages, if it has this module: `.ci/run` says where by STEVEDORE_PYTHON. Else says that the test is skipped.
+pub fn python(module: &str) -> Option<PathBuf> {
+    let python = std::env::var_os("STEVEDORE_PYTHON").map(|folder| PathBuf::from(folder).join("bin/python"));
+    let has_it = |python: &PathBuf| {
+        let import = Command::new(python).args(["-c", &format!("import {module}")]).stderr(Stdio::null()).status();
+        import.is_ok_and(|status| status.success())
+    };
+    let found = python.filter(has_it);
+    if found.is_none() {
+        eprintln!("SKIPPED: there is no Python with {module} in STEVEDORE_PYTHON");
+    }
+    found
+}
+
+/// Runs a script of `tests/python` to its end, which is to be a good one; what it prints.
+#[track_caller]
+pub fn run_script(python: &Path, name: &str, words: &[&str]) -> String {
+    let output = script(python, name, words);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {words:?}: {errors}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Runs a script of `tests/python` to its end, whatever that is.
+pub fn script(python: &Path, name: &str, words: &[&str]) -> Output {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python");
+    let mut command = Command::new(python);
+    command.arg("-B").arg(folder.join(name)).args(words).stdin(Stdio::null()).env("PYTHONUTF8", "1");
+    command.env("no_proxy", "*").output().expect("Python starts")
+}
+
+/// Waits until the Controller knows so many Dstores to be there.
+pub fn wait_for_dstores(user: &User, count: usize) {
+    eventually("the Dstores are there", || {
+        let status = user.json(&["status", "--json"]);
+        let dstores = status["dstores"].as_array().cloned().unwrap_or_default();
+        dstores.iter().filter(|dstore| dstore["state"] == "present").count() >= count
+    });
 }

@@ -2,94 +2,29 @@
 //!
 //! The floor's programs move the same bytes, append and sync the same amounts, and decide nothing. Rounds of both are
 //! interleaved; each figure is the median of the rounds, with the ratio of the medians.
+//!
+//! Words on the command line choose rows: `cargo bench -p depot --bench store -- "put 1 KB" never`. All of them must be in a row's name.
 
+#[path = "../cluster/mod.rs"]
+mod cluster;
 mod floor;
 
 use std::env;
 use std::io::{Cursor, Write};
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use depot::client::{Cluster, ClusterOptions, Files, PutOptions, SEARCH, Source};
-use depot::identity::ClusterId;
-use depot::log::{ReplicaOptions, SyncMode};
-use depot::namespace::change::{Condition, Settings};
+use cluster::{Store, StoreOptions};
+use depot::client::{Files, PutOptions, Source};
+use depot::log::SyncMode;
+use depot::namespace::change::Condition;
 use depot::path::Path;
-use depot::wire::{Address, ClientId, Secret};
 use depot::words::Words;
-use depot::{controller, dstore, pack};
 use floor::{Connection, Floor};
 use kit::{TempFolder, bytes};
 
 const SMALL: usize = 1000;
-const CLUSTER: ClusterId = ClusterId(0xbe);
-
-struct Store {
-    // Dropped in this order: the Dstores say goodbye to a Controller that is there.
-    _dstores: Vec<dstore::Handle>,
-    _controller: controller::Handle,
-    address: Address,
-    secret: Secret,
-}
-
-impl Store {
-    fn start(folder: &std::path::Path, sync: SyncMode) -> Self {
-        let secret = Secret::draw().expect("random bytes");
-        let listen = || TcpListener::bind("127.0.0.1:0").expect("a port");
-        let listener = listen();
-        let address: Address = listener.local_addr().expect("bound").into();
-        let mut replica = ReplicaOptions { sync, ..ReplicaOptions::default() };
-        replica.log.ballast_bytes = 0;
-        let controller = controller::Handle::start(controller::Options {
-            data: folder.join("log"),
-            cluster: CLUSTER,
-            name: "bench".into(),
-            settings: Settings::default(),
-            secret: secret.clone(),
-            listener,
-            address: address.clone(),
-            replica,
-            settling: controller::SETTLING,
-            backup_period: controller::BACKUP_PERIOD,
-            healing: controller::HealingOptions::default(),
-        });
-        let dstores = (1..=3).map(|number| {
-            let listener = listen();
-            let own = listener.local_addr().expect("bound").into();
-            let options = dstore::Options {
-                data: folder.join(format!("dstore-{number}")),
-                cluster: CLUSTER,
-                secret: secret.clone(),
-                listener,
-                address: own,
-                controllers: vec![address.clone()],
-                host: format!("host-{number}"),
-                zone: String::new(),
-                disk: pack::Options { sync, ..pack::Options::default() },
-                scrub_period: Duration::from_secs(30 * 86_400),
-                gives_up_after: dstore::GIVES_UP_AFTER,
-                copy_rate: dstore::COPY_RATE,
-            };
-            dstore::Handle::start(options).expect("a Dstore")
-        });
-        Self { _dstores: dstores.collect(), _controller: controller.expect("a Controller"), address, secret }
-    }
-
-    fn client(&self) -> Cluster {
-        let client = ClientId(1);
-        let key = self.secret.client_key(client);
-        Cluster::new(ClusterOptions {
-            controllers: vec![self.address.clone()],
-            cluster: CLUSTER,
-            client,
-            key,
-            search: SEARCH,
-        })
-    }
-}
-
 /// So many operations a second, done by so many threads at a time; `prepare` makes what each thread does.
 fn rate<F: FnMut(u64) + Send>(clients: u64, operations: u64, prepare: impl Fn(u64) -> F + Sync) -> f64 {
     // Connections are made off the clock. A thread that fails ends the bench: none waits for it.
@@ -143,6 +78,11 @@ fn report(what: &str, ours: Vec<f64>, floor: Vec<f64>, unit: &str) {
     println!("{what:44} {ours:9.0} {unit} ({range}), floor {floor:9.0} ({floor_range}), ratio {:.2}", ours / floor);
 }
 
+/// Whether a row was asked for.
+fn is_wanted(row: &str) -> bool {
+    env::args().skip(1).filter(|arg| !arg.starts_with("--")).all(|word| row.contains(&word))
+}
+
 fn main() {
     // `cargo bench` passes --bench; a test run does not, and only checks that this still works.
     let is_bench = env::args().any(|arg| arg == "--bench");
@@ -153,7 +93,7 @@ fn main() {
         let syncs = sync == SyncMode::Always;
         // If nothing is ever synced, in memory, so that the disk has no say.
         let folder = if sync == SyncMode::Never { TempFolder::in_memory() } else { TempFolder::new() };
-        let store = Store::start(folder.path(), sync);
+        let store = Store::start(folder.path(), StoreOptions { sync, ..StoreOptions::default() });
         let floor = Floor::start(folder.path(), syncs);
         let client = store.client();
         let options = PutOptions { parents: true, ..PutOptions::default() };
@@ -162,6 +102,10 @@ fn main() {
         };
         let name = sync.to_line();
         for clients in [1, 8, 32] {
+            let row = format!("put 1 KB, --sync {name}, {clients} clients");
+            if !is_wanted(&row) {
+                continue;
+            }
             let operations = match (is_bench, syncs) {
                 (false, _) => clients * 2,
                 (true, false) => 1_500 + clients * 150,
@@ -187,19 +131,24 @@ fn main() {
                     }
                 }));
             }
-            report(&format!("put 1 KB, --sync {name}, {clients} clients"), ours, theirs, "/s");
+            report(&row, ours, theirs, "/s");
         }
         if sync != SyncMode::Never {
             continue;
         }
+        put("/read".into(), &content);
         for clients in [1, 8, 32] {
+            let row = format!("get 1 KB, {clients} clients");
+            if !is_wanted(&row) {
+                continue;
+            }
             let operations = if is_bench { 2_000 + clients * 200 } else { clients * 2 };
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-            for round in 0..rounds {
+            for _ in 0..rounds {
                 ours.push(rate(clients, operations, |reader| {
                     let (client, content) = (&client, &content);
-                    move |number| {
-                        let name = path(format!("/{round}-1/0-{}", number % 3));
+                    move |_| {
+                        let name = path("/read".into());
                         let mut out = Vec::with_capacity(SMALL);
                         let mut file = client.get(&name, Condition::Any).expect("it was put");
                         file.copy_to(0..u64::MAX, &mut out).expect("it is whole");
@@ -217,7 +166,11 @@ fn main() {
                     }
                 }));
             }
-            report(&format!("get 1 KB, {clients} clients"), ours, theirs, "/s");
+            report(&row, ours, theirs, "/s");
+        }
+        let rows = ["put", "get"].map(|what| format!("{what} {} MB, R = 3", large / 1_000_000));
+        if !rows.iter().any(|row| is_wanted(row)) {
+            continue;
         }
         let content = bytes(2, large);
         let file = folder.path().join("large");
@@ -265,8 +218,8 @@ fn main() {
                     }),
             );
         }
-        report(&format!("put {} MB, R = 3", large / 1_000_000), puts, put_floors, "MB/s");
-        report(&format!("get {} MB", large / 1_000_000), gets, get_floors, "MB/s");
+        report(&rows[0], puts, put_floors, "MB/s");
+        report(&rows[1], gets, get_floors, "MB/s");
     }
 }
 

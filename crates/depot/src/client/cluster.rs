@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,13 +17,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use stevedore::socket::Wait;
 
+use super::controllers::Controllers;
 use super::pool::Pool;
 use super::{
     CheckSummary, CheckedObject, Content, CopyOptions, Error, Files, FindPage, ListOptions, MoveOptions, ObjectCopies,
     PutOptions, Source, Status, WatchPage,
 };
 use crate::disk::random;
-use crate::identity::{ClusterId, DstoreId, Key, SessionId, Version};
+use crate::identity::{ClusterId, ControllerId, DstoreId, Key, SessionId, Version};
 use crate::log::backup::Verifier;
 use crate::namespace::change::{Command, Condition, Details, Refusal, RemovalExtent, Settings, Stamp};
 use crate::namespace::listing::{Page, Stat};
@@ -40,12 +42,22 @@ const BACKUP: Duration = Duration::from_secs(600);
 /// How long to look for a Controller that can be reached, unless told otherwise.
 pub const SEARCH: Duration = Duration::from_secs(5);
 
-/// Between two attempts, at first; doubled each time.
+/// Between two rounds of asking every Controller, at first; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Keys that were granted ahead are used within this time: their lease lasts a minute.
-const GRANT_USE: Duration = Duration::from_secs(40);
+/// A Controller that does not answer for so long may have stopped: others are asked. Doubled each time, as some answers take long.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(2);
+
+/// So many leases are renewed with one line.
+const MOST_RENEWED: usize = 10_000;
+
+/// A change that takes long keeps the outcomes of all that are made after it in the store. When there are so many, the next
+/// ones are made under a new session; the store refuses more than 1,024. (depot 3.5)
+const MOST_BEHIND_ONE: u64 = 512;
+
+/// While one file is committed, so many leaders in turn are asked to lease its keys again.
+const MOST_RENEWALS: usize = 10;
 
 /// So many keys are asked for ahead when there are only a few left.
 const AHEAD: u32 = 8;
@@ -54,7 +66,7 @@ const FEW: usize = 4;
 /// How a client reaches a store.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
-    /// The Controllers.
+    /// Where Controllers are: one that is reached says where all are.
     pub controllers: Vec<Address>,
     /// The store.
     pub cluster: ClusterId,
@@ -77,10 +89,24 @@ pub struct Backup {
     pub keep_removed: Duration,
 }
 
+/// Where objects that were read are kept for the next reader. Objects never change, so what is kept is never stale.
+pub trait ObjectCache: Send + Sync {
+    /// Objects of more bytes are not offered to it.
+    fn largest(&self) -> u64;
+
+    /// An object's bytes, if they are kept. They are verified by the reader.
+    fn get(&self, key: &Key) -> Option<Arc<[u8]>>;
+
+    /// Takes an object's bytes, which were verified. It may keep them.
+    fn keep(&self, key: Key, bytes: Arc<[u8]>);
+}
+
 /// A store that is reached over the network.
 pub struct Cluster {
     options: ClusterOptions,
     pub(super) pool: Pool,
+    pub(super) cache: Option<Arc<dyn ObjectCache>>,
+    controllers: Mutex<Controllers>,
     session: Mutex<Option<Session>>,
     /// The last search for a Controller was in vain: the next one tries each address once, until one is reached.
     is_lost: AtomicBool,
@@ -99,6 +125,13 @@ struct Session {
     open: BTreeSet<u64>,
 }
 
+impl Session {
+    /// Whether one change has been under way for so many others that these need another session.
+    fn is_long(&self) -> bool {
+        self.open.first().is_some_and(|first| self.next - first >= MOST_BEHIND_ONE)
+    }
+}
+
 /// Keys and places for puts to come.
 #[derive(Debug, Default)]
 struct Granted {
@@ -112,56 +145,120 @@ impl Cluster {
     /// A client of this store. Connects when there is something to ask.
     pub fn new(options: ClusterOptions) -> Self {
         let access = Access::Client { id: options.client, key: options.key.clone() };
-        let pool = Pool::new(access, options.cluster);
-        Self { options, pool, session: Mutex::new(None), is_lost: AtomicBool::new(false), granted: Mutex::default() }
+        Self {
+            pool: Pool::new(access, options.cluster),
+            cache: None,
+            controllers: Mutex::new(Controllers::new(options.controllers.clone())),
+            options,
+            session: Mutex::new(None),
+            is_lost: AtomicBool::new(false),
+            granted: Mutex::default(),
+        }
     }
 
-    /// Asks the Controller, again if it must be, for as long as an answer may take.
+    /// Which store it is.
+    pub fn id(&self) -> ClusterId {
+        self.options.cluster
+    }
+
+    /// The same client, which reads small objects by way of a cache.
+    pub fn with_cache(self, cache: Arc<dyn ObjectCache>) -> Self {
+        Self { cache: Some(cache), ..self }
+    }
+
+    /// Asks a Controller, again and others if it must be, for as long as an answer may take.
     pub(super) fn ask(&self, request: &Request) -> Result<Answer, Error> {
-        self.ask_within(request, PATIENCE).map_err(|unanswered| unanswered.error)
+        self.ask_within(request, PATIENCE).map_err(|unanswered| unanswered.why.into())
     }
 
     fn ask_within(&self, request: &Request, patience: Duration) -> Result<Answer, Unanswered> {
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
-        let mut attempts = 0;
-        if self.options.controllers.is_empty() {
-            return Err(Unanswered { error: Error::Unavailable("no Controller is known".into()), attempts });
-        }
+        let mut attempt = FIRST_ATTEMPT;
+        let mut is_uncertain = false;
+        let mut missed = 0;
+        let unanswered = |why, is_uncertain| Err(Unanswered { why, is_uncertain });
+        let unavailable = |why: String| Why::Failed(Error::Unavailable(why));
+        let Some(mut address) = self.controllers.lock().first(request) else {
+            return unanswered(unavailable("no Controller is known".into()), false);
+        };
         loop {
-            let address = &self.options.controllers[attempts % self.options.controllers.len()];
-            attempts += 1;
-            let deadline = Wait::deadline(patience.saturating_sub(begun.elapsed()));
-            let (why, is_reached) = match self.ask_once(address, request, deadline) {
-                Ok(Answer::Error { failure: Failure::NotLeader { .. } }) => {
-                    (format!("{address} does not lead the store just now"), true)
+            let left = patience.saturating_sub(begun.elapsed());
+            // Another one may lead by now, or answer at once. That what is asked may be slow is not held against this one twice.
+            let wait = if self.controllers.lock().has_several() { left.min(attempt + request.waits()) } else { left };
+            attempt = attempt.saturating_mul(2); // Controllers may be asked many times before one leads
+            let (why, is_reached, next) = match self.ask_once(&address, request, Wait::deadline(wait)) {
+                Ok(Answer::Error { failure: Failure::NotLeader { leader } }) => {
+                    let is_new = leader.as_ref().is_some_and(|leader| *leader != address);
+                    let next = self.controllers.lock().not_leader(&address, leader);
+                    if is_new && missed == 0 {
+                        missed += 1;
+                        address = next;
+                        continue; // at once
+                    }
+                    (format!("{address} does not lead the store just now"), true, next)
                 }
-                Ok(Answer::Error { failure }) => return Err(Unanswered { error: failure.into(), attempts }),
+                Ok(Answer::Error { failure: failure @ Failure::OutcomeUnknown { .. } }) => {
+                    is_uncertain = true;
+                    (format!("{address}: {failure}"), true, self.controllers.lock().other(&address))
+                }
+                Ok(Answer::Error { failure }) => {
+                    self.learn_from(&address, Controllers::asks);
+                    return unanswered(Why::Answered(failure), is_uncertain);
+                }
                 Ok(answer) => {
                     self.is_lost.store(false, Ordering::Relaxed);
+                    self.learn_from(&address, |controllers, now| controllers.answered(&address, request, now));
                     return Ok(answer);
                 }
-                Err(Missed::NotReached(HandshakeError::Io(error))) => {
-                    (format!("no Controller is reached at {address}: {error}"), false)
+                Err(Missed::NotReached(refused))
+                    if !matches!(refused, HandshakeError::Io(_)) && self.controllers.lock().belongs(&address) =>
+                {
+                    return unanswered(Why::Failed(Error::NotPermitted(refused.to_string())), is_uncertain);
                 }
-                Err(Missed::NotReached(refused)) => {
-                    return Err(Unanswered { error: Error::NotPermitted(refused.to_string()), attempts });
+                Err(Missed::NotReached(error)) => {
+                    let next = self.controllers.lock().other(&address);
+                    (format!("no Controller is reached at {address}: {error}"), false, next)
                 }
-                Err(Missed::NoAnswer(error)) => (format!("{address} did not answer: {error}"), true),
+                Err(Missed::NoAnswer(error)) => {
+                    is_uncertain = true;
+                    let next = self.controllers.lock().other(&address);
+                    (format!("{address} did not answer: {error}"), true, next)
+                }
             };
             if is_reached {
                 self.is_lost.store(false, Ordering::Relaxed);
             }
-            let has_tried_all = attempts >= self.options.controllers.len();
+            missed += 1;
+            address = next;
+            let has_tried_all = missed >= self.controllers.lock().all.len();
             let is_lost = !is_reached && has_tried_all && self.is_lost.load(Ordering::Relaxed);
             let limit = if is_reached { patience } else { self.options.search.min(patience) };
             if is_lost || begun.elapsed() + pause > limit {
                 self.is_lost.store(!is_reached, Ordering::Relaxed);
-                return Err(Unanswered { error: Error::Unavailable(why), attempts });
+                return unanswered(unavailable(why), is_uncertain);
             }
-            thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            // The next one is asked at once, unless all have been.
+            if has_tried_all {
+                thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
         }
+    }
+
+    /// Asks every Controller once what not all of them can answer: the first that does is the one that is asked from now on.
+    fn ask_all(&self, request: &Request, otherwise: Failure) -> Result<Answer, Error> {
+        let all = self.controllers.lock().all.clone();
+        for address in all {
+            match self.ask_once(&address, request, Wait::deadline(FIRST_ATTEMPT + request.waits())) {
+                Ok(Answer::Error { .. }) | Err(_) => {}
+                Ok(answer) => {
+                    self.controllers.lock().prefer(address);
+                    return Ok(answer);
+                }
+            }
+        }
+        Err(otherwise.into())
     }
 
     fn ask_once(&self, address: &Address, request: &Request, wait: Wait) -> Result<Answer, Missed> {
@@ -172,14 +269,41 @@ impl Cluster {
         Ok(answer)
     }
 
+    /// A Controller has answered. It is asked where all of them are, if it should be.
+    fn learn_from(&self, address: &Address, asks: impl FnOnce(&mut Controllers, Instant) -> bool) {
+        let asks = asks(&mut self.controllers.lock(), Instant::now());
+        if asks
+            && let Ok(Answer::Controllers { leader, controllers }) =
+                self.ask_once(address, &Request::Controllers, Wait::deadline(FIRST_ATTEMPT))
+        {
+            self.controllers.lock().learn(leader, controllers);
+        }
+    }
+
     /// Makes a change that takes effect once, however often it must be sent. `more` keys are asked for with it.
     pub(super) fn change(&self, command: Command, more: u32) -> Result<Version, Error> {
+        self.commit(command, more, &[])
+    }
+
+    /// The same, with objects under these keys. Another leader than the one that granted them leases them again.
+    pub(super) fn commit(&self, command: Command, more: u32, keys: &[Key]) -> Result<Version, Error> {
         let mut request = Request::Change { stamp: self.stamp()?, more, command: Box::new(command) };
+        let mut renewals = 0;
+        let mut was_sent = false;
         loop {
             let Request::Change { stamp, .. } = &request else { unreachable!("made above") };
-            let number = stamp.number;
+            let (session_id, number) = (stamp.session, stamp.number);
             let result = self.ask_within(&request, PATIENCE);
-            if let Some(session) = self.session.lock().as_mut() {
+            was_sent |= result.as_ref().err().is_some_and(|unanswered| unanswered.is_uncertain);
+            if matches!(&result, Err(Unanswered { why: Why::Answered(Failure::NoLease), .. }))
+                && !keys.is_empty()
+                && renewals < MOST_RENEWALS
+                && self.renew(keys).is_ok()
+            {
+                renewals += 1;
+                continue;
+            }
+            if let Some(session) = self.session.lock().as_mut().filter(|session| session.id == session_id) {
                 session.open.remove(&number); // it is not asked for again
             }
             match result {
@@ -190,25 +314,37 @@ impl Cluster {
                     return Ok(version);
                 }
                 Ok(other) => return Err(unexpected(&other)),
-                Err(Unanswered { error: Error::Refused(Refusal::UnknownOutcome), attempts: 1 }) => {
-                    // It was sent once, and not made: the session is forgotten. A new one may make it.
-                    *self.session.lock() = None;
+                Err(Unanswered {
+                    why: Why::Answered(Failure::Refused { refusal: Refusal::UnknownOutcome }), ..
+                }) => {
+                    // The session is forgotten.
+                    if was_sent {
+                        return Err(Error::OutcomeUnknown("the store has forgotten this session".into()));
+                    }
+                    // It was not made: a new one may make it.
+                    self.session.lock().take_if(|session| session.id == session_id);
                     if let Request::Change { stamp, .. } = &mut request {
                         *stamp = self.stamp()?;
                     }
                 }
-                Err(Unanswered { error: Error::Refused(Refusal::UnknownOutcome), .. }) => {
-                    return Err(Error::OutcomeUnknown("the store has forgotten this session".into()));
+                // A refusal is the outcome of this stamp, however often it was sent. Whatever else is said is of this attempt, and
+                // an earlier one may still have its effect.
+                Err(Unanswered { why: why @ Why::Answered(Failure::Refused { .. }), .. }) => return Err(why.into()),
+                Err(Unanswered { why, .. }) if was_sent => {
+                    return Err(Error::OutcomeUnknown(Error::from(why).to_string()));
                 }
-                Err(Unanswered { error: Error::Unavailable(why), attempts }) if attempts > 1 => {
-                    return Err(Error::OutcomeUnknown(why));
-                }
-                Err(Unanswered { error, .. }) => return Err(error),
+                Err(Unanswered { why, .. }) => return Err(why.into()),
             }
         }
     }
 
+    /// Has keys leased for longer; by a leader that did not grant them, anew.
+    pub(super) fn renew(&self, keys: &[Key]) -> Result<(), Error> {
+        keys.chunks(MOST_RENEWED).try_for_each(|keys| self.ask_for(&Request::Renew { keys: keys.to_vec() }))
+    }
+
     fn stamp(&self) -> Result<Stamp, Error> {
+        self.session.lock().take_if(|session| session.is_long());
         self.with_session(|session| {
             let number = session.next;
             session.next += 1;
@@ -240,7 +376,9 @@ impl Cluster {
     /// A key and places that were granted ahead, if there are any that are still good.
     pub(super) fn take_granted(&self) -> Option<Grants> {
         let mut granted = self.granted.lock();
-        granted.ahead.retain(|(since, _)| since.elapsed() < GRANT_USE);
+        // The put must reach its commit, or the first renewal, before the lease ends.
+        let usable = Duration::from_millis(granted.common.lease_ms) / 3;
+        granted.ahead.retain(|(since, _)| since.elapsed() < usable);
         let (_, object) = granted.ahead.pop_front()?;
         Some(Grants { addresses: granted.common.addresses.clone(), objects: vec![object], ..granted.common })
     }
@@ -271,7 +409,8 @@ impl Cluster {
     pub fn backup(&self, sink: &mut dyn Write) -> Result<Backup, Error> {
         self.ask(&Request::Session)?; // waits for a Controller that leads
         let mut last = Error::Unavailable("no Controller is known".into());
-        for address in &self.options.controllers {
+        let all = self.controllers.lock().all.clone();
+        for address in &all {
             match self.backup_from(address, sink) {
                 Err(Error::Unavailable(why)) => last = Error::Unavailable(why),
                 result => return result,
@@ -346,10 +485,27 @@ enum Missed {
     NoAnswer(ReceiveError),
 }
 
-/// Why a request failed, and how often it was tried.
+/// Why a request failed.
 struct Unanswered {
-    error: Error,
-    attempts: usize,
+    why: Why,
+    /// It was sent, and that it had no effect was not said.
+    is_uncertain: bool,
+}
+
+enum Why {
+    /// A Controller says so.
+    Answered(Failure),
+    /// None could be asked, or none has answered.
+    Failed(Error),
+}
+
+impl From<Why> for Error {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::Answered(failure) => failure.into(),
+            Why::Failed(error) => error,
+        }
+    }
 }
 
 pub(super) fn unexpected(answer: &Answer) -> Error {
@@ -378,6 +534,21 @@ impl From<Failure> for Error {
 impl Files for Cluster {
     fn put(&self, path: &Path, source: Source<'_>, options: &PutOptions) -> Result<Version, Error> {
         super::upload::put(self, path, source, options)
+    }
+
+    fn check_put(&self, path: &Path, options: &PutOptions) -> Result<(), Error> {
+        let PutOptions { condition, parents, details, .. } = options;
+        let (path, condition, parents, replicas) = (path.clone(), *condition, *parents, details.replicas);
+        match self.ask(&Request::Places { path, condition, parents, replicas, objects: 1 })? {
+            Answer::Granted { grants } => {
+                // For this put, or another one.
+                if replicas.is_none() && self.wants_more() > 0 {
+                    self.keep_granted(grants);
+                }
+                Ok(())
+            }
+            other => Err(unexpected(&other)),
+        }
     }
 
     fn get(&self, path: &Path, condition: Condition) -> Result<Box<dyn Content + Send + '_>, Error> {
@@ -472,14 +643,22 @@ impl Files for Cluster {
 
     fn watch(&self, after: Option<Version>, wait: Duration) -> Result<WatchPage, Error> {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        let answer = self.ask_within(&Request::Watch { after, wait_ms }, PATIENCE + wait.min(PATIENCE));
-        match answer.map_err(|unanswered| unanswered.error)? {
+        let request = Request::Watch { after, wait_ms };
+        let answer = match self.ask_within(&request, PATIENCE + wait.min(PATIENCE)) {
+            // It may have been sent a snapshot in place of older changes; others have them.
+            Err(Unanswered { why: Why::Answered(Failure::TooOld), .. }) => self.ask_all(&request, Failure::TooOld)?,
+            answer => answer.map_err(|unanswered| Error::from(unanswered.why))?,
+        };
+        match answer {
             Answer::Changes { events, next } => Ok(WatchPage { events, next }),
             other => Err(unexpected(&other)),
         }
     }
 
     fn status(&self) -> Result<Status, Error> {
+        if let Answer::Controllers { leader, controllers } = self.ask(&Request::Controllers)? {
+            self.controllers.lock().learn(leader, controllers); // the leader is asked, which knows most
+        }
         match self.ask(&Request::Status)? {
             Answer::Status { status } => Ok(*status),
             other => Err(unexpected(&other)),
@@ -534,6 +713,22 @@ impl Files for Cluster {
 
     fn discharge(&self, dstore: DstoreId, is_lost: bool) -> Result<(), Error> {
         self.ask_for(&Request::Discharge { dstore, is_lost })
+    }
+
+    fn collect_unclaimed(&self) -> Result<(), Error> {
+        self.ask_for(&Request::CollectUnclaimed)
+    }
+
+    fn add_controller(&self, address: &Address) -> Result<(), Error> {
+        self.ask_for(&Request::AddController { address: address.clone() })
+    }
+
+    fn remove_controller(&self, controller: ControllerId) -> Result<(), Error> {
+        self.ask_for(&Request::RemoveController { controller })
+    }
+
+    fn hand_over(&self, to: Option<ControllerId>) -> Result<(), Error> {
+        self.ask_for(&Request::HandOver { to })
     }
 
     fn format(&self, name: &str) -> Result<Version, Error> {

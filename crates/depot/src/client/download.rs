@@ -1,8 +1,9 @@
 //! Reading a file: each block is verified before it is handed over, from whichever holder can give it. (depot 5.5)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stevedore::socket::Wait;
@@ -27,6 +28,8 @@ pub(super) struct Download<'a> {
     size: u64,
     addresses: BTreeMap<DstoreId, Address>,
     objects: Vec<ObjectPlaces>,
+    /// Whether small objects are read by way of the cache.
+    is_cached: bool,
 }
 
 /// Why a holder did not give all that was asked for.
@@ -50,11 +53,31 @@ impl<'a> Download<'a> {
         if objects.iter().map(|object| object.length).sum::<u64>() != size {
             return Err(Error::Protocol("the objects of a file do not add up to its size".into()));
         }
-        Ok(Self { cluster, stat, size, addresses: addresses.into_iter().collect(), objects })
+        Ok(Self { cluster, stat, size, addresses: addresses.into_iter().collect(), objects, is_cached: true })
+    }
+
+    /// Hands over a range of one object. A small one comes from the cache, if there is one.
+    fn copy_object(&mut self, at: usize, range: Range<u64>, sink: &mut dyn Write) -> Result<(), Error> {
+        let ObjectPlaces { key, length, checksum, .. } = self.objects[at];
+        let cache = self.cluster.cache.clone().filter(|cache| self.is_cached && length <= cache.largest());
+        let Some(cache) = cache else { return self.fetch(at, range, sink) };
+        // It may be kept by a program that is no part of the store.
+        let is_sound = |bytes: &Arc<[u8]>| bytes.len() as u64 == length && Checksum::of(bytes) == checksum;
+        let bytes = match cache.get(&key).filter(is_sound) {
+            Some(bytes) => bytes,
+            None => {
+                let mut bytes = Vec::with_capacity(length as usize);
+                self.fetch(at, 0..length, &mut bytes)?;
+                let bytes: Arc<[u8]> = bytes.into();
+                cache.keep(key, Arc::clone(&bytes));
+                bytes
+            }
+        };
+        sink.write_all(&bytes[range.start as usize..range.end as usize]).map_err(Error::Sink)
     }
 
     /// Hands over a range of one object, from as many holders as it takes.
-    fn copy_object(&mut self, at: usize, range: Range<u64>, sink: &mut dyn Write) -> Result<(), Error> {
+    fn fetch(&mut self, at: usize, range: Range<u64>, sink: &mut dyn Write) -> Result<(), Error> {
         let object = &self.objects[at];
         let mut holders = object.holders.clone();
         let mut position = range.start;
@@ -175,6 +198,17 @@ impl Content for Download<'_> {
 
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn holders(&self) -> BTreeSet<DstoreId> {
+        self.objects.iter().flat_map(|object| &object.holders).copied().collect()
+    }
+
+    fn prefer(&mut self, dstore: DstoreId) {
+        self.is_cached = false;
+        for object in &mut self.objects {
+            object.holders.sort_by_key(|holder| *holder != dstore); // stable: the others keep their order
+        }
     }
 
     fn copy_to(&mut self, range: Range<u64>, sink: &mut dyn Write) -> Result<(), Error> {

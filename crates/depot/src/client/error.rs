@@ -29,7 +29,7 @@ pub enum Error {
     Gone,
     /// The changes behind the cursor of a watch are not kept any more: list what is there, and begin anew.
     TooOld,
-    /// The peer did not accept our secret, or speaks another protocol.
+    /// The peer did not accept our secret, or speaks another protocol; or a user on whose behalf a program asks may not have it done.
     NotPermitted(String),
     /// The deadline passed, or the connection broke, before the answer came. It may have had effect or not.
     OutcomeUnknown(String),

@@ -1,6 +1,6 @@
 //! What a store can do, as one interface.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
@@ -9,18 +9,29 @@ use std::time::Duration;
 
 use super::Error;
 use crate::checksum::Checksum;
-use crate::identity::{DstoreId, Epoch, Key, Version};
+use crate::identity::{ControllerId, DstoreId, Epoch, Key, Version};
+use crate::namespace::Namespace;
 use crate::namespace::change::{Change, Command, Condition, Details, Duty, RemovalExtent, Replicas, Settings};
 use crate::namespace::listing::{Listed, Page, Stat};
 use crate::path::Path;
+use crate::wire::Address;
 use crate::words::words;
 
 /// The bytes of a put.
 pub enum Source<'a> {
     /// They can be read once, in order: a pipe, a socket. A part of them is kept in memory until enough Dstores have it.
     Once(&'a mut (dyn Read + Send)),
+    /// As `Once`. When all was read, it says which digests the content has, and the file carries these, too.
+    Digested(&'a mut dyn Digested),
     /// They can be read again, at any place. A change between two reads fails the put.
     File(&'a dyn ReadAt),
+}
+
+/// What can be read once, and has its digests computed meanwhile. A read that fails, even the one that finds the end, fails the
+/// put: so content that is not what was announced is never kept.
+pub trait Digested: Read + Send {
+    /// The digests by algorithm; asked for once, after the end was read. (depot 3.3)
+    fn digests(&mut self) -> BTreeMap<String, String>;
 }
 
 /// What can be read at any place, as often as needed: a file, or what counts how much of a file was read.
@@ -135,7 +146,12 @@ impl ChangeEvent {
             Command::SetAttributes { path, .. } => ("set-attributes", vec![path]),
             Command::Format { .. } => ("format", Vec::new()),
             Command::Set { .. } => ("set", Vec::new()),
-            Command::Create { .. } | Command::Lead { .. } | Command::Dstore { .. } | Command::Reap => return None,
+            Command::Create { .. }
+            | Command::Lead { .. }
+            | Command::Dstore { .. }
+            | Command::EnterController { .. }
+            | Command::LeaveController { .. }
+            | Command::Reap => return None,
         };
         let paths = paths.into_iter().cloned().collect();
         Some(Self { version, now_ms: change.now_ms, verb: verb.to_owned(), paths })
@@ -159,6 +175,15 @@ pub trait Content {
     /// Its size in bytes.
     fn size(&self) -> u64;
 
+    /// The Dstores that are known to have a part of it; none for a store without Dstores.
+    fn holders(&self) -> BTreeSet<DstoreId> {
+        BTreeSet::new()
+    }
+
+    /// From now on reads what this Dstore has from there, as long as it can, and nothing by way of a cache. A store without
+    /// Dstores has nothing to prefer.
+    fn prefer(&mut self, _dstore: DstoreId) {}
+
     /// Hands the bytes of a range over, in order, each verified before. The range is cut to the size.
     fn copy_to(&mut self, range: Range<u64>, sink: &mut dyn Write) -> Result<(), Error>;
 }
@@ -169,6 +194,10 @@ pub trait Content {
 pub trait Files: Send + Sync {
     /// Creates a file, or replaces its content.
     fn put(&self, path: &Path, source: Source<'_>, options: &PutOptions) -> Result<Version, Error>;
+
+    /// Fails if a put would be refused now, as far as that can be known without its bytes: for its condition, or since there is no
+    /// room. It is for a caller with a reason not to read the bytes in vain: a put asks the same once it has read the first of them.
+    fn check_put(&self, path: &Path, options: &PutOptions) -> Result<(), Error>;
 
     /// Opens a file to read it, if `condition` holds for it.
     fn get(&self, path: &Path, condition: Condition) -> Result<Box<dyn Content + Send + '_>, Error>;
@@ -254,6 +283,19 @@ pub trait Files: Send + Sync {
     /// says that it will not come back.
     fn discharge(&self, dstore: DstoreId, is_lost: bool) -> Result<(), Error>;
 
+    /// Has the objects removed that belong to histories before the store's last restore or recovery, and that no file names.
+    /// They are kept until then: see [`HealingStatus::unclaimed`]. (depot 4.9)
+    fn collect_unclaimed(&self) -> Result<(), Error>;
+
+    /// Has the Controller at an address, whose folder is empty, belong to the store, and waits until it votes. (depot 4.7)
+    fn add_controller(&self, address: &Address) -> Result<(), Error>;
+
+    /// Has a Controller belong to the store no longer; a leader hands over first. (depot 4.7)
+    fn remove_controller(&self, controller: ControllerId) -> Result<(), Error>;
+
+    /// Has another Controller lead: this one, or the one that is best prepared.
+    fn hand_over(&self, to: Option<ControllerId>) -> Result<(), Error>;
+
     /// Empties the store: every path goes, settings and Dstores stay. `name` is what the store is called, as a confirmation.
     fn format(&self, name: &str) -> Result<Version, Error>;
 }
@@ -271,6 +313,8 @@ pub struct Status {
     pub limits: Vec<String>,
     /// The Controllers.
     pub controllers: Vec<ControllerStatus>,
+    /// The last leaders that were elected, the latest last.
+    pub elections: Vec<Election>,
     /// The Dstores, by number.
     pub dstores: Vec<DstoreStatus>,
     /// Settings of the store.
@@ -291,8 +335,24 @@ pub struct Status {
     pub hash: String,
 }
 
+impl Status {
+    /// What the namespace says; the rest is empty.
+    pub(crate) fn of(namespace: &Namespace) -> Self {
+        Self {
+            name: namespace.name().to_owned(),
+            cluster: namespace.cluster().to_string(),
+            settings: namespace.settings().clone(),
+            entries: namespace.entry_count(),
+            objects: namespace.object_count() as u64,
+            version: namespace.version(namespace.sequence()),
+            hash: format!("{:x}", namespace.hash()),
+            ..Self::default()
+        }
+    }
+}
+
 words!(struct Status {
-    name, cluster, problems, limits, controllers, dstores, settings, entries, objects, too_few_copies, no_copy, healing,
+    name, cluster, problems, limits, controllers, elections, dstores, settings, entries, objects, too_few_copies, no_copy, healing,
     version, hash
 });
 
@@ -309,35 +369,94 @@ pub struct HealingStatus {
     pub surplus: u64,
     /// Objects that no file names, which are to be removed.
     pub unnamed: u64,
+    /// Objects of which a copy moves to an emptier Dstore. (depot 6.4)
+    pub moving: u64,
+    /// By how many points the Dstores' shares of used space differ, if that is more than 5; else 0.
+    pub points_apart: u64,
+    /// They do, and no copy can be moved so that they differ less: disks, machines or zones do not allow it.
+    pub is_as_even_as_can_be: bool,
+    /// Objects of earlier histories that no file names: they are kept until an operator says that they can go. (depot 4.9)
+    pub unclaimed: u64,
+    /// The bytes of these.
+    pub unclaimed_bytes: u64,
     /// So many Dstores are away that only objects with one good copy are repaired. (depot 6.2)
     pub is_guarded: bool,
 }
 
-words!(struct HealingStatus { objects, bytes, bytes_per_second, surplus, unnamed, is_guarded });
+words!(struct HealingStatus {
+    objects, bytes, bytes_per_second, surplus, unnamed, moving, points_apart, is_as_even_as_can_be, unclaimed,
+    unclaimed_bytes, is_guarded
+});
 
 /// How a Controller is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControllerStatus {
+    /// Which one.
+    pub id: ControllerId,
     /// Where it listens.
     pub address: String,
-    /// Whether it leads.
-    pub is_leader: bool,
-    /// The leadership.
+    /// Whether it leads, votes, or is still catching up.
+    pub role: ControllerRole,
+    /// The leadership that it was last known to be in.
     pub epoch: Epoch,
-    /// When a change counts: `always`, `interval` or `never` synced.
+    /// When a change counts: `always`, `interval` or `never` synced. Empty if the Controller that answers does not know.
     pub sync: String,
-    /// The last entry of its log.
-    pub last_index: u64,
-    /// For how long it has run.
-    pub up: Duration,
+    /// The last entry that its log is known to have; absent if the Controller that answers does not know.
+    pub last_index: Option<u64>,
+    /// So many entries it lacks of what the leader has.
+    pub lag: u64,
+    /// Behind this change it is known to have the same metadata as the Controller that answers; absent if nothing is known.
+    /// (depot 4.8)
+    pub agreed: Option<u64>,
+    /// So long it was not heard of; absent if never.
+    pub silence: Option<Duration>,
+    /// It is being sent a snapshot: so many bytes are sent, of so many.
+    pub snapshot: Option<(u64, u64)>,
+    /// For how long the Controller that answers has run; absent for the others.
+    pub up: Option<Duration>,
 }
 
-words!(struct ControllerStatus { address, is_leader, epoch, sync, last_index, up });
+words!(struct ControllerStatus { id, address, role, epoch, sync, last_index, lag, agreed, silence, snapshot, up });
+
+/// A leader that was elected, as the Controller that answers has seen it since its own start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Election {
+    /// Which one leads since then.
+    pub leader: ControllerId,
+    /// In which term.
+    pub term: u64,
+    /// How long ago that was.
+    pub ago: Duration,
+    /// So long nothing had been heard of the leader before; absent if none was known.
+    pub gap: Option<Duration>,
+}
+
+words!(struct Election { leader, term, ago, gap });
+
+/// What a Controller is in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControllerRole {
+    /// It decides.
+    Leader,
+    /// It votes, and follows the leader.
+    Follower,
+    /// It is sent what it lacks, and gets a vote then.
+    Learner,
+    /// It was entered, and is about to become one of the group; or was removed, and is about to leave it.
+    Outside,
+}
+
+words!(enum ControllerRole, "role of a Controller" {
+    "leader" => Leader,
+    "follower" => Follower,
+    "learner" => Learner,
+    "outside" => Outside,
+});
 
 /// Whether a Dstore is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DstoreState {
-    /// It has a connection to the leader, and is heard of.
+    /// It has a connection to the Controller, is heard of, and follows it if it leads.
     Present,
     /// It has none, or is silent.
     Away,
@@ -374,10 +493,12 @@ pub struct DstoreStatus {
     pub load_percent: (u8, u8, u8),
     /// Objects it has that are damaged.
     pub damaged: u64,
+    /// How long ago it had verified all that it has; if it never has, since when its disk is used.
+    pub scrubbed_ago: Duration,
 }
 
 words!(struct DstoreStatus {
-    id, address, host, zone, state, duty, sync, objects, used_bytes, free_bytes, total_bytes, load_percent, damaged
+    id, address, host, zone, state, duty, sync, objects, used_bytes, free_bytes, total_bytes, load_percent, damaged, scrubbed_ago
 });
 
 /// Where an object of a file is.

@@ -18,13 +18,14 @@ use super::{
 use crate::checksum::{Checksum, Hasher};
 use crate::disk::random;
 use crate::glob::Pattern;
-use crate::identity::{ClusterId, DstoreId, Epoch, History, Key, Version};
+use crate::identity::{ClusterId, ControllerId, DstoreId, Epoch, History, Key, Version};
 use crate::namespace::change::{
     Change, Command, Condition, Details, NewObject, NewObjects, RemovalExtent, Replicas, Settings,
 };
 use crate::namespace::listing::{Kind, Page, Query, Stat};
 use crate::namespace::{Namespace, Object};
 use crate::path::Path;
+use crate::wire::Address;
 
 /// A store in memory. See the module.
 #[derive(Debug)]
@@ -95,37 +96,25 @@ impl State {
 
 impl Files for Memory {
     fn put(&self, path: &Path, source: Source<'_>, options: &PutOptions) -> Result<Version, Error> {
-        let chunk_bytes = {
-            let state = self.state.lock();
-            state.namespace.check_put(path, options.condition, options.parents)?;
-            state.namespace.settings().chunk_bytes
-        };
-        let mut from_file;
-        let reader: &mut dyn Read = match source {
-            Source::Once(reader) => reader,
-            Source::File(file) => {
-                from_file = FromStart { file, offset: 0 };
-                &mut from_file
+        self.check_put(path, options)?;
+        let chunk_bytes = self.state.lock().namespace.settings().chunk_bytes;
+        let mut details = options.details.clone();
+        let (chunks, checksum) = match source {
+            Source::Once(reader) => read_chunks(reader, chunk_bytes)?,
+            Source::Digested(reader) => {
+                let read = read_chunks(reader, chunk_bytes)?;
+                details.digests.extend(reader.digests());
+                read
             }
+            Source::File(file) => read_chunks(&mut FromStart { file, offset: 0 }, chunk_bytes)?,
         };
-        let mut chunks: Vec<Vec<u8>> = Vec::new();
-        let mut whole = Hasher::default();
-        loop {
-            let mut chunk = Vec::new();
-            reader.take(chunk_bytes).read_to_end(&mut chunk).map_err(Error::Source)?;
-            if chunk.is_empty() {
-                break;
-            }
-            whole.update(&chunk);
-            chunks.push(chunk);
-        }
         let mut state = self.state.lock();
         let first = state.next_key;
         state.next_key += chunks.len() as u64;
-        let mut objects = NewObjects { history: state.namespace.history(), term: TERM, objects: Vec::new() };
+        let mut objects = NewObjects { history: state.namespace.history(), objects: Vec::new() };
         for (number, chunk) in (first..).zip(&chunks) {
             let (length, checksum) = (chunk.len() as u64, Checksum::of(chunk));
-            objects.objects.push(NewObject { number, length, checksum, holders: Vec::new() });
+            objects.objects.push(NewObject { term: TERM, number, length, checksum, holders: Vec::new() });
         }
         let keys: Vec<Key> = objects.objects.iter().map(|object| objects.key(object)).collect();
         let version = state.apply(Command::Put {
@@ -133,14 +122,18 @@ impl Files for Memory {
             condition: options.condition,
             parents: options.parents,
             objects,
-            checksum: whole.checksum(),
+            checksum,
             modified_ms: options.modified_ms,
-            details: options.details.clone(),
+            details,
         })?;
         state.contents.extend(keys.into_iter().zip(chunks.into_iter().map(Arc::from)));
         drop(state);
         self.changed.notify_all();
         Ok(version)
+    }
+
+    fn check_put(&self, path: &Path, options: &PutOptions) -> Result<(), Error> {
+        Ok(self.state.lock().namespace.check_put(path, options.condition, options.parents)?)
     }
 
     fn get(&self, path: &Path, condition: Condition) -> Result<Box<dyn Content + Send + '_>, Error> {
@@ -257,17 +250,7 @@ impl Files for Memory {
 
     fn status(&self) -> Result<Status, Error> {
         let State { namespace, .. } = &*self.state.lock();
-        Ok(Status {
-            name: namespace.name().to_owned(),
-            cluster: namespace.cluster().to_string(),
-            limits: vec!["the end of this process: all of it is in memory".into()],
-            settings: namespace.settings().clone(),
-            entries: namespace.entry_count(),
-            objects: namespace.object_count() as u64,
-            version: namespace.version(namespace.sequence()),
-            hash: format!("{:x}", namespace.hash()),
-            ..Status::default()
-        })
+        Ok(Status { limits: vec!["the end of this process: all of it is in memory".into()], ..Status::of(namespace) })
     }
 
     fn settings(&self) -> Result<Settings, Error> {
@@ -314,6 +297,22 @@ impl Files for Memory {
         Err(Error::NotPermitted(format!("there is no Dstore {dstore}")))
     }
 
+    fn collect_unclaimed(&self) -> Result<(), Error> {
+        Ok(()) // memory has one history
+    }
+
+    fn add_controller(&self, address: &Address) -> Result<(), Error> {
+        Err(Error::NotPermitted(format!("a store in memory has no Controller, so none at {address}")))
+    }
+
+    fn remove_controller(&self, controller: ControllerId) -> Result<(), Error> {
+        Err(Error::NotPermitted(format!("there is no Controller {controller}")))
+    }
+
+    fn hand_over(&self, _to: Option<ControllerId>) -> Result<(), Error> {
+        Err(Error::NotPermitted("a store in memory has no Controller".into()))
+    }
+
     fn format(&self, name: &str) -> Result<Version, Error> {
         self.change(Command::Format { name: name.to_owned() })
     }
@@ -349,6 +348,21 @@ impl Content for Opened {
             begin += length;
         }
         Ok(())
+    }
+}
+
+/// Content in chunks, and the checksum of all of it.
+fn read_chunks(reader: &mut dyn Read, chunk_bytes: u64) -> Result<(Vec<Vec<u8>>, Checksum), Error> {
+    let mut chunks = Vec::new();
+    let mut whole = Hasher::default();
+    loop {
+        let mut chunk = Vec::new();
+        reader.take(chunk_bytes).read_to_end(&mut chunk).map_err(Error::Source)?;
+        if chunk.is_empty() {
+            return Ok((chunks, whole.checksum()));
+        }
+        whole.update(&chunk);
+        chunks.push(chunk);
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod check;
 mod cluster;
+mod controllers;
 mod download;
 mod error;
 mod files;
@@ -13,10 +14,10 @@ pub mod memory;
 mod pool;
 mod upload;
 
-pub use cluster::{Backup, Cluster, ClusterOptions, SEARCH};
+pub use cluster::{Backup, Cluster, ClusterOptions, ObjectCache, SEARCH};
 pub use error::Error;
 pub use files::{
-    ChangeEvent, CheckSummary, CheckedObject, Content, ControllerStatus, CopyOptions, DstoreState, DstoreStatus, Files,
-    FindPage, HealingStatus, ListOptions, MoveOptions, ObjectCopies, PlaceOfCopy, PutOptions, ReadAt, Source, Status,
-    WatchPage,
+    ChangeEvent, CheckSummary, CheckedObject, Content, ControllerRole, ControllerStatus, CopyOptions, Digested,
+    DstoreState, DstoreStatus, Election, Files, FindPage, HealingStatus, ListOptions, MoveOptions, ObjectCopies,
+    PlaceOfCopy, PutOptions, ReadAt, Source, Status, WatchPage,
 };

@@ -7,6 +7,7 @@
 //!                                            └─ W have it: the others get a little longer, and are then left
 //! ```
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
@@ -15,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use stevedore::socket::Wait;
 
@@ -42,9 +43,6 @@ const STORING: Duration = Duration::from_secs(60);
 
 /// When enough Dstores have an object, the others get so long, and twice the time that it took until then. (depot 5.1)
 const GRACE: Duration = Duration::from_millis(100);
-
-/// Leases last a minute; they are renewed this often.
-const RENEWAL: Duration = Duration::from_secs(20);
 
 /// Where an object's bytes are.
 #[derive(Clone, Copy)]
@@ -73,7 +71,7 @@ struct Upload<'a> {
     may_use_granted: bool,
     objects: NewObjects,
     checksum: Checksum,
-    renewed: Instant,
+    leases: Arc<Leases>,
 }
 
 pub(super) fn put(cluster: &Cluster, path: &Path, source: Source<'_>, options: &PutOptions) -> Result<Version, Error> {
@@ -85,12 +83,18 @@ pub(super) fn put(cluster: &Cluster, path: &Path, source: Source<'_>, options: &
         may_use_granted: options.condition == Condition::Any && options.details.replicas.is_none(),
         objects: NewObjects::default(),
         checksum: Checksum::EMPTY,
-        renewed: Instant::now(),
+        leases: Arc::default(),
     };
+    let mut details = options.details.clone();
     match source {
         Source::Once(reader) => upload.send_stream(reader)?,
+        Source::Digested(reader) => {
+            upload.send_stream(reader)?;
+            details.digests.extend(reader.digests());
+        }
         Source::File(file) => upload.send_file(file)?,
     }
+    let keys: Vec<Key> = upload.objects.objects.iter().map(|object| upload.objects.key(object)).collect();
     let more = if upload.may_use_granted { cluster.wants_more() } else { 0 };
     let command = Command::Put {
         path: path.clone(),
@@ -98,10 +102,10 @@ pub(super) fn put(cluster: &Cluster, path: &Path, source: Source<'_>, options: &
         parents: options.parents,
         checksum: upload.checksum,
         modified_ms: options.modified_ms,
-        details: options.details.clone(),
+        details,
         objects: upload.objects,
     };
-    cluster.change(command, more)
+    cluster.commit(command, more, &keys)
 }
 
 impl Grants {
@@ -112,20 +116,26 @@ impl Grants {
 
 impl Upload<'_> {
     fn send_stream(&mut self, reader: &mut dyn Read) -> Result<(), Error> {
+        let chunk_bytes = self.cluster.chunk_bytes()?.min(CHUNK_IN_MEMORY);
         let mut chunk = Vec::new();
-        loop {
+        let mut read = |chunk: &mut Vec<u8>| {
             chunk.clear();
-            reader.take(CHUNK_IN_MEMORY).read_to_end(&mut chunk).map_err(Error::Source)?;
-            if chunk.is_empty() {
-                return Ok(());
+            reader.take(chunk_bytes).read_to_end(chunk).map_err(Error::Source)
+        };
+        read(&mut chunk)?;
+        let is_short = chunk.len() as u64 <= SMALL.min(chunk_bytes - 1);
+        self.with_leases(is_short, |upload| {
+            while !chunk.is_empty() {
+                let (length, checksum) = (chunk.len() as u64, Checksum::of(&chunk));
+                let is_last = length < chunk_bytes;
+                upload.send(length, checksum, Bytes::Memory(&chunk), if is_last { 1 } else { 2 })?;
+                if is_last {
+                    break;
+                }
+                read(&mut chunk)?;
             }
-            let is_last = (chunk.len() as u64) < CHUNK_IN_MEMORY;
-            let (length, checksum) = (chunk.len() as u64, Checksum::of(&chunk));
-            self.send(length, checksum, Bytes::Memory(&chunk), if is_last { 1 } else { 2 })?;
-            if is_last {
-                return Ok(());
-            }
-        }
+            Ok(())
+        })
     }
 
     fn send_file(&mut self, file: &dyn ReadAt) -> Result<(), Error> {
@@ -134,18 +144,34 @@ impl Upload<'_> {
         if size.div_ceil(chunk_bytes) > MOST_OBJECTS as u64 {
             return Err(Error::Refused(Refusal::TooLarge));
         }
-        let mut offset = 0;
-        while offset < size {
-            let length = chunk_bytes.min(size - offset);
-            let checksum = checksum_of(file, offset, length)?;
-            let to_come = u32::try_from((size - offset).div_ceil(chunk_bytes)).unwrap_or(u32::MAX);
-            self.send(length, checksum, Bytes::File { file, offset }, to_come)?;
-            offset += length;
-        }
+        self.with_leases(size <= SMALL.min(chunk_bytes), |upload| {
+            let mut offset = 0;
+            while offset < size {
+                let length = chunk_bytes.min(size - offset);
+                let checksum = checksum_of(file, offset, length)?;
+                let to_come = u32::try_from((size - offset).div_ceil(chunk_bytes)).unwrap_or(u32::MAX);
+                upload.send(length, checksum, Bytes::File { file, offset }, to_come)?;
+                offset += length;
+            }
+            Ok(())
+        })?;
         if file.size().map_err(Error::Source)? != size {
             return Err(changed());
         }
         Ok(())
+    }
+
+    /// Sends, and keeps the leases meanwhile, unless it takes a moment only.
+    fn with_leases(&mut self, is_short: bool, send: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
+        if is_short {
+            return send(self);
+        }
+        let (leases, cluster) = (Arc::clone(&self.leases), self.cluster);
+        thread::scope(|scope| {
+            let _end = EndOfLeases(&leases);
+            scope.spawn(|| leases.keep(cluster));
+            send(self)
+        })
     }
 
     /// Stores the next object; `to_come` of them are known to come, this one among them.
@@ -153,11 +179,12 @@ impl Upload<'_> {
         if self.objects.objects.len() == MOST_OBJECTS {
             return Err(Error::Refused(Refusal::TooLarge));
         }
+        self.leases.check()?;
         let (number, places) = self.next_grant(to_come)?;
         let key = Key { history: self.grants.history, term: self.grants.term, number };
         let object = Object { key, length, checksum, bytes };
         let holders = self.store(object, places)?;
-        self.objects.objects.push(NewObject { number, length, checksum, holders });
+        self.objects.objects.push(NewObject { term: key.term, number, length, checksum, holders });
         self.checksum = self.checksum.followed_by(checksum, length);
         Ok(())
     }
@@ -165,21 +192,15 @@ impl Upload<'_> {
     fn next_grant(&mut self, to_come: u32) -> Result<(u64, Vec<DstoreId>), Error> {
         if !self.grants.is_left() {
             let ahead = if self.may_use_granted && to_come == 1 { self.cluster.take_granted() } else { None };
-            // All keys of a put are of one leadership.
-            let fits = |grants: &Grants| {
-                self.objects.objects.is_empty()
-                    || (grants.history, grants.term) == (self.objects.history, self.objects.term)
-            };
-            self.grants = match ahead.filter(fits) {
+            self.grants = match ahead {
                 Some(grants) => grants,
                 None => self.ask_for_places(to_come)?,
             };
-            if !fits(&self.grants) {
-                return Err(Error::Unavailable(
-                    "another leadership began while the file was sent: put it again".into(),
-                ));
+            if !self.objects.objects.is_empty() && self.objects.history != self.grants.history {
+                return Err(Error::Unavailable("the store was restored while the file was sent: put it again".into()));
             }
-            (self.objects.history, self.objects.term) = (self.grants.history, self.grants.term);
+            self.objects.history = self.grants.history;
+            self.leases.add(&self.grants);
         }
         let grant = self.grants.objects.pop().ok_or_else(|| Error::Protocol("nothing was granted".into()))?;
         Ok((grant.number, grant.places))
@@ -217,7 +238,6 @@ impl Upload<'_> {
         } else {
             self.store_large(object, &places, &mut tally)?;
         }
-        self.renew()?;
         Ok(tally.holders)
     }
 
@@ -227,9 +247,9 @@ impl Upload<'_> {
         object.bytes.read(0, &mut content)?;
         let put = ObjectRequest::Put { key: object.key, length: object.length, checksum: object.checksum };
         let mut waiting: Vec<(DstoreId, Address, Connection)> = Vec::new();
-        let mut due: Vec<DstoreId> = places.to_vec();
+        let mut due: VecDeque<DstoreId> = places.iter().copied().collect();
         loop {
-            for dstore in std::mem::take(&mut due) {
+            while let Some(dstore) = due.pop_front() {
                 let address = self.address(dstore)?;
                 let sent = self.cluster.pool.take(&address, Role::Dstore).map_err(|error| error.to_string()).and_then(
                     |connection| match connection.send_with_content(&put, &content) {
@@ -239,11 +259,11 @@ impl Upload<'_> {
                 );
                 match sent {
                     Ok(connection) => waiting.push((dstore, address, connection)),
-                    Err(why) => due.extend(self.replacement(object.key, dstore, &why, tally, waiting.len())?),
+                    Err(why) => {
+                        let under_way = waiting.len() + due.len();
+                        due.extend(self.replacement(object.key, dstore, &why, tally, under_way)?);
+                    }
                 }
-            }
-            if !due.is_empty() {
-                continue;
             }
             let Some(left) = tally.time_left() else { return Ok(()) };
             if waiting.is_empty() {
@@ -291,7 +311,7 @@ impl Upload<'_> {
                     break tally.is_enough();
                 }
                 let Some(left) = tally.time_left() else { break Ok(()) };
-                match outcomes.recv_timeout(left.min(RENEWAL)) {
+                match outcomes.recv_timeout(left) {
                     Ok((dstore, outcome)) => {
                         under_way -= 1;
                         match outcome {
@@ -307,11 +327,7 @@ impl Upload<'_> {
                             Err(error) => break Err(error),
                         }
                     }
-                    Err(RecvTimeoutError::Timeout) => {
-                        if let Err(error) = self.renew_with(&[object.key]) {
-                            break Err(error);
-                        }
-                    }
+                    Err(RecvTimeoutError::Timeout) => {} // asked again how long to wait
                     Err(RecvTimeoutError::Disconnected) => break tally.is_enough(),
                 }
             };
@@ -349,25 +365,69 @@ impl Upload<'_> {
         tally.tried.push(place);
         Ok(Some(place))
     }
+}
 
-    /// Keeps the keys of a long put, from time to time.
-    fn renew(&mut self) -> Result<(), Error> {
-        self.renew_with(&[])
+/// The leases of a put's keys, renewed by a thread of their own: the source may pause, and a Dstore may be slow.
+#[derive(Default)]
+struct Leases {
+    state: Mutex<LeaseState>,
+    /// Signalled when there is a first key, and when the put is over.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct LeaseState {
+    keys: Vec<Key>,
+    /// When they are to be renewed; `None` while there are no keys.
+    due: Option<Instant>,
+    /// So often they are renewed.
+    period: Duration,
+    is_over: bool,
+    /// Why they could not be renewed.
+    failure: Option<Error>,
+}
+
+impl Leases {
+    fn add(&self, grants: &Grants) {
+        let (history, term) = (grants.history, grants.term);
+        let mut state = self.state.lock();
+        state.keys.extend(grants.objects.iter().map(|grant| Key { history, term, number: grant.number }));
+        state.period = Duration::from_millis(grants.lease_ms) / 3;
+        if state.due.is_none() {
+            state.due = Some(Instant::now() + state.period);
+            self.changed.notify_all();
+        }
     }
 
-    fn renew_with(&mut self, others: &[Key]) -> Result<(), Error> {
-        if self.renewed.elapsed() < RENEWAL {
-            return Ok(());
+    /// An error if they could not be renewed: then the put cannot be committed any more.
+    fn check(&self) -> Result<(), Error> {
+        self.state.lock().failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Renews them in time, until the put is over.
+    fn keep(&self, cluster: &Cluster) {
+        let mut state = self.state.lock();
+        while !state.is_over && state.failure.is_none() {
+            match state.due {
+                None => self.changed.wait(&mut state),
+                Some(due) if due > Instant::now() => drop(self.changed.wait_until(&mut state, due)),
+                Some(_) => {
+                    let keys = state.keys.clone();
+                    let renewed = MutexGuard::unlocked(&mut state, || cluster.renew(&keys));
+                    state.failure = renewed.err();
+                    state.due = Some(Instant::now() + state.period);
+                }
+            }
         }
-        self.renewed = Instant::now();
-        let (history, term) = (self.objects.history, self.objects.term);
-        let waiting = self.grants.objects.iter().map(|grant| Key { history, term, number: grant.number });
-        let stored = self.objects.objects.iter().map(|object| self.objects.key(object));
-        let keys: Vec<Key> = stored.chain(waiting).chain(others.iter().copied()).collect();
-        for keys in keys.chunks(10_000) {
-            self.cluster.ask(&Request::Renew { keys: keys.to_vec() })?;
-        }
-        Ok(())
+    }
+}
+
+struct EndOfLeases<'a>(&'a Leases);
+
+impl Drop for EndOfLeases<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().is_over = true;
+        self.0.changed.notify_all();
     }
 }
 

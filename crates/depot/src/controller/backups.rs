@@ -40,6 +40,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Sends a client a backup that has all that was acknowledged before it asked.
 pub(super) fn send(shared: &Shared, connection: &Connection) -> Result<(), ReceiveError> {
     let made = shared.wait_until_followed().and_then(|()| {
+        shared.replica.read(|_| ()).map_err(|error| shared.failed(error))?; // it is to have all that was acknowledged
         let unavailable = |error| Failure::Unavailable { what: format!("no backup can be made: {error}") };
         shared.replica.backup(None).map_err(unavailable)
     });
@@ -87,6 +88,13 @@ impl Shipped {
     /// None yet.
     pub(super) fn none() -> Self {
         Self { at: Instant::now(), sequence: 0 }
+    }
+
+    /// A backup is due, and nothing has changed since the last one: it is as good as new.
+    fn nothing_to_ship(&mut self, last: u64) {
+        if self.sequence >= last {
+            self.at = Instant::now();
+        }
     }
 
     /// Since when changes up to `sequence` should be in a backup and are not, if that is longer than it should be.
@@ -144,7 +152,7 @@ impl Shipping {
         rest: impl Fn(Instant) -> io::Result<()>,
     ) {
         // One that a Dstore has refused is no source for anything.
-        let Some(epoch) = shared.replica.epoch().filter(|_| shared.fatal.lock().is_none()) else { return };
+        let Some(epoch) = shared.epoch().ok().filter(|_| shared.fatal.lock().is_none()) else { return };
         let dstores: Vec<(DstoreId, u64, Address)> = {
             let state = shared.state.lock();
             let fenced = state.links.iter().filter(|(_, link)| link.is_fenced);
@@ -163,10 +171,7 @@ impl Shipping {
         }
         let Self { newest: Some(backup), sent } = self else { return };
         if is_due && backup.sequence >= last {
-            let mut shipped = shared.shipped.lock();
-            if shipped.sequence >= last {
-                shipped.at = Instant::now(); // nothing was due for so long
-            }
+            shared.shipped.lock().nothing_to_ship(last);
         }
         for (id, connection, address) in dstores {
             if sent.get(&id) == Some(&connection) {
@@ -224,5 +229,26 @@ fn hand_over(
         ObjectAnswer::Kept => Ok(()),
         ObjectAnswer::Error { failure } => Err(io::Error::other(failure)),
         other => Err(io::Error::other(format!("an answer to another request: {other:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_overdue_only_if_a_change_waits_for_it() {
+        let period = Duration::from_millis(1);
+        let long_ago = Instant::now() - Duration::from_secs(1);
+        let mut shipped = Shipped { at: long_ago, sequence: 5 };
+        assert_eq!(shipped.overdue(5, period), None, "nothing has changed since");
+        assert!(shipped.overdue(6, period).is_some());
+        // Nothing was due for a second; then there is a change.
+        shipped.nothing_to_ship(5);
+        assert_eq!(shipped.overdue(6, Duration::from_secs(60)), None);
+        assert!(shipped.at > long_ago, "the time before the change is no time that it waited");
+        let at = shipped.at;
+        shipped.nothing_to_ship(6);
+        assert_eq!(shipped.at, at, "that change waits");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{Shared, healing, now_ms};
+use super::{Shared, group, healing, now_ms};
 use crate::disk::Folder;
 use crate::namespace::change::{Change, Command};
 
@@ -18,22 +18,31 @@ const LEAST_FREE_BYTES: u64 = 1 << 30;
 const MOST_USED_PERCENT: u8 = 95;
 
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
-    let spawn = |name: &str, work: fn(&Shared)| {
+    let spawn = |name: &str, work: fn(&Arc<Shared>)| {
         let shared = Arc::clone(shared);
         thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared))
     };
     Ok(vec![
+        spawn("controller-clock", keep_time)?,
+        spawn("controller-group", group::look_after)?,
         spawn("controller-housekeeping", keep_house)?,
         spawn("controller-snapshots", snapshot)?,
-        spawn("controller-healing", healing::run)?,
+        spawn("controller-healing", |shared| healing::run(shared))?,
     ])
 }
 
-fn keep_house(shared: &Shared) {
-    let mut last_second = Instant::now();
+/// Raft's clock has a thread of its own: what else there is to do may wait for a majority, which may wait for this clock.
+fn keep_time(shared: &Arc<Shared>) {
     while !shared.is_stopping() {
         thread::park_timeout(TICK);
         shared.replica.tick();
+    }
+}
+
+fn keep_house(shared: &Arc<Shared>) {
+    let mut last_second = Instant::now();
+    while !shared.is_stopping() {
+        thread::park_timeout(TICK);
         let is_second = last_second.elapsed() >= Duration::from_secs(1);
         shared.replica.settle(is_second);
         shared.reap();
@@ -47,10 +56,10 @@ fn keep_house(shared: &Shared) {
     }
 }
 
-/// Snapshots have a thread of their own: Raft's clock must not wait for a disk.
-fn snapshot(shared: &Shared) {
+/// Snapshots have a thread of their own: the rest must not wait for a disk.
+fn snapshot(shared: &Arc<Shared>) {
     while !shared.is_stopping() {
-        thread::park_timeout(Duration::from_secs(1));
+        thread::park_timeout(TICK); // a Controller that is added waits for one
         match shared.replica.snapshot_if_due() {
             Ok(false) => {}
             Ok(true) => log::info!("wrote a snapshot"),
@@ -62,12 +71,13 @@ fn snapshot(shared: &Shared) {
 impl Shared {
     /// Takes apart what was removed with all that is in it, a thousand records at a time.
     fn reap(&self) {
-        while !self.is_stopping() && self.replica.read(|namespace| namespace.has_to_reap()).unwrap_or(false) {
+        while !self.is_stopping() && self.epoch().is_ok() && self.replica.look(|namespace| namespace.has_to_reap()) {
             let reap = Change { now_ms: now_ms(), stamp: None, command: Command::Reap };
             let Ok(applied) = self.replica.propose(&reap) else {
-                return; // the log has failed, which is said elsewhere
+                return; // it leads no more, or the log has failed, which is said elsewhere
             };
-            self.state.lock().healing.released(applied.released.iter().map(|released| released.key));
+            let Ok((mut state, _)) = self.lead() else { return };
+            state.healing.released(applied.released.iter().map(|released| released.key));
         }
     }
 

@@ -1,11 +1,22 @@
 //! A Dstore's connection: its reports come in, orders go out. (depot 2.2, 4.6, 5.2)
 //!
-//! The Dstore connects and says who it is. It is admitted if it belongs to this store and has not followed a leadership
-//! that this Controller knows nothing of: that would mean that the Controller's disk is an old copy. The Dstore records the
-//! leadership, says so, and then reports all that it has; from then on, what changes.
+//! The Dstore connects to every Controller and says who it is. It is admitted if it belongs to this store, and reports all that
+//! it has; from then on, what changes. So each Controller knows what the Dstore has, and any of them can lead at once.
+//!
+//! The one that leads tells it so, over the link that is open. The Dstore does not follow a leadership that knows nothing of one
+//! that it has followed: that would mean that the Controller's disk is an old copy. Otherwise it records the leadership, and
+//! says at which position of its records it did. No older order takes effect behind it: what it has reported up to there is
+//! certain.
+//!
+//! ```text
+//! Dstore      JOIN …                          to a follower            INVENTORY …  INVENTORY-END 1 20   CHANGES 1 25
+//! Controller       ADMITTED 3                           begins to lead: LEADS …
+//! Dstore                                                                        FENCED … 1 27   CHANGES 1 27: certain
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
@@ -14,11 +25,12 @@ use stevedore::server::ThreadGroup;
 use stevedore::socket::Wait;
 
 use super::{Refused, Shared, State, now_ms};
-use crate::identity::{DiskId, DstoreId, Epoch, Position};
+use crate::identity::{DiskId, DstoreId, Epoch, History, Key, Position};
 use crate::log::SyncMode;
+use crate::namespace::Namespace;
 use crate::namespace::change::{Change, Command, DstoreRecord, Duty};
 use crate::wire::message::{CopyChange, CopyReport, Failure, Load, Order, Report};
-use crate::wire::{Address, Connection, ReceiveError};
+use crate::wire::{Address, Connection, LineSender, ReceiveError};
 
 /// A Dstore that says nothing for so long is away. It sends a heartbeat every second. (depot 6.2)
 const SILENCE: Duration = Duration::from_secs(10);
@@ -38,6 +50,9 @@ const SWEPT: usize = 10_000;
 /// A leadership begins with so many entries of the log: an empty one of Raft's, and the epoch.
 const FIRST_ENTRIES: u64 = 2;
 
+/// So many of the newest leaderships a Dstore is told: it may have followed one of them since it joined.
+const MOST_KNOWN: usize = 64;
+
 /// The format of a Dstore's disk that this release knows.
 const FORMAT: u32 = 1;
 
@@ -50,23 +65,88 @@ pub(super) struct Link {
     pub(super) load: Load,
     pub(super) heard: Instant,
     /// The newest leadership that it had followed when it joined.
-    followed: Option<Epoch>,
+    pub(super) followed: Option<Epoch>,
     /// It has recorded this leadership.
     pub(super) is_fenced: bool,
+    /// At which of its records it did.
+    fence: Option<Position>,
+    /// Its inventory is complete, and what has changed since is reported up to here.
+    reported: Option<Position>,
     /// The last change that it was told of.
     told: u64,
-    /// It has reported all that it has.
+    /// It has reported all that it has, and all that earlier leaderships ordered.
     pub(super) has_reported: bool,
     orders: Sender<Order>,
+    stream: LineSender,
 }
 
 impl Link {
+    /// It is to follow a leadership from now on, or none.
+    pub(super) fn begin(&mut self, leadership: Option<&Leadership>) {
+        (self.is_fenced, self.fence) = (false, None);
+        let is_told = match leadership {
+            Some(leadership) => {
+                self.told = leadership.after;
+                self.order(leadership.order())
+            }
+            None => self.order(Order::Follows),
+        };
+        if !is_told {
+            self.end(); // it reads too slowly to be led: it connects anew
+        }
+    }
+
+    /// Ends the connection.
+    fn end(&self) {
+        self.stream.shut_down();
+    }
+
+    fn note_reported(&mut self, position: Position) {
+        self.reported = Some(position);
+        self.has_reported = self.fence <= self.reported;
+    }
+
+    fn note_fence(&mut self, position: Position) {
+        (self.is_fenced, self.fence) = (true, Some(position));
+        self.has_reported = self.fence <= self.reported;
+    }
+
     /// Sends an order, unless too many wait already.
     pub(super) fn order(&self, order: Order) -> bool {
         match self.orders.try_send(order) {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
         }
+    }
+}
+
+/// What a Dstore has to know of a leadership, to follow it.
+pub(super) struct Leadership {
+    pub(super) epoch: Epoch,
+    /// The last change before it.
+    after: u64,
+    /// The newest ones, this one included; and older ones that Dstores have followed.
+    known: Vec<Epoch>,
+    lineage: Vec<History>,
+}
+
+impl Leadership {
+    /// The newest one; `None` before the first. Dstores had followed these when they joined.
+    pub(super) fn newest(namespace: &Namespace, followed: &[Epoch]) -> Option<Self> {
+        let (epoch, began) = namespace.leadership()?;
+        let mut known: Vec<Epoch> = namespace.epochs().rev().take(MOST_KNOWN).map(|(_, epoch)| epoch).collect();
+        for epoch in followed {
+            if !known.contains(epoch) && namespace.has_epoch(epoch) {
+                known.push(*epoch);
+            }
+        }
+        let after = began.saturating_sub(FIRST_ENTRIES);
+        Some(Self { epoch, after, known, lineage: namespace.lineage().collect() })
+    }
+
+    fn order(&self) -> Order {
+        let Self { epoch, after, known, lineage } = self;
+        Order::Leads { epoch: *epoch, after: *after, known: known.clone(), lineage: lineage.clone() }
     }
 }
 
@@ -101,10 +181,12 @@ pub(super) fn serve(
     }
     let join = Join { disk, number, start, epoch, address, host, zone, sync };
     let (orders, outbox) = bounded(MOST_ORDERS);
-    let (id, number) = match shared.admit(&join, orders) {
+    let (id, number) = match shared.admit(&join, orders, connection.sender()) {
         Ok(admitted) => admitted,
         Err(failure) => {
-            log::warn!("{}: a Dstore is not admitted: {failure}", connection.peer());
+            // One that is new goes to the leader first, and comes again.
+            let level = if matches!(failure, Failure::NotLeader { .. }) { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, "{}: a Dstore is not admitted: {failure}", connection.peer());
             return Ok(connection.send(&Order::Error { failure })?);
         }
     };
@@ -133,18 +215,82 @@ pub(super) fn serve(
 
 impl Shared {
     /// Decides whether a Dstore belongs here, enters it, and answers it.
-    fn admit(&self, join: &Join, orders: Sender<Order>) -> Result<(DstoreId, u64), Failure> {
+    fn admit(&self, join: &Join, orders: Sender<Order>, stream: LineSender) -> Result<(DstoreId, u64), Failure> {
         let refused = |why: String| Failure::NotPermitted { why };
-        let unavailable = |error: crate::log::ProposeError| Failure::Unavailable { what: error.to_string() };
+        let id = self.enter_dstore(join)?;
+        let controllers = self.controllers_order();
+        loop {
+            let followed: Vec<Epoch> = join.epoch.into_iter().collect();
+            let (has_yours, leadership) = self.replica.look(|namespace| {
+                let has_yours = join.epoch.is_none_or(|epoch| namespace.has_epoch(&epoch));
+                (has_yours, Leadership::newest(namespace, &followed))
+            });
+            if let Some(number) = join.number.filter(|number| *number != id && has_yours) {
+                return Err(refused(format!("its disk says that it is Dstore {number}, the store knows it as {id}")));
+            }
+            let mut state = self.state.lock();
+            let leadership = match (state.epoch, leadership) {
+                (None, _) => None,
+                (Some(epoch), Some(leadership)) if leadership.epoch == epoch => Some(leadership),
+                _ => {
+                    drop(state); // a leadership is just beginning or ending here
+                    thread::yield_now();
+                    continue;
+                }
+            };
+            let before = state.links.get(&id);
+            if before.is_some_and(|link| link.heard.elapsed() < ALIVE) {
+                return Err(refused(format!(
+                    "Dstore {id} is there already: another process serves a copy of its disk, or the same"
+                )));
+            }
+            if state.starts.get(&id).is_some_and(|start| *start > join.start) {
+                return Err(refused(format!(
+                    "the disk of Dstore {id} is an old copy: it was started {} times, and a start {} was seen",
+                    join.start, state.starts[&id]
+                )));
+            }
+            state.starts.insert(id, join.start);
+            let connection = state.random.u64(..);
+            let mut link = Link {
+                connection,
+                address: join.address.clone(),
+                sync: join.sync,
+                load: Load::default(),
+                heard: Instant::now(),
+                followed: join.epoch,
+                is_fenced: false,
+                fence: None,
+                reported: None,
+                told: 0,
+                has_reported: false,
+                orders,
+                stream,
+            };
+            link.order(Order::Admitted { number: id });
+            link.order(controllers.clone());
+            if let Some(leadership) = &leadership {
+                link.begin(Some(leadership));
+            }
+            state.links.insert(id, link);
+            state.holdings.connected(id);
+            drop(state);
+            log::info!("Dstore {id} at {} is there", join.address);
+            return Ok((id, connection));
+        }
+    }
+
+    /// The number of a Dstore. The leader enters it if it is new, or has moved; others know only those that were entered.
+    fn enter_dstore(&self, join: &Join) -> Result<DstoreId, Failure> {
+        let refused = |why: String| Failure::NotPermitted { why };
         // An operator may change its duty meanwhile, which must not be undone by what is read here.
         let _one_at_a_time = self.membership.lock();
-        let known = self.replica.read(|namespace| {
+        let (known, last) = self.replica.look(|namespace| {
             let id = namespace.dstore_on(join.disk);
             let record = id.and_then(|id| namespace.dstores().find(|(other, _)| *other == id));
             let last = namespace.dstores().last().map_or(0, |(id, _)| id.0);
             (record.map(|(id, record)| (id, record.clone())), last)
         });
-        let (known, last) = known.map_err(unavailable)?;
         let duty = match &known {
             Some((id, record)) if record.duty == Duty::Removed => {
                 return Err(refused(format!(
@@ -156,61 +302,24 @@ impl Shared {
             None => Duty::Active,
         };
         let record = DstoreRecord { disk: join.disk, host: join.host.clone(), zone: join.zone.clone(), duty };
-        if known.as_ref().is_none_or(|(_, known)| *known != record) {
-            let change = Change { now_ms: now_ms(), stamp: None, command: Command::Dstore { record } };
-            self.replica.propose(&change).map_err(unavailable)?;
+        match known {
+            Some((id, known)) if known == record || self.epoch().is_err() => Ok(id),
+            _ => {
+                self.epoch()?;
+                let change = Change { now_ms: now_ms(), stamp: None, command: Command::Dstore { record } };
+                self.replica.propose(&change).map_err(|error| self.failed(error))?;
+                let id = self.replica.look(|namespace| namespace.dstore_on(join.disk));
+                id.ok_or_else(|| refused("the Dstore was not entered".into()))
+            }
         }
-        let looked = self.replica.read(|namespace| {
-            let has_yours = join.epoch.is_none_or(|epoch| namespace.has_epoch(&epoch));
-            (namespace.dstore_on(join.disk), has_yours, namespace.lineage().collect(), namespace.leadership())
-        });
-        let (id, has_yours, lineage, leadership) = looked.map_err(unavailable)?;
-        let id = id.ok_or_else(|| refused("the Dstore was not entered".into()))?;
-        let (epoch, began) = leadership.ok_or_else(|| refused("this Controller has no leadership".into()))?;
-        let after = began.saturating_sub(FIRST_ENTRIES);
-        if let Some(number) = join.number.filter(|number| *number != id && has_yours) {
-            return Err(refused(format!("its disk says that it is Dstore {number}, the store knows it as {id}")));
-        }
-        let mut state = self.state.lock();
-        let before = state.links.get(&id);
-        if before.is_some_and(|link| link.heard.elapsed() < ALIVE) {
-            return Err(refused(format!(
-                "Dstore {id} is there already: another process serves a copy of its disk, or the same"
-            )));
-        }
-        if state.starts.get(&id).is_some_and(|start| *start > join.start) {
-            return Err(refused(format!(
-                "the disk of Dstore {id} is an old copy: it was started {} times, and a start {} was seen",
-                join.start, state.starts[&id]
-            )));
-        }
-        state.starts.insert(id, join.start);
-        let connection = state.random.u64(..);
-        let link = Link {
-            connection,
-            address: join.address.clone(),
-            sync: join.sync,
-            load: Load::default(),
-            heard: Instant::now(),
-            followed: join.epoch,
-            is_fenced: false,
-            told: after,
-            has_reported: false,
-            orders,
-        };
-        link.order(Order::Admitted { number: id, epoch, after, has_yours, lineage });
-        state.links.insert(id, link);
-        state.holdings.connected(id);
-        drop(state);
-        log::info!("Dstore {id} at {} is there", join.address);
-        Ok((id, connection))
     }
 
     /// Tells Dstores how far this Controller is: they will know it again if its disk is replaced by an old copy. (depot 2.2)
     pub(super) fn tell_progress(&self) {
-        let looked = self.replica.read(|namespace| (namespace.leadership(), namespace.sequence()));
-        let Ok((Some((epoch, _)), sequence)) = looked else { return };
-        for link in self.state.lock().links.values_mut().filter(|link| link.told < sequence) {
+        let sequence = self.replica.look(|namespace| namespace.sequence());
+        let mut state = self.state.lock();
+        let Some(epoch) = state.epoch else { return };
+        for link in state.links.values_mut().filter(|link| link.told < sequence) {
             if link.order(Order::Applied { epoch, sequence }) {
                 link.told = sequence;
             }
@@ -233,30 +342,38 @@ impl Shared {
                 return Ok(());
             }
             match report {
-                Report::Fenced { epoch, .. } => {
-                    let is_current = self.replica.epoch() == Some(epoch);
+                Report::Fenced { epoch, position } => {
                     let Some(mut state) = self.state_of(id, number) else { return Ok(()) };
-                    if let Some(link) = state.links.get_mut(&id) {
-                        link.is_fenced = is_current;
+                    if state.epoch == Some(epoch)
+                        && let Some(link) = state.links.get_mut(&id)
+                    {
+                        link.note_fence(position);
                     }
-                    self.may_serve.fetch_or(is_current, Ordering::AcqRel);
                     drop(state);
+                    self.begin_to_serve(epoch);
                     self.news.tell();
                 }
                 Report::Inventory { mut copies } => {
-                    self.judge(copies.iter_mut());
+                    let strays = self.judge(copies.iter_mut());
                     let Some(mut state) = self.state_of(id, number) else { return Ok(()) };
+                    state.healing.strays_reported(&strays);
                     copies.iter().for_each(|copy| state.holdings.reported(id, copy));
                 }
                 Report::InventoryEnd { position } => self.end_inventory(id, number, position),
                 Report::Changes { position, mut changes } => {
-                    self.judge(changes.iter_mut().filter_map(|change| match change {
+                    let strays = self.judge(changes.iter_mut().filter_map(|change| match change {
                         CopyChange::Stored { copy } => Some(copy),
                         CopyChange::Removed { .. } => None,
                     }));
                     let Some(mut state) = self.state_of(id, number) else { return Ok(()) };
+                    state.healing.strays_reported(&strays);
                     state.holdings.changed(id, position, &changes);
-                    state.healing.heard(&changes);
+                    if let Some(link) = state.links.get_mut(&id) {
+                        link.note_reported(position);
+                    }
+                    if state.epoch.is_some() {
+                        state.healing.heard(&changes);
+                    }
                     drop(state);
                     self.news.tell();
                 }
@@ -266,10 +383,14 @@ impl Shared {
                         link.load = load;
                     }
                 }
-                Report::Done { outcomes } => self.take_outcomes(id, number, outcomes),
-                Report::Refuse { why } => {
-                    self.note_refusal(id);
-                    self.give_up(format!("Dstore {id} refuses to follow this Controller: {why}"));
+                Report::Done { epoch, outcomes } => {
+                    // What an earlier leadership ordered is no news of this one's orders.
+                    if self.state.lock().epoch == Some(epoch) {
+                        self.take_outcomes(id, number, outcomes);
+                    }
+                }
+                Report::Refuse { epoch, why } => {
+                    self.take_refusal(id, epoch, &why);
                     return Ok(());
                 }
                 Report::Join { .. } => {
@@ -280,33 +401,46 @@ impl Shared {
         }
     }
 
-    /// A Dstore refuses: this Controller's disk is an old copy, and a recovery has to know which history the Dstore is in.
-    fn note_refusal(&self, id: DstoreId) {
+    /// A Dstore does not follow a leadership. If that one has ended without this Controller's knowledge, the Dstore follows a newer
+    /// one. If a majority still confirms it, this Controller's disk is an old copy; a recovery then has to know which history
+    /// the Dstore is in.
+    fn take_refusal(&self, id: DstoreId, epoch: Epoch, why: &str) {
+        let confirmed = self.replica.read(|namespace| namespace.leadership().map(|(newest, _)| newest));
+        if confirmed != Ok(Some(epoch)) || self.state.lock().epoch != Some(epoch) {
+            return log::info!("Dstore {id} does not follow an earlier leadership of this Controller: {why}");
+        }
         let followed = self.state.lock().links.get(&id).and_then(|link| link.followed);
-        let unknown = followed.map(|epoch| epoch.history).filter(|history| {
-            let knows = self.replica.read(|namespace| namespace.lineage().any(|known| known == *history));
-            knows == Ok(false)
-        });
-        self.refused.lock().get_or_insert(Refused { unknown_history: unknown });
+        let unknown_history = followed
+            .map(|epoch| epoch.history)
+            .filter(|history| self.replica.look(|namespace| namespace.lineage().all(|known| known != *history)));
+        self.refused.lock().get_or_insert(Refused { unknown_history });
+        self.give_up(format!("Dstore {id} refuses to follow this Controller: {why}"));
     }
 
     /// Copies that are not what the namespace says count as damaged, whatever their Dstore says. (depot 4.6)
-    fn judge<'a>(&self, copies: impl Iterator<Item = &'a mut CopyReport>) {
-        let judged = self.replica.read(|namespace| {
+    ///
+    /// Objects of earlier histories that no file names, with their lengths.
+    fn judge<'a>(&self, copies: impl Iterator<Item = &'a mut CopyReport>) -> Vec<(Key, u64)> {
+        self.replica.look(|namespace| {
+            let mut strays = Vec::new();
             for copy in copies {
-                let object = namespace.object(copy.key);
-                copy.is_damaged |=
-                    object.is_some_and(|object| (object.length, object.checksum) != (copy.length, copy.checksum));
+                match namespace.object(copy.key) {
+                    Some(object) => {
+                        copy.is_damaged |= (object.length, object.checksum) != (copy.length, copy.checksum);
+                    }
+                    None if copy.key.history != namespace.history() => strays.push((copy.key, copy.length)),
+                    None => {}
+                }
             }
-        });
-        drop(judged); // without a leadership nothing is decided by them
+            strays
+        })
     }
 
     fn end_inventory(&self, id: DstoreId, number: u64, position: Position) {
         let Some(mut state) = self.state_of(id, number) else { return };
         state.holdings.inventory_ended(id, position);
         if let Some(link) = state.links.get_mut(&id) {
-            link.has_reported = true;
+            link.note_reported(position);
         }
         drop(state);
         self.news.tell();

@@ -20,18 +20,23 @@
 //! |---|---|
 //! | `requests` | a client's connection: requests in, answers out |
 //! | `links` | a Dstore's connection: its reports in, orders out |
+//! | `leadership` | what begins and ends with a leadership |
+//! | `peers` | connections between Controllers |
+//! | `group` | which Controllers belong to the store |
 //! | `healing` | the thread that repairs, and removes what is surplus |
 //! | `operations` | what an operator asks for: repair, to empty a Dstore, to give one up |
 //! | `keys` | which keys are leased to which client |
 //! | `status` | what the store says about itself |
+//! | `probe` | what the process that it runs in can learn of it, for monitoring |
 //! | `backups` | its metadata, sent to clients that ask and to the Dstores now and then |
 //! | `housekeeping` | the thread for everything that is done now and then, and the one for snapshots |
 //!
 //! # Locks
 //!
-//! `state` is held for short decisions only: never across a disk, a socket, a wait, or a call of the log. It may be taken while
-//! `membership` is held, which waits for the log; never the reverse. `shipping` is held
-//! while Dstores are sent a backup; `state` may be taken while holding it, never the reverse.
+//! `state` is held for short decisions only: never across a disk, a socket, a wait, or a call of the log. The log takes it while it
+//! tells of what it has applied. It may be taken while `membership` is held, which waits for the log; never the reverse. `shipping`
+//! is held while Dstores are sent a backup; `state` may be taken while holding it, never the reverse. The locks of `peers` are
+//! each taken alone.
 //!
 //! # Threads
 //!
@@ -40,15 +45,20 @@
 //! | `controller`: one for each connection | its socket; the log; a Dstore to come | [`Handle::stop`], which shuts the sockets down |
 //! | a link's writer | the orders to send | the link's end, which drops their sender |
 //! | `controller-healing` | something to heal; a clock | [`Handle::stop`] |
-//! | `controller-housekeeping`, `controller-snapshots` | a clock | [`Handle::stop`] |
+//! | `controller-clock`, `controller-group`, `controller-housekeeping`, `controller-snapshots` | a clock | [`Handle::stop`] |
+//! | `controller`: those to other Controllers (`peers`) | their queues; their sockets | [`Handle::stop`], likewise |
 //! | `controller`: one that sends backups to Dstores | a clock; their sockets | [`Handle::stop`], likewise |
 
 mod backups;
+mod group;
 mod healing;
 mod housekeeping;
 mod keys;
+mod leadership;
 mod links;
 mod operations;
+mod peers;
+mod probe;
 mod requests;
 mod status;
 
@@ -56,6 +66,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,19 +77,27 @@ use parking_lot::{Condvar, Mutex};
 use stevedore::server::{Server, ThreadGroup};
 
 use crate::disk::RealFolder;
-use crate::identity::{ClusterId, DstoreId, History};
-use crate::log::{OpenError, Replica, ReplicaOptions};
+use crate::identity::{ClusterId, ControllerId, DstoreId, Epoch, History, Version};
+use crate::log::{Observer, OpenError, Post, Replica, ReplicaOptions, Seat};
 use crate::namespace::change::{Change, Command, Settings};
 use crate::placement::Holdings;
 use crate::wire::{Address, HANDSHAKE_PATIENCE, Secret};
 use healing::Healing;
 pub use healing::HealingOptions;
 use keys::Keys;
+use leadership::Ears;
 use links::Link;
+use peers::Peers;
+pub use peers::{Who, who_is_at};
+pub use probe::{Figures, Probe};
 
 /// So long after its start a Controller has requests wait for Dstores that are not there yet, unless told otherwise.
 /// (depot 6.2)
 pub const SETTLING: Duration = Duration::from_secs(10);
+
+/// After so many ticks without a word of the leader a Controller stands for election; each time drawn anew. A tick is 100 ms.
+/// So service resumes within 2 s even if the first election has no winner.
+const ELECTION_TICKS: Range<usize> = 5..10;
 
 /// So often Dstores are sent a backup of the metadata, unless told otherwise. (depot 4.9)
 pub const BACKUP_PERIOD: Duration = Duration::from_secs(3600);
@@ -107,6 +126,27 @@ pub struct Options {
     pub backup_period: Duration,
     /// How it heals the store.
     pub healing: HealingOptions,
+    /// What becomes of an empty folder.
+    pub beginning: Beginning,
+}
+
+/// What a Controller does whose folder is empty. (depot 4.7)
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// It creates the store, which these Controllers are to belong to: they wait to be added, and are.
+    Create {
+        /// Other Controllers, and where they listen.
+        others: Vec<(ControllerId, Address)>,
+    },
+    /// It waits until a Controller of the store adds it.
+    Join,
+}
+
+impl Beginning {
+    /// A store of one Controller.
+    pub fn alone() -> Self {
+        Self::Create { others: Vec::new() }
+    }
 }
 
 /// Why a Controller does not start.
@@ -195,18 +235,24 @@ struct Shared {
     stopping: AtomicBool,
     /// All of the store is about to end: it takes no more changes from clients.
     ending: AtomicBool,
-    /// A Dstore follows it, or none has come in time: it answers requests.
+    /// A Dstore follows this leadership, or none has come in time: it answers requests. Changed while `state` is held.
     may_serve: AtomicBool,
     /// Its disk is nearly full: only removals are accepted. (depot 12)
     is_short_of_space: AtomicBool,
     /// Why it cannot go on, if that is so.
     fatal: Mutex<Option<String>>,
+    peers: Arc<Peers>,
+    threads: Arc<ThreadGroup>,
     /// It is because of this.
     refused: Mutex<Option<Refused>>,
 }
 
 /// What is known beside the namespace.
 struct State {
+    /// The leadership that decides here; `None` while this Controller follows. What is leased and ordered is of this one.
+    epoch: Option<Epoch>,
+    /// When it began; before the first one, when the Controller was started. Dstores have some time from then on.
+    since: Instant,
     holdings: Holdings,
     links: BTreeMap<DstoreId, Link>,
     /// The highest start of each Dstore that was seen: a lower one is an old copy of its disk.
@@ -221,15 +267,37 @@ impl Handle {
     /// Opens the log and serves.
     pub fn start(options: Options) -> Result<Self, StartError> {
         let folder = RealFolder::new(&options.data)?;
-        let replica = Replica::open(Arc::new(folder.clone()), options.replica)?;
-        let theirs = replica.read(|namespace| namespace.cluster()).unwrap_or_default();
-        if theirs == ClusterId::default() {
-            let Options { cluster, name, settings, .. } = &options;
-            let create = Command::Create { cluster: *cluster, name: name.clone(), settings: settings.clone() };
-            replica.propose(&Change { now_ms: now_ms(), stamp: None, command: create }).map_err(io::Error::other)?;
-        } else if theirs != options.cluster {
+        let (peers, ears) = (Arc::new(Peers::default()), Arc::new(Ears::default()));
+        let seat = Seat {
+            post: Arc::clone(&peers) as Arc<dyn Post>,
+            observer: Arc::clone(&ears) as Arc<dyn Observer>,
+            election_ticks: ELECTION_TICKS,
+            is_vouched_for: true,
+        };
+        let replica = match options.beginning {
+            Beginning::Create { .. } => Replica::open(Arc::new(folder.clone()), options.replica, seat)?,
+            Beginning::Join => Replica::open_to_join(Arc::new(folder.clone()), options.replica, seat)?,
+        };
+        // One of several may not have applied anything yet.
+        let theirs = replica.look(|namespace| namespace.cluster());
+        if theirs != options.cluster && theirs != ClusterId::default() {
             return Err(StartError::OtherStore { theirs, ours: options.cluster });
         }
+        if let Beginning::Create { others } = &options.beginning
+            && theirs == ClusterId::default()
+            && replica.epoch().is_some()
+        {
+            let Options { cluster, name, settings, .. } = &options;
+            let create = Command::Create { cluster: *cluster, name: name.clone(), settings: settings.clone() };
+            let first = [(replica.id(), options.address.clone())];
+            let enter = first.iter().chain(others).cloned();
+            let enter = enter.map(|(id, address)| Command::EnterController { id, address });
+            for command in std::iter::once(create).chain(enter) {
+                let change = Change { now_ms: now_ms(), stamp: None, command };
+                replica.propose(&change).map_err(io::Error::other)?;
+            }
+        }
+        let threads = ThreadGroup::new("controller");
         let shared = Arc::new(Shared {
             replica,
             cluster: options.cluster,
@@ -246,6 +314,8 @@ impl Handle {
             membership: Mutex::new(()),
             discharging: Mutex::new(()),
             state: Mutex::new(State {
+                epoch: None,
+                since: Instant::now(),
                 holdings: Holdings::default(),
                 links: BTreeMap::new(),
                 starts: BTreeMap::new(),
@@ -261,10 +331,13 @@ impl Handle {
             may_serve: AtomicBool::new(false),
             is_short_of_space: AtomicBool::new(false),
             fatal: Mutex::new(None),
+            peers,
+            threads: Arc::clone(&threads),
             refused: Mutex::new(None),
         });
         shared.measure_space();
-        let threads = ThreadGroup::new("controller");
+        ears.listen(&shared);
+        shared.note_leadership(shared.replica.epoch());
         let (of_connections, group) = (Arc::clone(&shared), Arc::clone(&threads));
         let serve = move |stream| requests::serve(&of_connections, &group, stream);
         let server = Server::start(options.listener, &threads, Some(HANDSHAKE_PATIENCE), serve)?;
@@ -276,9 +349,12 @@ impl Handle {
 
     /// Why it cannot go on, if that is so: then it is to be stopped.
     pub fn failure(&self) -> Option<String> {
-        let shared = self.shared.as_ref()?;
-        let fatal = shared.fatal.lock().clone();
-        fatal.or_else(|| shared.replica.failure().map(|failure| failure.to_string()))
+        self.shared.as_ref()?.failure()
+    }
+
+    /// Looks at it from now on.
+    pub fn probe(&self) -> Probe {
+        Probe(self.shared.as_ref().map(Arc::downgrade).unwrap_or_default())
     }
 
     /// Whether it cannot go on because a Dstore does not follow it.
@@ -295,16 +371,57 @@ impl Handle {
         }
     }
 
-    /// Takes no more requests, lets none wait, and closes the log in order.
+    /// Which Controller this is.
+    pub fn id(&self) -> Option<ControllerId> {
+        self.shared.as_ref().map(|shared| shared.replica.id())
+    }
+
+    /// Where the Controllers of the store listen, as far as this one knows; none while it waits to be added.
+    pub fn controllers(&self) -> Vec<(ControllerId, Address)> {
+        self.shared.as_ref().map(|shared| shared.controllers()).unwrap_or_default()
+    }
+
+    /// Whether it is the only Controller of its store.
+    pub fn is_alone(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.replica.members().voters == [shared.replica.id()])
+    }
+
+    /// Another Controller listens there now: for a process that has several, which were all started elsewhere before.
+    pub fn introduce(&self, id: ControllerId, address: Address) {
+        if let Some(shared) = &self.shared {
+            shared.peers.introduce(id, address, Version::default());
+        }
+    }
+
+    /// Whether its folder is empty, and it waits to be added.
+    pub fn waits(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.waits())
+    }
+
+    /// Has another Controller lead, if this one does and there are others. Without an answer in time, it goes on.
+    pub fn hand_over(&self) {
+        if let Some(shared) = &self.shared
+            && shared.epoch().is_ok()
+            && let Err(failure) = shared.hand_over(None, group::LAST_HAND_OVER)
+        {
+            log::info!("it ends without handing over: {failure}");
+        }
+    }
+
+    /// Takes no more requests, lets none wait, and closes the log in order. A leader hands over before, unless
+    /// [`expect_end`](Self::expect_end) has said that the others end, too.
     pub fn stop(mut self) -> Result<(), String> {
         self.end()
     }
 
     fn end(&mut self) -> Result<(), String> {
+        if self.shared.as_ref().is_some_and(|shared| !shared.ending.load(Ordering::Acquire)) {
+            self.hand_over();
+        }
         self.expect_end();
         let Some(shared) = self.shared.take() else { return Ok(()) };
         shared.stopping.store(true, Ordering::Release);
-        shared.replica.wake();
+        shared.replica.retire();
         shared.news.tell();
         drop(shared.state.lock()); // no thread is between asking whether to stop and waiting
         shared.to_heal.notify_all();
@@ -339,19 +456,29 @@ impl Shared {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// Why it cannot go on, if that is so.
+    fn failure(&self) -> Option<String> {
+        let fatal = self.fatal.lock().clone();
+        fatal.or_else(|| self.replica.failure().map(|failure| failure.to_string()))
+    }
+
     /// Says why nothing can go on. The owner of the [`Handle`] stops it.
     fn give_up(&self, why: String) {
-        log::error!("{why}");
-        self.fatal.lock().get_or_insert(why);
+        let mut fatal = self.fatal.lock();
+        if fatal.is_none() {
+            log::error!("{why}");
+            *fatal = Some(why);
+        }
+        drop(fatal);
         self.news.tell();
     }
 
-    /// Waits until `is_there` says so, for as long as Dstores may still be about to come back after a start. It is asked
-    /// again whenever something was heard, and takes the locks that it needs.
+    /// Waits until `is_there` says so, for as long as Dstores may still be about to come after a leadership has begun. It is
+    /// asked again whenever something was heard, and takes the locks that it needs.
     fn wait_for_dstores(&self, is_there: impl Fn() -> bool) {
-        let deadline = self.started + self.settling;
         loop {
             let times = self.news.times();
+            let deadline = self.state.lock().since + self.settling;
             if is_there() || self.is_stopping() || !self.news.wait_beyond(times, deadline) {
                 return;
             }

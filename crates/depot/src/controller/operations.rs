@@ -1,4 +1,4 @@
-//! What an operator asks for: repair, to empty a Dstore, to give one up. (depot 6.2, 6.4)
+//! What an operator asks for: repair, to empty a Dstore, to give one up, to collect what is unclaimed. (depot 4.9, 6.2, 6.4)
 
 use super::{Shared, now_ms};
 use crate::identity::{DstoreId, Key};
@@ -70,6 +70,15 @@ impl Shared {
         Ok(answer)
     }
 
+    /// Has the objects go that no file of this history or of those before it names, as if their last file was removed now.
+    /// A Dstore that comes later with others keeps them until this is asked for again. (depot 4.9)
+    pub(super) fn collect_unclaimed(&self) -> Result<Answer, Failure> {
+        let count = self.state.lock().healing.release_unclaimed();
+        log::info!("an operator has {count} unclaimed objects removed");
+        self.to_heal.notify_all();
+        Ok(Answer::Ok)
+    }
+
     fn record_of(&self, dstore: DstoreId) -> Result<DstoreRecord, Failure> {
         let found = self
             .replica
@@ -86,6 +95,7 @@ impl Shared {
             let change = Change { now_ms: now_ms(), stamp: None, command: Command::Dstore { record } };
             let applied = self.replica.propose(&change).map_err(unavailable)?;
             applied.outcome.map_err(|refusal| Failure::Refused { refusal })?;
+            self.state.lock().healing.duties_changed();
             self.to_heal.notify_all();
         }
         Ok(Answer::Ok)
@@ -103,7 +113,7 @@ impl Shared {
             let state = self.state.lock();
             let is_safe = |key: &Key| {
                 state.holdings.holders(*key).iter().any(|(holder, kind)| {
-                    let is_there = state.links.get(holder).is_some_and(|link| link.has_reported);
+                    let is_there = state.links.get(holder).is_some_and(|link| link.is_fenced && link.has_reported);
                     let is_busy = state.healing.has_order(*key, *holder); // it may be told to remove it
                     *holder != dstore && *kind == CopyState::Certain && is_there && !is_busy
                 })

@@ -10,13 +10,14 @@ use stevedore::complaint::complain;
 use stevedore::server::ThreadGroup;
 use stevedore::socket::Wait;
 
-use super::{Shared, backups, links, now_ms};
+use super::group::HAND_OVER;
+use super::{Shared, State, backups, links, now_ms, peers};
 use crate::client::ChangeEvent;
 use crate::glob::Pattern;
 use crate::identity::{DstoreId, Epoch, Key, SessionId, Version};
 use crate::log::ProposeError;
 use crate::namespace::Namespace;
-use crate::namespace::change::{Change, Command, Condition, Duty, NewObjects, Refusal, Replicas, Settings, Stamp};
+use crate::namespace::change::{Change, Command, Condition, Duty, NewObjects, Replicas, Settings, Stamp};
 use crate::namespace::listing::{Listed, Page, Query};
 use crate::pack;
 use crate::path::Path;
@@ -45,6 +46,15 @@ const WATCHED_BYTES: usize = 1 << 20;
 /// A peer that takes no answer for so long has gone.
 const STALL: Duration = Duration::from_secs(30);
 
+/// A commit waits for so long for Dstores that may have its objects. Clients wait longer for an answer.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A request for the leader waits at most so long for one to be known.
+const ELECTION: Duration = Duration::from_millis(500);
+
+/// The longest pattern of a search in bytes: names are matched while the namespace is held.
+const LONGEST_PATTERN: usize = 256;
+
 /// A Dstore with less than this part of its disk free gets no new object. (depot 5.6)
 const LEAST_FREE: f64 = 0.05;
 
@@ -58,10 +68,7 @@ pub(super) fn serve(shared: &Arc<Shared>, threads: &Arc<ThreadGroup>, stream: Ar
     let result = connection.limit_stalls(STALL).map_err(ReceiveError::Io).and_then(|()| match role {
         Role::Client { id } => serve_client(shared, id, &mut connection),
         Role::Dstore => links::serve(shared, threads, &mut connection),
-        Role::Controller => {
-            let failure = Failure::NotPermitted { why: "this store has one Controller".into() };
-            Ok(connection.send(&Answer::Error { failure })?)
-        }
+        Role::Controller => peers::serve(shared, &mut connection),
     });
     match result {
         Ok(()) | Err(ReceiveError::Ended) => {}
@@ -89,8 +96,13 @@ fn serve_client(shared: &Shared, client: ClientId, connection: &mut Connection) 
 
 impl Shared {
     fn answer(&self, client: ClientId, request: Request) -> Result<Answer, Failure> {
-        if !matches!(request, Request::Session | Request::Status) {
+        if !matches!(request, Request::Session | Request::Status | Request::Controllers) {
             self.wait_until_followed()?;
+        }
+        if is_for_leader(&request) && self.epoch().is_err() {
+            // A client that is sent away in the middle of an election asks in vain, and then pauses.
+            self.wait_until(ELECTION, || self.leads_elsewhere() || self.epoch().is_ok());
+            self.epoch()?;
         }
         match request {
             Request::Session => self.replica.read(|namespace| Answer::Session {
@@ -98,23 +110,24 @@ impl Shared {
                 settings: namespace.settings().clone(),
             }),
             Request::Places { path, condition, parents, replicas, objects } => {
-                let checked = self.replica.read(|namespace| namespace.check_put(&path, condition, parents));
-                checked.map_err(failed)??;
+                let check = |namespace: &Namespace| namespace.check_put(&path, condition, parents);
+                // A refusal is as good as a read: a later leader may have made the change that it misses.
+                if self.replica.look(check).is_err() {
+                    self.replica.read(check).map_err(|error| self.failed(error))??;
+                }
                 self.check_space()?;
                 let grants = self.grant(client, replicas, objects.min(MOST_GRANTED))?;
                 return Ok(Answer::Granted { grants });
             }
             Request::Replace { key, tried } => return self.replace(client, key, &tried),
             Request::Renew { keys } => {
-                let epoch = self.epoch()?;
-                let now = Instant::now();
-                let mut state = self.state.lock();
-                let renew = |key: &Key| is_of(key, epoch) && state.keys.renew(client, key.number, now);
-                return if keys.iter().all(renew) { Ok(Answer::Ok) } else { Err(Failure::NoLease) };
+                self.renew(client, &keys)?;
+                Ok(Answer::Ok)
             }
             Request::Change { stamp, more, command } => return self.change(client, stamp, more, *command),
             Request::Stat { path } => {
-                let stat = self.replica.read(|namespace| namespace.stat(&path)).map_err(failed)??;
+                let stat =
+                    self.replica.read(|namespace| namespace.stat(&path)).map_err(|error| self.failed(error))??;
                 return Ok(Answer::Stat { stat });
             }
             Request::Open { path, condition } => return self.open(&path, condition),
@@ -122,11 +135,21 @@ impl Shared {
                 let query = Query { prefix: &prefix, after: &after, is_recursive };
                 let limit = (limit as usize).clamp(1, PAGE);
                 let page = self.replica.read(|namespace| namespace.list(&path, query, limit, |_| true));
-                return Ok(cut(page.map_err(failed)??));
+                return Ok(cut(page.map_err(|error| self.failed(error))??));
+            }
+            Request::Find { pattern, .. } if pattern.len() > LONGEST_PATTERN => {
+                let why = format!("a pattern has at most {LONGEST_PATTERN} bytes");
+                return Err(Failure::BadRequest { why });
             }
             Request::Find { path, pattern, after } => return self.find(&path, &pattern, after),
             Request::Watch { after, wait_ms } => return self.watch(after, Duration::from_millis(wait_ms)),
-            Request::Status => return Ok(Answer::Status { status: Box::new(self.status()?) }),
+            Request::Status => {
+                // The leader knows how the store is. Where there is none, this Controller says what it knows.
+                if let Err(failure @ Failure::NotLeader { leader: Some(_) }) = self.epoch() {
+                    return Err(failure);
+                }
+                return Ok(Answer::Status { status: Box::new(self.status()) });
+            }
             Request::Backup => unreachable!("bytes follow its answer: it is sent by itself"),
             Request::Copies { path } => return self.copies(&path),
             Request::Holders { key } => {
@@ -144,28 +167,32 @@ impl Shared {
             Request::Repair { all } => return self.repair(all),
             Request::Drain { dstore, drains } => return self.drain(dstore, drains),
             Request::Discharge { dstore, is_lost } => return self.discharge(dstore, is_lost),
-        }
-        .map_err(failed)
-    }
-
-    /// A Controller whose disk is an old copy learns it from its Dstores. It answers nothing before one of them follows it,
-    /// unless none comes in time. (depot 2.2)
-    pub(super) fn wait_until_followed(&self) -> Result<(), Failure> {
-        if !self.may_serve.load(Ordering::Acquire) {
-            let may_come = |namespace: &Namespace| namespace.dstores().any(|(_, record)| record.duty != Duty::Removed);
-            if self.replica.read(may_come).map_err(failed)? {
-                self.wait_for_dstores(|| self.may_serve.load(Ordering::Acquire) || self.fatal.lock().is_some());
-                self.may_serve.store(true, Ordering::Release);
+            Request::CollectUnclaimed => return self.collect_unclaimed(),
+            Request::Controllers => {
+                let (leader, controllers) = (self.replica.leader(), self.controllers());
+                Ok(Answer::Controllers { leader, controllers })
             }
+            Request::AddController { address } => return self.add_controller(&address),
+            Request::RemoveController { controller } => return self.remove_controller(controller),
+            Request::HandOver { to } => return self.hand_over(to, HAND_OVER),
         }
-        match &*self.fatal.lock() {
-            Some(why) => Err(Failure::Unavailable { what: format!("the Controller stops: {why}") }),
-            None => Ok(()),
-        }
+        .map_err(|error| self.failed(error))
     }
 
-    fn epoch(&self) -> Result<Epoch, Failure> {
-        self.replica.epoch().ok_or(Failure::NotLeader { leader: None })
+    /// A leader whose disk is an old copy learns it from its Dstores. It answers nothing before one of them follows it, unless
+    /// none comes in time; and no follower answers a read on its word. (depot 2.2)
+    pub(super) fn wait_until_followed(&self) -> Result<(), Failure> {
+        if !self.may_serve.load(Ordering::Acquire)
+            && let Ok(epoch) = self.epoch()
+        {
+            if self.has_dstores() {
+                let is_over = || self.may_serve.load(Ordering::Acquire) || self.epoch() != Ok(epoch);
+                self.wait_for_dstores(|| is_over() || self.fatal.lock().is_some());
+            }
+            self.begin_to_serve(epoch);
+        }
+        let fatal = self.fatal.lock().clone();
+        fatal.map_or(Ok(()), |why| Err(self.cannot_go_on(format!("the Controller stops: {why}"))))
     }
 
     fn check_space(&self) -> Result<(), Failure> {
@@ -179,7 +206,7 @@ impl Shared {
     /// Makes a change, and grants keys for the puts to come.
     fn change(&self, client: ClientId, stamp: Stamp, more: u32, command: Command) -> Result<Answer, Failure> {
         if self.ending.load(Ordering::Acquire) {
-            return Err(Failure::NotLeader { leader: None });
+            return Err(self.not_leader());
         }
         match &command {
             Command::Remove { .. } | Command::RemoveDirectory { .. } | Command::Format { .. } => {}
@@ -193,7 +220,12 @@ impl Shared {
             | Command::MakeDirectory { .. }
             | Command::SetAttributes { .. }
             | Command::Compose { .. } => self.check_space()?,
-            Command::Create { .. } | Command::Lead { .. } | Command::Dstore { .. } | Command::Reap => {
+            Command::Create { .. }
+            | Command::Lead { .. }
+            | Command::Dstore { .. }
+            | Command::EnterController { .. }
+            | Command::LeaveController { .. }
+            | Command::Reap => {
                 return Err(Failure::NotPermitted { why: "this change is not a client's to make".into() });
             }
         }
@@ -203,26 +235,33 @@ impl Shared {
             Command::Compose { details, .. } => details.replicas.is_some(),
             _ => false,
         };
-        let mut numbers = Vec::new();
+        let epoch = self.epoch()?;
+        let mut keys = Vec::new();
         if let Command::Put { objects, details, .. } = &command
             && !objects.objects.is_empty()
-            && !self.replica.read(|namespace| namespace.was_made(&stamp)).map_err(failed)?
+            && !self.replica.look(|namespace| namespace.was_made(&stamp))
         {
-            numbers = self.accept_objects(client, (stamp.session, stamp.number), objects, details.replicas)?;
+            keys = self.accept_objects(epoch, client, (stamp.session, stamp.number), objects, details.replicas)?;
         }
         let change = Change { now_ms: now_ms(), stamp: Some(stamp), command };
-        let applied = match self.replica.propose(&change) {
+        let applied = match self.replica.propose_in(epoch, &change) {
             Ok(applied) => applied,
-            Err(error @ (ProposeError::NotLeader | ProposeError::TooLarge | ProposeError::Replaced)) => {
-                return Err(failed(error)); // it had no effect; the leases stay for a repeat
+            // It had no effect; the leases stay for a repeat.
+            Err(ProposeError::NotLeader) => {
+                // It may be handing over: the client is told to which one.
+                self.wait_until(ELECTION, || self.leads_elsewhere());
+                return Err(self.not_leader());
             }
+            Err(error @ (ProposeError::TooLarge | ProposeError::Replaced)) => return Err(self.failed(error)),
             Err(error @ (ProposeError::Deposed | ProposeError::Log(_))) => {
                 return Err(Failure::OutcomeUnknown { why: error.to_string() });
             }
         };
+        // Nothing of this leadership is left when it has ended meanwhile.
+        if let Ok((mut state, now)) = self.lead()
+            && now == epoch
         {
-            let mut state = self.state.lock();
-            state.keys.settle(&numbers);
+            state.keys.settle(&keys);
             state.healing.released(applied.released.iter().map(|released| released.key));
             // As files name them now, missing copies may be made.
             if let Command::Put { objects, .. } = &change.command {
@@ -233,7 +272,7 @@ impl Shared {
             }
         }
         let sequence = applied.outcome?;
-        let version = self.replica.read(|namespace| namespace.version(sequence)).map_err(failed)?;
+        let version = self.replica.look(|namespace| namespace.version(sequence));
         // A client that asks for more than there is asks again when it needs them.
         let grants = if more > 0 {
             self.grant(client, None, more.min(MOST_GRANTED)).unwrap_or_default()
@@ -243,19 +282,16 @@ impl Shared {
         Ok(Answer::Done { version, grants })
     }
 
-    /// Whether a put with these objects may be made; if so, the numbers of their keys, which are proposed from now on.
+    /// Whether a put with these objects may be made; if so, their keys, which are proposed from now on.
     fn accept_objects(
         &self,
+        epoch: Epoch,
         client: ClientId,
         change: (SessionId, u64),
         objects: &NewObjects,
         replicas: Option<Replicas>,
-    ) -> Result<Vec<u64>, Failure> {
-        let epoch = self.epoch()?;
-        if (objects.history, objects.term) != (epoch.history, epoch.term) {
-            return Err(Failure::NoLease);
-        }
-        let (_, quorum) = self.wanted(replicas)?;
+    ) -> Result<Vec<Key>, Failure> {
+        let (_, quorum) = self.wanted(replicas);
         for object in &objects.objects {
             let mut holders: Vec<DstoreId> = object.holders.iter().map(|(dstore, _)| *dstore).collect();
             holders.sort_unstable();
@@ -269,7 +305,7 @@ impl Shared {
             let staying = namespace.dstores().filter(|(_, record)| record.duty != Duty::Removed);
             staying.map(|(id, _)| id).collect::<Vec<DstoreId>>()
         };
-        let known = self.replica.read(mine).map_err(failed)?;
+        let known = self.replica.look(mine);
         let named = objects.objects.iter().flat_map(|object| &object.holders);
         if let Some((stranger, _)) = named.clone().find(|(dstore, _)| !known.contains(dstore)) {
             return Err(Failure::BadRequest { why: format!("Dstore {stranger} is no Dstore of this store") });
@@ -277,67 +313,76 @@ impl Shared {
         if let Some(object) = objects.objects.iter().find(|object| object.length > pack::MOST_BYTES) {
             return Err(Failure::BadRequest { why: format!("no object has {} bytes", object.length) });
         }
-        let numbers: Vec<u64> = objects.objects.iter().map(|object| object.number).collect();
-        let mut state = self.state.lock();
-        if !state.keys.propose(client, &numbers, change) {
-            return Err(Failure::NoLease);
-        }
-        // Before the change is applied: a reader that sees the file must find its objects. A Dstore may have lost its copy
-        // since, and have said so: then the claim does not count.
-        let mut fewest = usize::MAX;
-        for object in &objects.objects {
-            let key = objects.key(object);
-            for (dstore, position) in &object.holders {
-                state.holdings.claim(key, *dstore, *position);
+        let keys: Vec<Key> = objects.objects.iter().map(|object| objects.key(object)).collect();
+        self.refuse_later(&keys, epoch)?;
+        let deadline = Instant::now() + COMMIT_PATIENCE;
+        let mut may_wait = true;
+        loop {
+            let times = self.news.times();
+            {
+                let (mut state, now) = self.lead()?;
+                if now != epoch || !state.keys.propose(client, &keys, change) {
+                    return Err(Failure::NoLease);
+                }
+                let (fewest, fewest_expected) = state.enter_claims(objects, epoch);
+                if fewest >= quorum {
+                    return Ok(keys);
+                }
+                if fewest_expected < quorum || !may_wait {
+                    state.keys.settle(&keys);
+                    return Err(Failure::NotEnoughDstores { there: fewest as u32, needed: quorum as u32 });
+                }
             }
-            state.healing.stored(key);
-            let is_good = |dstore: &DstoreId| {
-                matches!(state.holdings.state(key, *dstore), Some(CopyState::Certain | CopyState::Claimed))
-            };
-            let named: BTreeSet<DstoreId> = object.holders.iter().map(|(dstore, _)| *dstore).collect();
-            fewest = fewest.min(named.iter().filter(|dstore| is_good(dstore)).count());
+            may_wait = self.news.wait_beyond(times, deadline) && !self.is_stopping();
         }
-        if fewest < quorum {
-            state.keys.settle(&numbers);
-            return Err(Failure::NotEnoughDstores { there: fewest as u32, needed: quorum as u32 });
-        }
-        Ok(numbers)
+    }
+
+    /// A Controller that granted keys in a later term leads by now, though this one has not heard of it: only that one knows
+    /// whether the keys are leased.
+    fn refuse_later(&self, keys: &[Key], epoch: Epoch) -> Result<(), Failure> {
+        let is_later = |key: &Key| key.history == epoch.history && key.term > epoch.term;
+        if keys.iter().any(is_later) { Err(self.not_leader()) } else { Ok(()) }
     }
 
     /// How many Dstores are to have an object, and how many must before its put succeeds.
-    fn wanted(&self, replicas: Option<Replicas>) -> Result<(usize, usize), Failure> {
-        let (settings, active) = self
-            .replica
-            .read(|namespace| {
-                let active = namespace.dstores().filter(|(_, record)| record.duty == Duty::Active).count();
-                (namespace.settings().clone(), active)
-            })
-            .map_err(failed)?;
+    fn wanted(&self, replicas: Option<Replicas>) -> (usize, usize) {
+        let (settings, active) = self.replica.look(|namespace| {
+            let active = namespace.dstores().filter(|(_, record)| record.duty == Duty::Active).count();
+            (namespace.settings().clone(), active)
+        });
         let wanted = match replicas.unwrap_or(settings.replicas) {
             Replicas::Number(number) => usize::from(number),
             Replicas::All => active.max(1),
         };
         let majority = (wanted / 2 + 1).max(wanted.min(2));
-        Ok((wanted, settings.write_quorum.map_or(majority, usize::from).min(wanted)))
+        (wanted, settings.write_quorum.map_or(majority, usize::from).min(wanted))
     }
 
     /// Leases keys for new objects, each with places.
     fn grant(&self, client: ClientId, replicas: Option<Replicas>, count: u32) -> Result<Grants, Failure> {
         let epoch = self.epoch()?;
-        let (wanted, quorum) = self.wanted(replicas)?;
+        let (wanted, quorum) = self.wanted(replicas);
+        let write_quorum = quorum as u32;
+        let lease_ms = self.state.lock().keys.lease_ms();
         let mut grants =
-            Grants { history: epoch.history, term: epoch.term, write_quorum: quorum as u32, ..Grants::default() };
+            Grants { history: epoch.history, term: epoch.term, write_quorum, lease_ms, ..Grants::default() };
         let mut times = BTreeMap::new();
         for _ in 0..count {
             let places = self.places(wanted, quorum, &[], &times)?;
             places.iter().for_each(|(dstore, _)| *times.entry(*dstore).or_insert(0) += 1);
-            let Some(number) = self.state.lock().keys.grant(client, Instant::now()) else {
+            let (mut state, now) = self.lead()?;
+            if now != epoch {
+                return Err(self.not_leader()); // a key is of the leadership that leases it
+            }
+            let Some(key) = state.keys.grant(client, epoch, Instant::now()) else {
                 if grants.objects.is_empty() {
                     return Err(Failure::Unavailable { what: "this client has too many puts under way".into() });
                 }
                 break;
             };
-            grants.objects.push(Grant { number, places: places.iter().map(|(dstore, _)| *dstore).collect() });
+            grants
+                .objects
+                .push(Grant { number: key.number, places: places.iter().map(|(dstore, _)| *dstore).collect() });
             grants.addresses.extend(places);
         }
         grants.addresses.sort_unstable();
@@ -345,16 +390,33 @@ impl Shared {
         Ok(grants)
     }
 
+    /// Prolongs leases. Keys of earlier leaderships are leased again as long as nothing is collected in this one, unless they are
+    /// committed: the put that has them goes on after a change of leader. (depot 5.3)
+    fn renew(&self, client: ClientId, keys: &[Key]) -> Result<(), Failure> {
+        self.refuse_later(keys, self.epoch()?)?;
+        let now = Instant::now();
+        let unleased: Vec<Key> = {
+            let (mut state, _) = self.lead()?;
+            keys.iter().copied().filter(|key| !state.keys.renew(client, *key, now)).collect()
+        };
+        let is_free = self.replica.look(|namespace| unleased.iter().all(|key| namespace.object(*key).is_none()));
+        let (mut state, epoch) = self.lead()?;
+        let may_adopt = is_free && !state.healing.collects(now);
+        let is_earlier = |key: &Key| key.history == epoch.history && key.term < epoch.term;
+        let adopt = |key: &Key| {
+            may_adopt && is_earlier(key) && !state.keys.is_leased(*key) && state.keys.adopt(client, *key, now)
+        };
+        if unleased.iter().all(adopt) { Ok(()) } else { Err(Failure::NoLease) }
+    }
+
     /// Another place for an object that a Dstore did not take.
     fn replace(&self, client: ClientId, key: Key, tried: &[DstoreId]) -> Result<Answer, Failure> {
-        let epoch = self.epoch()?;
-        if !is_of(&key, epoch) || !self.state.lock().keys.renew(client, key.number, Instant::now()) {
-            return Err(Failure::NoLease);
-        }
+        self.renew(client, &[key])?;
         let addresses = self.places(1, 1, tried, &BTreeMap::new())?;
         let places = addresses.iter().map(|(dstore, _)| *dstore).collect();
         let objects = vec![Grant { number: key.number, places }];
-        let grants = Grants { history: epoch.history, term: epoch.term, write_quorum: 1, addresses, objects };
+        let lease_ms = self.state.lock().keys.lease_ms();
+        let grants = Grants { history: key.history, term: key.term, write_quorum: 1, lease_ms, addresses, objects };
         Ok(Answer::Granted { grants })
     }
 
@@ -372,8 +434,8 @@ impl Shared {
                 let active = namespace.dstores().filter(|(_, record)| record.duty == Duty::Active);
                 active.map(|(id, record)| (id, record.clone())).collect::<Vec<_>>()
             };
-            let records = self.replica.read(active).map_err(failed)?;
-            let mut state = self.state.lock();
+            let records = self.replica.look(active);
+            let (mut state, _) = self.lead()?;
             let state = &mut *state;
             let present = records.iter().filter_map(|(id, record)| {
                 let link = state.links.get(id).filter(|link| link.is_fenced)?;
@@ -409,7 +471,8 @@ impl Shared {
     }
 
     fn open(&self, path: &Path, condition: Condition) -> Result<Answer, Failure> {
-        let (stat, objects) = self.replica.read(|namespace| namespace.open(path)).map_err(failed)??;
+        let (stat, objects) =
+            self.replica.read(|namespace| namespace.open(path)).map_err(|error| self.failed(error))??;
         stat.check(condition)?;
         let is_there = || {
             let state = self.state.lock();
@@ -446,8 +509,7 @@ impl Shared {
 
     /// Has a Dstore verify a copy: only its own finding changes what is known. (depot 5.5)
     fn suspect(&self, key: Key, dstore: DstoreId) -> Result<(), Failure> {
-        let epoch = self.epoch()?;
-        let state = self.state.lock();
+        let (state, epoch) = self.lead()?;
         if let Some(link) = state.links.get(&dstore) {
             log::warn!("a client could not read object {key} at Dstore {dstore}, which is to verify it");
             link.order(Order::Verify { epoch, keys: vec![key] });
@@ -461,7 +523,10 @@ impl Shared {
         let mut found = Page::default();
         for _ in 0..PAGES_SEARCHED {
             let query = Query { prefix: "", after: &after, is_recursive: true };
-            let page = self.replica.read(|namespace| namespace.list(path, query, PAGE, matches)).map_err(failed)??;
+            let page = self
+                .replica
+                .read(|namespace| namespace.list(path, query, PAGE, matches))
+                .map_err(|error| self.failed(error))??;
             found.entries.extend(page.entries);
             found.after = page.after;
             match &found.after {
@@ -473,13 +538,16 @@ impl Shared {
     }
 
     fn watch(&self, after: Option<Version>, wait: Duration) -> Result<Answer, Failure> {
-        let now = self.replica.read(|namespace| namespace.version(namespace.sequence())).map_err(failed)?;
+        let now = self
+            .replica
+            .read(|namespace| namespace.version(namespace.sequence()))
+            .map_err(|error| self.failed(error))?;
         let Some(after) = after else { return Ok(Answer::Changes { events: Vec::new(), next: now }) };
         let known = self.replica.read(|namespace| {
             let is_ours = namespace.version(after.sequence) == after && after.sequence <= namespace.sequence();
             is_ours && namespace.remembers_effects_from(after.sequence + 1)
         });
-        if !known.map_err(failed)? {
+        if !known.map_err(|error| self.failed(error))? {
             return Err(Failure::TooOld);
         }
         let deadline = Instant::now() + wait.min(LONGEST_WATCH);
@@ -495,7 +563,7 @@ impl Shared {
                 let last = changes.last().map_or(after, |(sequence, _)| *sequence);
                 (events, namespace.version(last))
             });
-            let (events, next) = answer.map_err(failed)?;
+            let (events, next) = answer.map_err(|error| self.failed(error))?;
             after = next.sequence;
             if !events.is_empty() || self.is_stopping() || Instant::now() >= deadline {
                 return Ok(Answer::Changes { events, next });
@@ -504,9 +572,39 @@ impl Shared {
     }
 }
 
-/// Whether a key was issued in this leadership.
-fn is_of(key: &Key, epoch: Epoch) -> bool {
-    (key.history, key.term) == (epoch.history, epoch.term)
+impl State {
+    /// Enters what a commit says of copies, before its change is applied: a reader that sees the file must find its objects. How
+    /// many copies of an object count, and how many may come to count: of that object of which there are fewest.
+    ///
+    /// A Dstore may have lost its copy since it was stored, and have said so: then the claim does not count. A key of an earlier
+    /// leadership may even have been garbage in one between. Of such a key only copies count that were reported since their
+    /// Dstore has acknowledged this leadership: nothing older can remove them. (depot 5.3)
+    fn enter_claims(&mut self, objects: &NewObjects, epoch: Epoch) -> (usize, usize) {
+        let (mut fewest, mut fewest_expected) = (usize::MAX, usize::MAX);
+        for object in &objects.objects {
+            let key = objects.key(object);
+            let is_own = (key.history, key.term) == (epoch.history, epoch.term);
+            for (dstore, position) in &object.holders {
+                self.holdings.claim(key, *dstore, *position);
+            }
+            self.healing.stored(key);
+            let named: BTreeSet<DstoreId> = object.holders.iter().map(|(dstore, _)| *dstore).collect();
+            let (mut good, mut expected) = (0, 0);
+            for dstore in named {
+                let state = self.holdings.state(key, dstore);
+                let has_reported = self.links.get(&dstore).is_some_and(|link| link.is_fenced && link.has_reported);
+                let (is_good, may_be_there) = match state {
+                    Some(CopyState::Certain) => (is_own || has_reported, true),
+                    Some(CopyState::Claimed) => (is_own, true),
+                    Some(CopyState::Damaged) | None => (false, false),
+                };
+                good += usize::from(is_good);
+                expected += usize::from(may_be_there);
+            }
+            (fewest, fewest_expected) = (fewest.min(good), fewest_expected.min(expected));
+        }
+        (fewest, fewest_expected)
+    }
 }
 
 /// A page whose line is not too long: attributes have up to 16 KiB an entry.
@@ -540,11 +638,31 @@ fn check_settings(settings: &Settings) -> Result<(), Failure> {
     }
 }
 
-fn failed(error: ProposeError) -> Failure {
-    match error {
-        ProposeError::NotLeader | ProposeError::Replaced => Failure::NotLeader { leader: None },
-        ProposeError::TooLarge => Refusal::TooLarge.into(),
-        ProposeError::Deposed => Failure::OutcomeUnknown { why: error.to_string() },
-        ProposeError::Log(error) => Failure::Unavailable { what: error.to_string() },
+/// Whether only the leader may answer it: what it decides, or what it knows first. (depot 4.5)
+fn is_for_leader(request: &Request) -> bool {
+    match request {
+        Request::Places { .. }
+        | Request::Replace { .. }
+        | Request::Renew { .. }
+        | Request::Change { .. }
+        | Request::Holders { .. }
+        | Request::Suspect { .. }
+        | Request::Repair { .. }
+        | Request::Drain { .. }
+        | Request::Discharge { .. }
+        | Request::CollectUnclaimed
+        | Request::AddController { .. }
+        | Request::RemoveController { .. }
+        | Request::HandOver { .. } => true,
+        Request::Session
+        | Request::Stat { .. }
+        | Request::Open { .. }
+        | Request::List { .. }
+        | Request::Find { .. }
+        | Request::Watch { .. }
+        | Request::Status
+        | Request::Backup
+        | Request::Copies { .. }
+        | Request::Controllers => false,
     }
 }

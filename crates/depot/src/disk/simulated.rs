@@ -3,6 +3,7 @@
 //! It counts what changes it. At a chosen operation it fails, as a full or broken disk does, or everything ends there, as
 //! by kill -9 or a power cut. What is left then is drawn at random from all that the system may leave.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,21 @@ use super::{Appender, Folder, FolderLock, Handle, Space};
 
 /// What a file system writes or loses in one piece. Smaller than a real one, so that small tests have many.
 const PAGE: usize = 64;
+
+thread_local! {
+    /// Where this thread's random bytes come from, in place of the system.
+    static DRAWN: RefCell<Option<Rng>> = const { RefCell::new(None) };
+}
+
+/// From now on [`super::random`] draws from this seed in this thread, or from the system again.
+pub(crate) fn draw_from(seed: Option<u64>) {
+    DRAWN.with_borrow_mut(|drawn| *drawn = seed.map(Rng::with_seed));
+}
+
+/// False if they are to come from the system.
+pub(super) fn draw(bytes: &mut [u8]) -> bool {
+    DRAWN.with_borrow_mut(|drawn| drawn.as_mut().map(|rng| rng.fill(bytes)).is_some())
+}
 
 /// A folder in memory. Clones are the same folder.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +87,11 @@ impl SimulatedFolder {
         self.lock().syncs
     }
 
+    /// Whether everything has ended: nothing reaches the disk any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.lock().has_ended
+    }
+
     /// From now on so many bytes fit.
     pub(crate) fn set_room(&self, bytes: usize) {
         self.lock().room = Some(bytes);
@@ -102,11 +123,14 @@ impl SimulatedFolder {
     /// or any later state.
     pub(crate) fn after_power_cut(&self, rng: &mut Rng) -> Self {
         let state = self.lock();
-        let files =
-            state.files.iter().map(|file| SimulatedFile { bytes: file.after_power_cut(rng), synced: Vec::new() });
-        let files = files.collect();
         let states: Vec<_> = std::iter::once(&state.synced_names).chain(&state.renamed).collect();
-        let names = states[rng.usize(..states.len())].clone();
+        let mut names = states[rng.usize(..states.len())].clone();
+        // What no name leads to is gone.
+        let files = names.values_mut().enumerate().map(|(at, file)| {
+            let bytes = state.files[std::mem::replace(file, at)].after_power_cut(rng);
+            SimulatedFile { bytes, synced: Vec::new() }
+        });
+        let files = files.collect();
         Self::of(files, names)
     }
 

@@ -30,6 +30,7 @@
 //! | `orders` | what Controllers order: to verify, copy and remove objects |
 //! | `upkeep` | in the background: syncs, scrubbing, compaction |
 //! | `load` | how busy the host is |
+//! | `probe` | what the process that it runs in can learn of it, for monitoring |
 //!
 //! # Threads
 //!
@@ -52,6 +53,7 @@ mod link;
 mod load;
 mod objects;
 mod orders;
+mod probe;
 mod upkeep;
 
 use std::fmt;
@@ -68,9 +70,10 @@ use stevedore::sync::{Condvar, Mutex};
 
 use crate::disk::RealFolder;
 use crate::identity::{ClusterId, DstoreId};
-use crate::pack::{self, Disk, Identity, OpenError};
+use crate::pack::{self, Disk, Identity, OpenError, ScrubRound};
 use crate::wire::{Address, HANDSHAKE_PATIENCE, Secret};
 use orders::Orders;
+pub use probe::{Figures, Probe};
 
 /// The format of the disk that this release writes.
 pub const FORMAT: u32 = 1;
@@ -88,7 +91,7 @@ pub struct Options {
     pub listener: TcpListener,
     /// Where others reach it.
     pub address: Address,
-    /// Where the Controllers are.
+    /// Where Controllers are: one that is reached says where all are.
     pub controllers: Vec<Address>,
     /// The machine that it is on: copies are spread over hosts. [`host_name`] unless told otherwise.
     pub host: String,
@@ -178,13 +181,18 @@ struct Shared {
     data: PathBuf,
     sync: crate::log::SyncMode,
     scrub_period: Duration,
+    /// Where the scrub was when that was last kept.
+    scrub_round: Mutex<ScrubRound>,
     gives_up_after: Duration,
     copy_rate: u64,
     /// One leadership is considered at a time.
     following: Mutex<()>,
+    controllers: Mutex<link::Controllers>,
     connections: AtomicUsize,
     /// Requests that are being answered: other work leaves time to them.
     requests: AtomicUsize,
+    /// What it was asked for since it was started.
+    traffic: probe::Traffic,
     orders: Mutex<Orders>,
     has_orders: Condvar,
     state: Mutex<State>,
@@ -214,6 +222,7 @@ impl Handle {
         let sync = disk.sync;
         let (disk, recovered) = Disk::open(folder, disk).map_err(of_disk)?;
         tell(&data, &recovered);
+        let scrub_round = Mutex::new(disk.scrub_round());
         let shared = Arc::new(Shared {
             disk,
             cluster,
@@ -224,11 +233,14 @@ impl Handle {
             data,
             sync,
             scrub_period,
+            scrub_round,
             gives_up_after,
             copy_rate,
             following: Mutex::new(()),
+            controllers: Mutex::default(),
             connections: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
+            traffic: probe::Traffic::default(),
             orders: Mutex::default(),
             has_orders: Condvar::new(),
             state: Mutex::default(),
@@ -254,10 +266,7 @@ impl Handle {
         for _ in 0..orders::COPIES_AT_A_TIME {
             spawn_orderly(orders::carry_out_all)?;
         }
-        for controller in controllers {
-            let (shared, threads) = (Arc::clone(&handle.shared), Arc::clone(&handle.threads));
-            handle.threads.spawn(move || link::keep(&shared, &threads, &controller))?;
-        }
+        link::begin(&handle.shared, &handle.threads, controllers)?;
         Ok(handle)
     }
 
@@ -268,8 +277,12 @@ impl Handle {
 
     /// Why it cannot go on, if that is so: then it is to be stopped. Nothing on its disk is deleted.
     pub fn failure(&self) -> Option<String> {
-        let fatal = self.shared.state.lock().fatal.clone();
-        fatal.or_else(|| self.shared.disk.failure())
+        self.shared.failure()
+    }
+
+    /// Looks at it from now on.
+    pub fn probe(&self) -> Probe {
+        Probe(Arc::downgrade(&self.shared))
     }
 
     /// False once it cannot go on.
@@ -334,6 +347,12 @@ impl Shared {
     fn give_up(&self, why: String) {
         log::error!("{}: {why}", self.data.display());
         self.state.lock().fatal.get_or_insert(why);
+    }
+
+    /// Why it cannot go on, if that is so.
+    fn failure(&self) -> Option<String> {
+        let fatal = self.state.lock().fatal.clone();
+        fatal.or_else(|| self.disk.failure())
     }
 
     fn has_given_up(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stevedore::complaint::complain;
@@ -56,6 +57,7 @@ fn answer(shared: &Shared, role: Role, connection: &mut Connection) -> Result<()
         let request = connection.receive(Wait::Forever);
         // A copy to another Dstore is no request that others should yield to.
         let _counted = matches!(role, Role::Client { .. }).then(|| shared.count_request());
+        shared.traffic.requests.fetch_add(u64::from(request.is_ok()), Ordering::Relaxed);
         match request {
             Ok(ObjectRequest::Put { key, length, checksum }) => put(shared, connection, key, length, checksum)?,
             Ok(ObjectRequest::Get { key, from, length }) => get(shared, connection, &mut buffer, key, from, length)?,
@@ -119,6 +121,7 @@ fn put(
         }
     };
     let left = content.left();
+    shared.traffic.received_bytes.fetch_add(length - left, Ordering::Relaxed);
     // Said before the rest is read: a client that looks can stop sending.
     connection.send(&result.unwrap_or_else(|failure| ObjectAnswer::Error { failure }))?;
     if left > MOST_SKIPPED {
@@ -171,6 +174,7 @@ fn get(
         let result = object.read(first..(first + PIECE_BLOCKS).min(blocks.end), buffer);
         if !buffer.is_empty() {
             connection.send_with_content(&ObjectAnswer::Data { length: buffer.len() as u64 }, buffer)?;
+            shared.traffic.sent_bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         }
         if let Err(error) = result {
             return failed(failure(error));

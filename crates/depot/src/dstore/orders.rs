@@ -1,6 +1,6 @@
 //! What Controllers order: to verify, to fetch and to remove copies. (depot 5.2 to 5.4, 5.9)
 //!
-//! An order comes over a link, under the leadership that the link follows. It waits in a queue, is carried out by one of a few
+//! An order comes over a link, under the leadership of the Controller there. It waits in a queue, is carried out by one of a few
 //! threads, and its outcome goes back over the same link, behind the report of its effect. Each order can be given again: what
 //! is done already is done.
 //!
@@ -51,7 +51,7 @@ const BURST: Duration = Duration::from_millis(50);
 /// While requests are answered, a copy rests for as long as its last piece took, at most for so long.
 const LONGEST_YIELD: Duration = Duration::from_millis(100);
 
-/// A link's end here: orders come from it, outcomes go back to it.
+/// A leadership that the Dstore follows, over one link: orders come from it, outcomes go back to it.
 pub(super) struct Orderer {
     epoch: Epoch,
     has_ended: AtomicBool,
@@ -86,8 +86,12 @@ impl Orderer {
         Self { epoch, has_ended: AtomicBool::new(false), outcomes: Mutex::default() }
     }
 
-    /// The Controller has closed the connection.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The Controller leads no more, or has closed the connection.
+    fn has_ended(&self) -> bool {
         self.has_ended.load(Ordering::Acquire)
     }
 
@@ -229,7 +233,7 @@ impl Shared {
         }
     }
 
-    /// The link's connection has ended: nothing that came over it is begun any more.
+    /// The leadership has ended, or the link's connection: nothing that it ordered is begun any more.
     pub(super) fn end_orders(&self, orderer: &Arc<Orderer>) {
         let mut orders = self.orders.lock();
         orderer.has_ended.store(true, Ordering::Release);
@@ -238,7 +242,7 @@ impl Shared {
         self.has_orders.notify_all();
     }
 
-    /// Waits until nothing that came over the link runs any more.
+    /// Waits until nothing that it ordered runs any more.
     pub(super) fn wait_for_end(&self, orderer: &Arc<Orderer>) {
         let mut orders = self.orders.lock();
         let runs = |orders: &Orders| orders.running.iter().any(|(other, _)| Arc::ptr_eq(other, orderer));
@@ -248,7 +252,7 @@ impl Shared {
     }
 
     fn verify(&self, key: &Key) -> Option<Failure> {
-        match self.disk.verify(key) {
+        match self.disk.verify_on_disk(key) {
             Ok(()) => {
                 log::debug!("{}: object {key} is sound", self.number());
                 None

@@ -37,9 +37,16 @@ pub enum EntryKind {
     Membership,
     /// A change to the group of Controllers, in the second form.
     JointMembership,
+    /// Stands for all entries up to its index: they are in a snapshot of another member. Nothing before it counts.
+    Snapshot,
 }
 
-words!(enum EntryKind, "kind of entry" { "change" => Change, "membership" => Membership, "joint" => JointMembership });
+words!(enum EntryKind, "kind of entry" {
+    "change" => Change,
+    "membership" => Membership,
+    "joint" => JointMembership,
+    "snapshot" => Snapshot,
+});
 
 /// What a member of a Raft group must not forget. (depot 2.3)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,7 +97,7 @@ impl Frame {
                 index.write(line);
                 term.write(line);
                 kind.write(line);
-                line.plain(data.len());
+                line.number(data.len());
             });
             body.extend_from_slice(data);
             body.push(b'\n');

@@ -57,5 +57,8 @@ mod store;
 mod tests;
 
 pub use frame::{Entry, EntryKind, HardState};
-pub use replica::{Backup, Entered, Message, Post, ProposeError, Replica, ReplicaOptions, Seat, SyncMode};
+pub use replica::{
+    Backup, Election, Entered, IncomingSnapshot, InvalidMessage, MemberChange, MemberError, Members, Message, Observer,
+    Post, Progress, ProposeError, Replica, ReplicaOptions, Seat, SyncMode,
+};
 pub use segments::{LogError, OpenError, Options, Segments};

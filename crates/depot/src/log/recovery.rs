@@ -14,8 +14,11 @@
 //!    │ rename
 //! restored-8f31-70124     the store goes on from this: log-… and snapshot-… are yet to be put aside
 //!    │ complete
-//! snapshot-70124          and, as they were before, before-8f31-log-…, before-8f31-snapshot-…
+//! snapshot-70124         and, as they were before, before-8f31-log-…, before-8f31-snapshot-…, before-8f31-controller-id
 //! ```
+//!
+//! The Controller is another one then, with an id of its own: what is left of the group that it was in does not know it, and
+//! neither can draw the other into its log.
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +26,7 @@ mod tests;
 use std::io;
 
 use super::frame::{Entry, EntryKind};
+use super::replica::{ID, INCOMING};
 use super::segments::{self, OpenError, Run};
 use super::snapshots::{self, Members, Meta};
 use crate::disk::{Folder, random};
@@ -35,6 +39,8 @@ use crate::words::Words;
 const NEW: &str = "new-restored";
 /// Once it counts; then the history and the sequence follow.
 const RESTORED: &str = "restored-";
+/// A snapshot of another member, once it is whole.
+const RECEIVED: &str = "received-";
 /// What was there before has the history in its name that took its place.
 const BEFORE: &str = "before-";
 
@@ -64,8 +70,8 @@ pub struct Damage {
 impl Found {
     /// The state that a backup has. The bytes are those of the file called `name`.
     pub fn in_backup(bytes: &[u8], name: &str) -> Result<Self, OpenError> {
-        let (Meta { sequence, term, .. }, namespace) = snapshots::parse(bytes, name)?;
-        Ok(Self { namespace, term, last_index: sequence, last_change_ms: None, damage: None })
+        let (Meta { index, term, .. }, namespace) = snapshots::parse(bytes, name)?;
+        Ok(Self { namespace, term, last_index: index, last_change_ms: None, damage: None })
     }
 
     /// The state that can be read of a log, up to its end or to damage; `None` if there is no log. An error if none can.
@@ -75,13 +81,12 @@ impl Found {
             return Ok(None);
         }
         let (meta, namespace) = newest_snapshot(folder)?;
-        let mut found =
-            Self { namespace, term: meta.term, last_index: meta.sequence, last_change_ms: None, damage: None };
-        let runs = segments::scan(folder, meta.sequence)?;
+        let mut found = Self { namespace, term: meta.term, last_index: meta.index, last_change_ms: None, damage: None };
+        let runs = segments::scan(folder, meta.index)?;
         found.term = runs.iter().map(|run| run.term).fold(found.term, u64::max);
         let seen = runs.iter().flat_map(|run| run.entries.last()).map(|last| last.index).max();
         // Damage before this run does no harm: the snapshot has what was there.
-        let follows = |run: &Run| run.first_index.is_some_and(|first| first <= meta.sequence + 1);
+        let follows = |run: &Run| run.first_index.is_some_and(|first| first <= meta.index + 1);
         let at = runs.iter().rposition(follows);
         let entries = at.map_or(&[][..], |at| &runs[at].entries);
         let unread = entries.iter().find(|entry| !found.apply(entry)).map(|entry| format!("change {}", entry.index));
@@ -135,18 +140,20 @@ impl Found {
     ///
     /// When this returns, it is on the disk. If it is interrupted, the folder is what it was, or what it shall be.
     pub fn restore_to(mut self, folder: &dyn Folder, others: &[History]) -> io::Result<History> {
-        complete(folder)?;
+        complete_restore(folder)?;
         let history = History(u64::from_le_bytes(random()?).max(1));
         let epoch = Epoch { history, term: self.term, nonce: u64::from_le_bytes(random()?) };
         self.namespace.begin_history(&epoch, others.iter().copied(), self.last_index + 1);
+        self.namespace.forget_controllers();
         let beginning = self.namespace.begin_walk();
         let voter = u64::from_le_bytes(random()?).max(1);
         let members = Members { voters: vec![voter], learners: Vec::new() };
-        let meta = Meta { sequence: beginning.sequence, term: self.term, members };
+        let sequence = beginning.sequence;
+        let meta = Meta { index: sequence, term: self.term, sequence, members };
         snapshots::write(folder, NEW, &meta, beginning.hash, || Ok(self.namespace.walk_on(1000)))?;
-        folder.rename(NEW, &format!("{RESTORED}{history}-{}", meta.sequence))?;
+        folder.rename(NEW, &format!("{RESTORED}{history}-{}", meta.index))?;
         folder.sync()?;
-        complete(folder)?;
+        complete_restore(folder)?;
         Ok(history)
     }
 }
@@ -167,8 +174,32 @@ pub(super) fn is_beginning(namespace: &Namespace) -> bool {
     namespace.epochs().next_back().is_none_or(|(sequence, _)| sequence == namespace.sequence())
 }
 
-/// Carries out what an interrupted [`Found::restore_to`] has left to be done.
-pub(super) fn complete(folder: &dyn Folder) -> io::Result<()> {
+/// What another member's snapshot is called once it is whole and on the disk: the log says whether it counts.
+pub(super) fn received_name(index: u64) -> String {
+    format!("{RECEIVED}{index:020}")
+}
+
+/// Carries out what an interrupted [`Found::restore_to`] has left to be done, or an interrupted
+/// [`install_snapshot`](super::Replica::install_snapshot).
+pub(super) fn complete(folder: &dyn Folder) -> Result<(), OpenError> {
+    complete_restore(folder)?;
+    let names = folder.names()?;
+    for name in names.iter().filter(|name| name.starts_with(INCOMING)) {
+        folder.remove(name)?;
+    }
+    let received = |name: &String| Some((name.clone(), name.strip_prefix(RECEIVED)?.parse().ok()?));
+    for (name, index) in names.iter().filter_map(received) {
+        let log = segments::scan(folder, index)?;
+        // What is behind damage, or behind a torn tail, does not count: the log is read up to there.
+        match log.first().is_some_and(|run| run.snapshot == Some(index)) {
+            true => snapshots::adopt(folder, &name, index)?,
+            false => folder.remove(&name)?,
+        }
+    }
+    Ok(())
+}
+
+fn complete_restore(folder: &dyn Folder) -> io::Result<()> {
     let names = folder.names()?;
     let parse = |name: &str| {
         let (history, sequence) = name.strip_prefix(RESTORED)?.split_once('-')?;
@@ -176,8 +207,8 @@ pub(super) fn complete(folder: &dyn Folder) -> io::Result<()> {
     };
     let restored = names.iter().find_map(|name| Some((name, parse(name)?)));
     let Some((restored, (history, sequence))) = restored else { return Ok(()) };
-    for name in names.iter().filter(|name| [segments::PREFIX, snapshots::PREFIX].iter().any(|of| name.starts_with(of)))
-    {
+    let old = [segments::PREFIX, snapshots::PREFIX, ID];
+    for name in names.iter().filter(|name| old.iter().any(|of| name.starts_with(of))) {
         folder.rename(name, &format!("{BEFORE}{history}-{name}"))?;
     }
     // Before there is a snapshot of the new history: the old log must not be taken for what follows it.
@@ -190,7 +221,7 @@ pub(super) fn complete(folder: &dyn Folder) -> io::Result<()> {
 fn newest_snapshot(folder: &dyn Folder) -> Result<(Meta, Namespace), OpenError> {
     let missing = OpenError::Damaged { file: "log".into(), offset: 0, reason: "a log without its snapshot" };
     let mut error = missing;
-    for sequence in snapshots::sequences(folder)?.into_iter().rev() {
+    for sequence in snapshots::indices(folder)?.into_iter().rev() {
         match snapshots::read(folder, sequence) {
             Ok(read) => return Ok(read),
             Err(damaged @ OpenError::Damaged { .. }) => error = damaged,

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::frame::{Entry, Frame, HardState, MOST_BYTES, find_salt};
-use crate::disk::{Appender, Folder, random};
+use super::frame::{Entry, EntryKind, Frame, HardState, MOST_BYTES, find_salt};
+use crate::disk::{Appender, Folder, is_full, random};
 use crate::words::{Reader, Words};
 
 /// How the log is kept.
@@ -70,11 +70,32 @@ impl From<io::Error> for OpenError {
 
 /// Why nothing more is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogError(String);
+pub enum LogError {
+    /// A write or a sync has failed.
+    Disk(String),
+    /// The namespace here differs from that of most Controllers. (depot 4.8)
+    Diverged {
+        /// Behind this change.
+        sequence: u64,
+    },
+    /// Entries are missing that this Controller has confirmed to others. (depot 2.2)
+    OldCopy,
+}
 
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the log takes nothing more until the next start: {}", self.0)
+        match self {
+            Self::Disk(why) => write!(f, "the log takes nothing more until the next start: {why}"),
+            Self::Diverged { sequence } => write!(
+                f,
+                "the metadata of this Controller differs from that of most others behind change {sequence}. Remove it from the \
+                 group, and add it again with an empty folder"
+            ),
+            Self::OldCopy => f.write_str(
+                "the disk of this Controller is an old copy, or has lost what was written: entries are missing that the other \
+                 Controllers count on. Remove it from the group, and add it again with an empty folder",
+            ),
+        }
     }
 }
 
@@ -121,7 +142,8 @@ impl Places {
     fn enter(&mut self, entries: &[Entry], place: u64, is_first_of_segment: bool) {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return };
         // It takes the place of entries from its first index on.
-        self.frames.retain(|(index, _)| *index < first.index);
+        let is_beginning = first.kind == EntryKind::Snapshot;
+        self.frames.retain(|(index, _)| *index < first.index && !is_beginning);
         let is_far = self.frames.last().is_none_or(|(_, last)| place - last >= STRIDE);
         if is_far || is_first_of_segment || first.index != self.last_index + 1 {
             self.frames.push((first.index, place));
@@ -339,7 +361,7 @@ impl Segments {
     }
 
     fn poisoned_by(&mut self, error: impl fmt::Display) -> LogError {
-        let error = LogError(error.to_string());
+        let error = LogError::Disk(error.to_string());
         self.poison = Some(error.clone());
         error
     }
@@ -353,7 +375,7 @@ impl Segments {
         let before = self.open.length();
         if let Err(error) = self.open.append(&bytes) {
             // A full disk is no broken one: what is under way still finds room in the ballast.
-            let is_full = error.kind() == io::ErrorKind::StorageFull && self.has_ballast;
+            let is_full = is_full(&error) && self.has_ballast;
             let again =
                 if is_full { self.give_up_ballast(before).and_then(|()| self.open.append(&bytes)) } else { Err(error) };
             again.map_err(|error| self.poisoned_by(error))?;
@@ -421,6 +443,8 @@ pub(super) struct Run {
     pub(super) first_index: Option<u64>,
     /// Its entries, without those that others took the place of, and as [`scan`] was asked only from an index on.
     pub(super) entries: Vec<Entry>,
+    /// The snapshot of another member that took the place of what was there before, if one did.
+    pub(super) snapshot: Option<u64>,
     /// The highest term that it names.
     pub(super) term: u64,
     /// Where it ends, if it ends in damage.
@@ -475,6 +499,10 @@ impl Run {
     fn enter(&mut self, frame: Frame, index: u64) {
         self.term = self.term.max(frame.state.map_or(0, |state| state.term));
         for entry in frame.entries {
+            if entry.kind == EntryKind::Snapshot {
+                (self.first_index, self.snapshot) = (None, Some(entry.index));
+                self.entries.clear();
+            }
             self.first_index.get_or_insert(entry.index);
             while self.entries.last().is_some_and(|last| last.index >= entry.index) {
                 self.entries.pop();

@@ -1,7 +1,7 @@
 //! Snapshots: the namespace at one sequence, in a file, so that the log before it can go. (depot 4.4)
 //!
 //! ```text
-//! stevedore-snapshot 1 70123 4 9f0c…e1 1 8f31 0 5e21…09     format, sequence, term, hash, voters, learners; its own sum
+//! stevedore-snapshot 1 70123 4 9f0c…e1 1 8f31 0 5e21…09     format, index, term, hash, voters, learners; its own sum
 //! head 5d… test 1 …                                         the records of a walk
 //! file 1 notes.txt …
 //! ```
@@ -11,8 +11,10 @@
 
 use std::io;
 
+use raft::prelude::{ConfState, SnapshotMetadata};
+
 use super::segments::OpenError;
-use crate::disk::{Appender, Folder};
+use crate::disk::{Appender, Folder, remove_if_there};
 use crate::namespace::Namespace;
 use crate::namespace::snapshot::{Beginning, Restore};
 use crate::words::{Line, ParseError, Reader, Words, words};
@@ -20,10 +22,12 @@ use crate::words::{Line, ParseError, Reader, Words, words};
 /// What a snapshot is of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Meta {
-    /// The last entry that it contains.
-    pub(super) sequence: u64,
+    /// The last entry of the log that it contains.
+    pub(super) index: u64,
     /// That entry's term.
     pub(super) term: u64,
+    /// The last change: entries behind it are none.
+    pub(super) sequence: u64,
     pub(super) members: Members,
 }
 
@@ -35,6 +39,21 @@ pub(super) struct Members {
 }
 
 words!(struct Members { voters, learners });
+
+impl Members {
+    pub(super) fn from_library(members: &ConfState) -> Self {
+        Self { voters: members.voters.clone(), learners: members.learners.clone() }
+    }
+}
+
+impl Meta {
+    pub(super) fn to_library(&self) -> SnapshotMetadata {
+        let Members { voters, learners } = self.members.clone();
+        let mut meta = SnapshotMetadata { index: self.index, term: self.term, ..Default::default() };
+        meta.set_conf_state(ConfState { voters, learners, ..Default::default() });
+        meta
+    }
+}
 
 const FORMAT: &str = "stevedore-snapshot";
 const VERSION: u64 = 1;
@@ -55,16 +74,17 @@ struct Writer {
 
 impl Writer {
     fn new(folder: &dyn Folder, name: &str, meta: &Meta, hash: u128) -> io::Result<Self> {
-        if folder.names()?.iter().any(|other| other == name) {
-            folder.remove(name)?; // its making was interrupted
-        }
+        remove_if_there(folder, name)?; // its making was interrupted
         let mut line = Line::default();
         line.plain(FORMAT);
-        line.plain(VERSION);
-        meta.sequence.write(&mut line);
+        line.number(VERSION);
+        meta.index.write(&mut line);
         meta.term.write(&mut line);
-        line.plain(format_args!("{hash:x}"));
+        line.hexadecimal(hash);
         meta.members.write(&mut line);
+        if meta.sequence != meta.index {
+            meta.sequence.write(&mut line);
+        }
         let mut writer = Self { file: folder.create(name)?, piece: Vec::new() };
         writer.write(&format!("{} {:016x}", line.as_str(), sum(line.as_str())))?;
         Ok(writer)
@@ -97,9 +117,9 @@ pub(super) fn make(
     walk: impl FnMut() -> io::Result<Vec<String>>,
 ) -> io::Result<()> {
     write(folder, NEW, meta, hash, walk)?;
-    folder.rename(NEW, &name(meta.sequence))?;
+    folder.rename(NEW, &name(meta.index))?;
     folder.sync()?;
-    let kept = sequences(folder)?;
+    let kept = indices(folder)?;
     for old in kept.iter().rev().skip(KEPT) {
         folder.remove(&name(*old))?;
     }
@@ -124,17 +144,25 @@ pub(super) fn write(
     }
 }
 
-/// The sequences of the snapshots that there are, ascending.
-pub(super) fn sequences(folder: &dyn Folder) -> io::Result<Vec<u64>> {
-    let names = folder.names()?;
-    let mut sequences: Vec<u64> = names.iter().filter_map(|name| name.strip_prefix(PREFIX)?.parse().ok()).collect();
-    sequences.sort_unstable();
-    Ok(sequences)
+/// Has a snapshot that has come from another member take the place of all others. It is on the disk under this name already.
+pub(super) fn adopt(folder: &dyn Folder, received: &str, index: u64) -> io::Result<()> {
+    folder.rename(received, &name(index))?;
+    folder.sync()?;
+    let others = indices(folder)?.into_iter().filter(|other| *other != index);
+    others.into_iter().try_for_each(|other| folder.remove(&name(other)))
 }
 
-/// The snapshot of this sequence.
-pub(super) fn read(folder: &dyn Folder, sequence: u64) -> Result<(Meta, Namespace), OpenError> {
-    let file = name(sequence);
+/// The indices of the snapshots that there are, ascending.
+pub(super) fn indices(folder: &dyn Folder) -> io::Result<Vec<u64>> {
+    let names = folder.names()?;
+    let mut indices: Vec<u64> = names.iter().filter_map(|name| name.strip_prefix(PREFIX)?.parse().ok()).collect();
+    indices.sort_unstable();
+    Ok(indices)
+}
+
+/// The snapshot up to this entry.
+pub(super) fn read(folder: &dyn Folder, index: u64) -> Result<(Meta, Namespace), OpenError> {
+    let file = name(index);
     parse(&folder.read(&file)?, &file)
 }
 
@@ -183,16 +211,18 @@ fn parse_words(line: &str) -> Result<(Meta, u128), ParseError> {
     let (words, _sum) = line.rsplit_once(' ').ok_or(ParseError::Missing("sum"))?;
     let mut reader = Reader::new(words);
     let _format = (reader.raw("format")?, u64::read(&mut reader)?);
-    let (sequence, term) = (Words::read(&mut reader)?, Words::read(&mut reader)?);
+    let (index, term) = (Words::read(&mut reader)?, Words::read(&mut reader)?);
     let hash = reader.hexadecimal("hash")?;
     let members = Words::read(&mut reader)?;
+    let is_all = reader.clone().finish().is_ok();
+    let sequence = if is_all { index } else { Words::read(&mut reader)? };
     reader.finish()?;
-    Ok((Meta { sequence, term, members }, hash))
+    Ok((Meta { index, term, sequence, members }, hash))
 }
 
-/// What the snapshot of this sequence is called.
-pub(super) fn name(sequence: u64) -> String {
-    format!("{PREFIX}{sequence:020}")
+/// What the snapshot up to this entry is called.
+pub(super) fn name(index: u64) -> String {
+    format!("{PREFIX}{index:020}")
 }
 
 fn sum(words: &str) -> u64 {

@@ -1,15 +1,17 @@
 //! What Raft's library may look at: the newest entries, in memory.
 //!
 //! The library asks for entries under the lock that proposals need, where no disk may be touched. So the store keeps all
-//! that is not applied yet, and some of what is. A member that lags further behind is sent a snapshot.
+//! that is not applied yet, and some of what is. A member that lags further behind is sent a snapshot; so while there are
+//! other members, all that follows the newest snapshot is kept, or that follows one that is being sent.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
-use raft::prelude::{ConfState, Entry, HardState, Snapshot};
+use raft::prelude::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
-/// As much of what is applied is kept, in bytes.
-const KEPT_BYTES: usize = 8 << 20;
+/// As much of what is applied is kept, in bytes. Little in tests, so that members are sent snapshots.
+const KEPT_BYTES: usize = if cfg!(test) { 2000 } else { 8 << 20 };
 
 /// The newest part of the log, and what the group must not forget.
 #[derive(Debug)]
@@ -19,17 +21,51 @@ pub(super) struct Store {
     before: (u64, u64),
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// What the newest snapshot in the folder is of.
+    newest: SnapshotMetadata,
+    /// A member needs a newer snapshot.
+    is_snapshot_wanted: Cell<bool>,
 }
 
 impl Store {
-    /// A log of which the entries up to one, with its term, are in a snapshot.
-    pub(super) fn new(before: (u64, u64), members: ConfState) -> Self {
-        let state = RaftState { hard_state: HardState::default(), conf_state: members };
-        Self { state, before, entries: VecDeque::new(), bytes: 0 }
+    /// A log that goes on behind this snapshot.
+    pub(super) fn new(newest: SnapshotMetadata) -> Self {
+        let state = RaftState { hard_state: HardState::default(), conf_state: newest.get_conf_state().clone() };
+        let (before, entries) = ((newest.index, newest.term), VecDeque::new());
+        Self { state, before, entries, bytes: 0, newest, is_snapshot_wanted: Cell::new(false) }
+    }
+
+    /// A snapshot of another member takes the place of everything.
+    pub(super) fn replace(&mut self, snapshot: SnapshotMetadata) {
+        let hard_state = self.state.hard_state.clone();
+        *self = Self::new(snapshot);
+        self.state.hard_state = hard_state;
+    }
+
+    /// There is a newer snapshot in the folder.
+    pub(super) fn set_newest(&mut self, newest: SnapshotMetadata) {
+        if newest.index > self.newest.index {
+            self.newest = newest;
+        }
+        self.is_snapshot_wanted.set(false);
+    }
+
+    /// Up to which entry the newest snapshot in the folder is.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest.index
+    }
+
+    /// Whether a member needs a newer snapshot.
+    pub(super) fn is_snapshot_wanted(&self) -> bool {
+        self.is_snapshot_wanted.get()
     }
 
     pub(super) fn set_hard_state(&mut self, state: HardState) {
         self.state.hard_state = state;
+    }
+
+    pub(super) fn set_members(&mut self, members: ConfState) {
+        self.state.conf_state = members;
     }
 
     pub(super) fn members(&self) -> &ConfState {
@@ -60,11 +96,12 @@ impl Store {
         Some(fit.cloned().collect())
     }
 
-    /// Lets go of what is applied, as far as there is more than enough of it.
-    pub(super) fn trim(&mut self, applied: u64) {
+    /// Lets go of what is applied, as far as there is more than enough of it; what follows `needed` is kept.
+    pub(super) fn trim(&mut self, applied: u64, needed: u64) {
         while self.bytes > KEPT_BYTES
             && let Some(first) = self.entries.front()
             && first.index < applied
+            && first.index <= needed
         {
             self.before = (first.index, first.term);
             self.bytes -= first.data.len();
@@ -118,8 +155,17 @@ impl Storage for Store {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _: u64, _: u64) -> Result<Snapshot> {
-        // Only other members ask, and there are none yet.
-        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    /// Only what it is of: the file itself travels beside. (depot 4.8)
+    fn snapshot(&self, at_least: u64, to: u64) -> Result<Snapshot> {
+        let group = self.newest.get_conf_state();
+        let knows = group.voters.contains(&to) || group.learners.contains(&to);
+        if self.newest.index < self.before.0.max(at_least) || !knows {
+            // What follows it is not kept here any more, or the member would not take it: it was added later.
+            self.is_snapshot_wanted.set(true);
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
+        let mut snapshot = Snapshot::default();
+        snapshot.set_metadata(self.newest.clone());
+        Ok(snapshot)
     }
 }

@@ -27,6 +27,12 @@ impl Namespace {
                 self.record(RecordId::Head, |namespace| namespace.head.settings = settings.clone())
             }
             Command::Dstore { record } => self.set_dstore(record),
+            Command::EnterController { id, address } => self.record(RecordId::Controller(*id), |namespace| {
+                namespace.controllers.insert(*id, address.clone());
+            }),
+            Command::LeaveController { id } => self.record(RecordId::Controller(*id), |namespace| {
+                namespace.controllers.remove(id);
+            }),
             Command::Put { path, condition, parents, objects, checksum, modified_ms, details } => {
                 self.check_writable()?;
                 let spot = self.file_spot(path, *condition, *parents)?;
@@ -205,6 +211,13 @@ impl Namespace {
         self.lead(sequence, epoch);
     }
 
+    /// After a restore: the group is one Controller, and where the others were reached is forgotten.
+    pub fn forget_controllers(&mut self) {
+        while let Some((&id, _)) = self.controllers.first_key_value() {
+            self.record(RecordId::Controller(id), |namespace| namespace.controllers.remove(&id));
+        }
+    }
+
     fn set_dstore(&mut self, record: &DstoreRecord) {
         let next = DstoreId(self.dstores.last_key_value().map_or(1, |(last, _)| last.0 + 1));
         let id = self.dstore_on(record.disk).unwrap_or(next);
@@ -215,7 +228,7 @@ impl Namespace {
         if self.head.settings.is_read_only { Err(Refusal::ReadOnly) } else { Ok(()) }
     }
 
-    fn check_room(&self, entries: usize) -> Result<(), Refusal> {
+    pub(super) fn check_room(&self, entries: usize) -> Result<(), Refusal> {
         let total = self.entries.saturating_add(entries as u64);
         if total > self.head.settings.most_entries { Err(Refusal::OverQuota) } else { Ok(()) }
     }
@@ -270,10 +283,10 @@ impl Namespace {
             return Err(Refusal::TooLarge);
         }
         let mut size = 0_u64;
-        let mut numbers = BTreeSet::new();
+        let mut keys = BTreeSet::new();
         for object in &new.objects {
             // A key is committed once. (depot 5.3)
-            let is_known = self.objects.find(new.key(object)).is_some() || !numbers.insert(object.number);
+            let is_known = self.objects.find(new.key(object)).is_some() || !keys.insert(new.key(object));
             if is_known || object.length == 0 {
                 return Err(Refusal::NotPermitted);
             }

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::checksum::Checksum;
-use crate::identity::{ClusterId, DiskId, DstoreId, Epoch, History, Key, Position, SessionId, Version};
+use crate::identity::{ClusterId, ControllerId, DiskId, DstoreId, Epoch, History, Key, Position, SessionId, Version};
 use crate::path::Path;
+use crate::wire::Address;
 use crate::words::{Line, ParseError, Reader, Words, invalid, words};
 
 /// One entry of the log: a command, when it was proposed, and for which client.
@@ -78,7 +79,7 @@ pub enum Replicas {
 impl Words for Replicas {
     fn write(&self, line: &mut Line) {
         match self {
-            Self::Number(number) => line.plain(number),
+            Self::Number(number) => line.number(*number),
             Self::All => line.plain("all"),
         }
     }
@@ -127,13 +128,11 @@ impl Details {
     }
 }
 
-/// The objects of a put, all issued by one leader. Written with the Dstores listed once. (depot 5.1)
+/// The objects of a put. Written with the Dstores listed once. (depot 5.1)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewObjects {
     /// The history the keys were issued in.
     pub history: History,
-    /// The term of the leader that issued them.
-    pub term: u64,
     /// The file's content, in order.
     pub objects: Vec<NewObject>,
 }
@@ -141,6 +140,8 @@ pub struct NewObjects {
 /// One object of a put.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewObject {
+    /// The term of the leader that issued its key.
+    pub term: u64,
     /// The number of its key.
     pub number: u64,
     /// In bytes; an object has at least one.
@@ -157,7 +158,7 @@ pub const MOST_OBJECTS: usize = 65_536;
 impl NewObjects {
     /// The name of one of them.
     pub fn key(&self, object: &NewObject) -> Key {
-        Key { history: self.history, term: self.term, number: object.number }
+        Key { history: self.history, term: object.term, number: object.number }
     }
 }
 
@@ -168,17 +169,17 @@ impl Words for NewObjects {
         starts.sort_unstable();
         starts.dedup();
         self.history.write(line);
-        self.term.write(line);
         starts.write(line);
-        line.plain(self.objects.len());
+        line.number(self.objects.len());
         for object in &self.objects {
+            object.term.write(line);
             object.number.write(line);
             object.length.write(line);
             object.checksum.write(line);
-            line.plain(object.holders.len());
+            line.number(object.holders.len());
             for (dstore, at) in &object.holders {
                 let place = starts.binary_search(&(*dstore, at.start)).expect("collected from these");
-                line.plain(place);
+                line.number(place);
                 at.number.write(line);
             }
         }
@@ -186,11 +187,11 @@ impl Words for NewObjects {
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
         let history = Words::read(reader)?;
-        let term = Words::read(reader)?;
         let starts = Vec::<(DstoreId, u64)>::read(reader)?;
         let count = reader.count("number of objects", MOST_OBJECTS)?;
         let mut objects = Vec::with_capacity(count);
         for _ in 0..count {
+            let term = Words::read(reader)?;
             let number = Words::read(reader)?;
             let length = Words::read(reader)?;
             let checksum = Words::read(reader)?;
@@ -203,9 +204,9 @@ impl Words for NewObjects {
                 Ok((*dstore, Position { start: *start, number }))
             });
             let holders = holders.collect::<Result<_, _>>()?;
-            objects.push(NewObject { number, length, checksum, holders });
+            objects.push(NewObject { term, number, length, checksum, holders });
         }
-        Ok(Self { history, term, objects })
+        Ok(Self { history, objects })
     }
 }
 
@@ -236,9 +237,12 @@ pub struct Settings {
     pub most_entries: u64,
     /// Whether only removals are accepted.
     pub is_read_only: bool,
+    /// For so many seconds a Dstore may be away before its copies are made elsewhere; `None` for as long as the leader was told
+    /// when it was started.
+    pub grace_s: Option<u64>,
 }
 
-words!(struct Settings { replicas, write_quorum, chunk_bytes, most_entries, is_read_only });
+words!(struct Settings { replicas, write_quorum, chunk_bytes, most_entries, is_read_only, grace_s });
 
 impl Default for Settings {
     fn default() -> Self {
@@ -248,6 +252,7 @@ impl Default for Settings {
             chunk_bytes: 64 << 20,
             most_entries: 100_000_000,
             is_read_only: false,
+            grace_s: None,
         }
     }
 }
@@ -306,6 +311,18 @@ pub enum Command {
     Dstore {
         /// What is known of it now.
         record: DstoreRecord,
+    },
+    /// Records where a Controller is reached.
+    EnterController {
+        /// Which.
+        id: ControllerId,
+        /// Where.
+        address: Address,
+    },
+    /// Forgets where a Controller is reached: it has left the group.
+    LeaveController {
+        /// Which.
+        id: ControllerId,
     },
     /// A put whose objects are stored: creates the file, or replaces its content.
     Put {
@@ -429,6 +446,8 @@ words!(enum Command, "command" {
     "lead" => Lead { epoch },
     "set" => Set { settings },
     "dstore" => Dstore { record },
+    "enter-controller" => EnterController { id, address },
+    "leave-controller" => LeaveController { id },
     "put" => Put { path, condition, parents, objects, checksum, modified_ms, details },
     "move" => Move { from, from_condition, to, to_condition, replace, parents },
     "copy" => Copy { from, from_condition, to, to_condition, replace, parents, details },

@@ -194,9 +194,9 @@ impl<'a> TreeWalk<'a> {
         let mut walk = Self { namespace, top, query, levels: Vec::new() };
         if query.after < query.prefix {
             walk.open(top, Bound::Included(query.prefix), String::new());
-        } else {
+        } else if query.after.starts_with(query.prefix) {
             walk.open_behind(query.after);
-        }
+        } // else it lies behind all that have the prefix
         walk
     }
 

@@ -38,8 +38,9 @@ use sessions::{Sessions, Standing};
 use snapshot::Walk;
 use tree::{Directory, DirectoryId};
 
-use crate::identity::{ClusterId, DiskId, DstoreId, Epoch, History, Key, Version};
+use crate::identity::{ClusterId, ControllerId, DiskId, DstoreId, Epoch, History, Key, Version};
 use crate::path::Path;
+use crate::wire::Address;
 
 /// Which files exist, with which objects.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct Namespace {
     /// Which of the last changes had no effect: they were refused, or repeats. `watch` leaves them out.
     ineffective: BTreeSet<u64>,
     dstores: BTreeMap<DstoreId, DstoreRecord>,
+    /// Where the Controllers are reached.
+    controllers: BTreeMap<ControllerId, Address>,
     sessions: Sessions,
     directories: BTreeMap<DirectoryId, Directory>,
     /// Directories that were removed with all that is in them, and are still to be taken apart.
@@ -161,6 +164,7 @@ impl Namespace {
             epochs: BTreeMap::new(),
             ineffective: BTreeSet::new(),
             dstores: BTreeMap::new(),
+            controllers: BTreeMap::new(),
             sessions: Sessions::default(),
             directories: BTreeMap::new(),
             detached: BTreeSet::new(),
@@ -216,7 +220,8 @@ impl Namespace {
     /// Whether a put would be accepted now: what can be refused before any byte is sent. Apply decides again, bindingly.
     pub fn check_put(&self, path: &Path, condition: Condition, parents: bool) -> Result<(), Refusal> {
         self.check_writable()?;
-        self.file_spot(path, condition, parents).map(|_| ())
+        let spot = self.file_spot(path, condition, parents)?;
+        self.check_room(spot.additions())
     }
 
     /// The last change that was applied.
@@ -227,6 +232,12 @@ impl Namespace {
     /// The sum of the hashes of all records. Namespaces that are equal have equal hashes. (depot 4.1)
     pub fn hash(&self) -> u128 {
         self.hash
+    }
+
+    /// What a broken memory does.
+    #[cfg(test)]
+    pub(crate) fn damage(&mut self) {
+        self.hash = self.hash.wrapping_add(1);
     }
 
     /// The store's identity; the default before it is created.
@@ -279,6 +290,16 @@ impl Namespace {
     /// Every Dstore that was ever admitted.
     pub fn dstores(&self) -> impl Iterator<Item = (DstoreId, &DstoreRecord)> {
         self.dstores.iter().map(|(id, record)| (*id, record))
+    }
+
+    /// Where each Controller of the group is reached.
+    pub fn controllers(&self) -> impl Iterator<Item = (ControllerId, &Address)> {
+        self.controllers.iter().map(|(id, address)| (*id, address))
+    }
+
+    /// Where a Controller is reached, if it is known.
+    pub fn controller(&self, id: ControllerId) -> Option<&Address> {
+        self.controllers.get(&id)
     }
 
     /// The Dstore on this disk.

@@ -17,7 +17,7 @@ use super::sessions::Session;
 use super::tree::{Content, Directory, DirectoryId, Entry, File};
 use super::{Head, Namespace};
 use crate::checksum::Checksum;
-use crate::identity::{ClusterId, DstoreId, Epoch, History, SessionId};
+use crate::identity::{ClusterId, ControllerId, DstoreId, Epoch, History, SessionId};
 use crate::words::{Line, ParseError, Reader, Words, invalid};
 
 /// Which record. They are walked in this order, and each refers only to records before it, but for the parents of
@@ -31,6 +31,7 @@ pub(super) enum RecordId {
     /// A change that had no effect.
     Ineffective(u64),
     Dstore(DstoreId),
+    Controller(ControllerId),
     Session(SessionId),
     /// What became of a session's change.
     Outcome(SessionId, u64),
@@ -81,6 +82,12 @@ impl Namespace {
                 dstore.write(&mut line);
                 record.write(&mut line);
             }
+            RecordId::Controller(id) => {
+                let address = self.controllers.get(id)?;
+                line.plain("controller");
+                id.write(&mut line);
+                address.write(&mut line);
+            }
             RecordId::Session(id) => {
                 let session = self.sessions.by_id.get(id)?;
                 line.plain("session");
@@ -118,11 +125,11 @@ impl Namespace {
                 self.checksum(file).write(&mut line);
                 write_details(file.details.as_deref(), &mut line);
                 let places = file.content.places();
-                line.plain(places.len());
+                line.number(places.len());
                 places.iter().for_each(|place| self.objects.get(*place).write(&mut line));
             }
         }
-        Some(line.as_str().to_owned())
+        Some(line.into_string())
     }
 
     /// The record that follows in the walk; the first one after `None`.
@@ -133,6 +140,7 @@ impl Namespace {
             RecordId::Epoch(0),
             RecordId::Ineffective(0),
             RecordId::Dstore(DstoreId(0)),
+            RecordId::Controller(ControllerId(0)),
             RecordId::Session(SessionId(0)),
             RecordId::Outcome(SessionId(0), 0),
             RecordId::Directory(DirectoryId(0)),
@@ -154,6 +162,7 @@ impl Namespace {
                 later.next().map(|sequence| RecordId::Ineffective(*sequence))
             }
             RecordId::Dstore(after) => next(&self.dstores, after).map(|dstore| RecordId::Dstore(*dstore)),
+            RecordId::Controller(after) => next(&self.controllers, after).map(|id| RecordId::Controller(*id)),
             RecordId::Session(after) => next(&self.sessions.by_id, after).map(|session| RecordId::Session(*session)),
             RecordId::Outcome(after, number) => {
                 let sessions = self.sessions.by_id.range(after..);
@@ -186,6 +195,9 @@ impl Namespace {
             }
             "dstore" => {
                 self.dstores.insert(Words::read(&mut reader)?, DstoreRecord::read(&mut reader)?);
+            }
+            "controller" => {
+                self.controllers.insert(Words::read(&mut reader)?, Words::read(&mut reader)?);
             }
             "session" => {
                 let id = SessionId::read(&mut reader)?;

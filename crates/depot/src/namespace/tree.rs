@@ -20,7 +20,7 @@ pub(super) struct DirectoryId(pub(super) u64);
 
 impl Words for DirectoryId {
     fn write(&self, line: &mut Line) {
-        line.plain(self.0);
+        line.number(self.0);
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {

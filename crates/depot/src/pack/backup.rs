@@ -15,7 +15,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 
 use super::{Disk, Purpose};
-use crate::disk::{Appender, Folder};
+use crate::disk::{Appender, Folder, is_full};
 use crate::identity::Epoch;
 use crate::log::backup::{BackupError, Verifier};
 
@@ -130,5 +130,5 @@ fn remove(folder: &dyn Folder, name: &str) -> io::Result<()> {
 }
 
 fn disk_error(error: io::Error) -> KeepError {
-    if error.kind() == ErrorKind::StorageFull { KeepError::Full } else { KeepError::Disk(error) }
+    if is_full(&error) { KeepError::Full } else { KeepError::Disk(error) }
 }

@@ -57,7 +57,7 @@ impl PackHeader {
     fn encode(&self) -> Vec<u8> {
         let mut line = Line::default();
         line.plain(FORMAT);
-        line.plain(VERSION);
+        line.number(VERSION);
         self.disk.write(&mut line);
         self.start.write(&mut line);
         self.salt.write(&mut line);

@@ -49,7 +49,7 @@ pub(super) fn parse_name(name: &str) -> Option<(Key, Entry)> {
 fn encode_tail(key: &Key, length: u32, checksum: Checksum, blocks: &Vec<Checksum>) -> Vec<u8> {
     let mut line = Line::default();
     line.plain(FORMAT);
-    line.plain(VERSION);
+    line.number(VERSION);
     key.write(&mut line);
     length.write(&mut line);
     checksum.write(&mut line);

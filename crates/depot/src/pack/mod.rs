@@ -11,6 +11,7 @@
 //! object-1f.3.77-8388608-9ae01c…     an object above 1 MiB: its bytes, then the checksum of each 64 KiB block
 //! damaged-1f.3.80-8388608-5bd2f3…    one of which some bytes are not what they were
 //! backup, backup-before              the store's metadata, for the case that its Controllers lose their disks
+//! scrub                              how far the verification of all objects is
 //! new-…                              something that is being made
 //! ```
 //!
@@ -48,7 +49,7 @@
 //! that has its name they go, at once or, if a crash comes between, at the next start.
 //!
 //! The modules: `record` and `file` are the bytes of a pack, `large` of an object's own file; `index` is the memory, `open`
-//! rebuilds it; `read` verifies what is asked for, `compact` makes room; `backup` is apart from all that.
+//! rebuilds it; `read` verifies what is asked for, `scrub` all of it by and by, `compact` makes room; `backup` is apart from all that.
 
 mod backup;
 mod compact;
@@ -59,6 +60,7 @@ mod large;
 mod open;
 mod read;
 mod record;
+mod scrub;
 #[cfg(test)]
 mod tests;
 
@@ -66,13 +68,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stevedore::sync::group_commit::GroupCommit;
-use stevedore::sync::{Condvar, Mutex};
+use stevedore::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::checksum::{Checksum, combined};
-use crate::disk::{Appender, Folder, FolderLock, Handle, Space};
+use crate::disk::{Appender, Folder, FolderLock, Handle, Space, is_full};
 use crate::identity::{ClusterId, DiskId, DstoreId, Epoch, Key, Position};
 use crate::log::SyncMode;
 use crate::words::words;
@@ -85,8 +87,9 @@ pub use compact::Compacted;
 pub use identity::Identity;
 pub use index::{Change, Now};
 pub use open::{OpenError, Recovered};
-pub use read::{GetError, ObjectReader, Scrubbed};
+pub use read::{GetError, ObjectReader};
 pub use record::BLOCK_BYTES;
+pub use scrub::{ScrubRound, Scrubbed};
 
 /// How a disk is kept.
 #[derive(Clone, Copy, Debug)]
@@ -101,16 +104,21 @@ pub struct Options {
     pub pack_records: u32,
     /// So many packs are kept open to be read.
     pub open_packs: usize,
+    /// Objects take no more than so many bytes of the disk; `None` if they may take all of it.
+    pub capacity: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let (most_small, pack_bytes) = (MOST_SMALL, 256 << 20);
-        Self { sync: SyncMode::Always, most_small, pack_bytes, pack_records: 1 << 16, open_packs: 256 }
+        Self { sync: SyncMode::Always, most_small, pack_bytes, pack_records: 1 << 16, open_packs: 256, capacity: None }
     }
 }
 
 const MOST_SMALL: u32 = 1 << 20;
+
+/// So long after it was asked for the folder's space, the system is not asked again.
+const SPACE_IS_KNOWN: Duration = Duration::from_millis(100);
 
 /// What a copy is stored for: the fuller a disk, the less of it is taken. (depot 5.6)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,6 +315,10 @@ struct State {
     durable: u64,
     /// Nothing more is written.
     failure: Option<String>,
+    /// So many threads wait for more changes to follow. To wake none costs a system call, too.
+    followers: usize,
+    /// What the system said last of the folder's space, and when.
+    space: Option<(Instant, Space)>,
 }
 
 impl Disk {
@@ -366,8 +378,7 @@ impl Disk {
             return self.stored(number, true);
         }
         self.check()?;
-        let space = self.folder.space().map_err(|error| DiskError::Failed(error.to_string()))?;
-        if space.used_percent() >= purpose.most_percent() {
+        if !self.has_space(purpose)? {
             return Err(PutError::Full);
         }
         if length <= self.options.most_small.min(MOST_SMALL) {
@@ -433,8 +444,7 @@ impl Disk {
         let mut state = self.state.lock();
         state.index.insert(key, entry);
         let number = state.index.changed(key, entry.now());
-        drop(state);
-        self.tell_followers();
+        self.tell_followers(state);
         Ok(number)
     }
 
@@ -488,7 +498,7 @@ impl Disk {
     }
 
     fn finish_removal(&self, taken: Vec<TakenAway>) -> Result<Position, DiskError> {
-        self.tell_followers();
+        self.tell_followers(self.state.lock());
         let number = taken.iter().map(|taken| taken.number).max().unwrap_or(0);
         self.make_durable(number)?;
         for name in taken.into_iter().filter_map(|taken| taken.name) {
@@ -515,10 +525,9 @@ impl Disk {
         state.is_folder_dirty |= pack == FILE;
         state.index.insert(key, damaged);
         let number = state.index.changed(key, damaged.now());
-        drop(state);
+        self.tell_followers(state);
         drop(writer);
         drop(marks);
-        self.tell_followers();
         let _ = self.make_durable(number);
     }
 
@@ -548,7 +557,10 @@ impl Disk {
     pub fn wait_for_changes(&self, after: u64, deadline: Instant, is_over: &dyn Fn() -> bool) {
         let mut state = self.state.lock();
         while self.durable(&state) <= after && !is_over() {
-            if self.has_changed.wait_until(&mut state, deadline).timed_out() {
+            state.followers += 1;
+            let is_late = self.has_changed.wait_until(&mut state, deadline).timed_out();
+            state.followers -= 1;
+            if is_late {
                 return;
             }
         }
@@ -581,10 +593,38 @@ impl Disk {
 
     /// How much it holds.
     pub fn usage(&self) -> io::Result<Usage> {
-        let space = self.folder.space()?;
+        let space = self.space()?;
         let state = self.state.lock();
         let Index { objects, bytes, damaged, .. } = state.index;
         Ok(Usage { objects, bytes, damaged, space })
+    }
+
+    /// Whether what is stored for this purpose may still be stored. The system is asked now and then only: a disk that has
+    /// become full since refuses what is written to it.
+    fn has_space(&self, purpose: Purpose) -> Result<bool, DiskError> {
+        let has_space = |space: Space| space.used_percent() < purpose.most_percent();
+        let now = Instant::now();
+        let known = self.state.lock().space;
+        if let Some((asked, space)) = known
+            && now.duration_since(asked) < SPACE_IS_KNOWN
+            && has_space(self.as_far_as_it_may_be_used(space))
+        {
+            return Ok(true);
+        }
+        let space = self.folder.space().map_err(|error| DiskError::Failed(error.to_string()))?;
+        self.state.lock().space = Some((now, space));
+        Ok(has_space(self.as_far_as_it_may_be_used(space)))
+    }
+
+    /// The disk's space, as far as it may be used.
+    fn space(&self) -> io::Result<Space> {
+        Ok(self.as_far_as_it_may_be_used(self.folder.space()?))
+    }
+
+    fn as_far_as_it_may_be_used(&self, space: Space) -> Space {
+        let Some(capacity) = self.options.capacity else { return space };
+        let left = capacity.saturating_sub(self.state.lock().index.bytes);
+        Space { total: space.total.min(capacity), available: space.available.min(left) }
     }
 
     /// Why nothing more is written, if so.
@@ -636,8 +676,10 @@ impl Disk {
         Ok(())
     }
 
-    fn tell_followers(&self) {
-        if self.options.sync != SyncMode::Always {
+    fn tell_followers(&self, state: MutexGuard<'_, State>) {
+        let is_followed = state.followers > 0;
+        drop(state);
+        if is_followed && self.options.sync != SyncMode::Always {
             self.has_changed.notify_all();
         }
     }
@@ -648,7 +690,7 @@ impl Disk {
 
     /// What an error of the system means for the disk: a full one works again later, any other failure is final.
     fn failed(&self, error: &io::Error) -> DiskError {
-        if error.kind() == ErrorKind::StorageFull {
+        if is_full(error) {
             return DiskError::Full;
         }
         self.failed_for_good(error.to_string())

@@ -198,7 +198,15 @@ impl Disk {
         (recovered.objects, recovered.damaged) = (index.objects, index.damaged + found_damaged.len() as u64);
         let handles = Handles::new(Arc::clone(&folder), options.open_packs);
         handles.keep(writer.number, Arc::clone(&writer.handle));
-        let state = State { index, dirty: BTreeMap::new(), is_folder_dirty: false, durable: 0, failure: None };
+        let state = State {
+            index,
+            dirty: BTreeMap::new(),
+            is_folder_dirty: false,
+            durable: 0,
+            failure: None,
+            followers: 0,
+            space: None,
+        };
         let disk = Self {
             disk: identity.disk,
             start: identity.start,

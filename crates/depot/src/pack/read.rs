@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use super::index::{Entry, FILE};
 use super::record::{BLOCK_BYTES, Header, room_of_header};
-use super::{Disk, large};
+use super::{Disk, DiskError, large};
 use crate::checksum::Checksum;
 use crate::disk::Handle;
 use crate::identity::Key;
+use crate::log::SyncMode;
 
 /// Why bytes of an object cannot be had.
 #[derive(Debug)]
@@ -147,42 +148,20 @@ impl Disk {
         Ok(())
     }
 
-    /// Verifies the objects after this key, until so many bytes are read. One call after another, each with the key that
-    /// the one before ended at, finds what has decayed.
-    pub fn scrub_step(&self, after: Option<Key>, most_bytes: u64) -> Scrubbed {
-        let mut scrubbed = Scrubbed { last: after, ..Scrubbed::default() };
-        while scrubbed.bytes < most_bytes {
-            let next = self.state.lock().index.after(scrubbed.last).next();
-            let Some((key, entry)) = next else {
-                scrubbed.last = None;
-                break;
-            };
-            scrubbed.last = Some(key);
-            scrubbed.bytes += super::index::weight(entry.length);
-            match self.verify(&key) {
-                Ok(()) => scrubbed.objects += 1,
-                Err(GetError::Missing) => {} // removed meanwhile
-                Err(GetError::Damaged) => scrubbed.damaged.push(key),
-                Err(GetError::Io(error)) => scrubbed.errors.push((key, error.to_string())),
-            }
+    /// The same. What was read is on the disk then, whatever [`SyncMode`] says: other copies may be removed in reliance on it.
+    pub fn verify_on_disk(&self, key: &Key) -> Result<(), GetError> {
+        let on_disk = |error: DiskError| GetError::Io(io::Error::other(error.to_string()));
+        self.verify(key)?;
+        if self.options.sync == SyncMode::Always {
+            return self.settle().map_err(on_disk);
         }
-        scrubbed
+        self.check().map_err(on_disk)?;
+        let handle = self.open_object(key)?.handle;
+        let failed = |error: io::Error| on_disk(self.failed_for_good(error.to_string()));
+        handle.sync().map_err(failed)?;
+        // An object's file counts once its name is there, a pack once it has one.
+        self.folder.sync().map_err(failed)
     }
-}
-
-/// What a step of the scrub has found.
-#[derive(Clone, Debug, Default)]
-pub struct Scrubbed {
-    /// Where the next step goes on; `None` if all has been verified.
-    pub last: Option<Key>,
-    /// How many objects are what they were.
-    pub objects: u64,
-    /// How many bytes were read, about.
-    pub bytes: u64,
-    /// Objects that are damaged.
-    pub damaged: Vec<Key>,
-    /// Objects that could not be read for another reason.
-    pub errors: Vec<(Key, String)>,
 }
 
 /// The system's number for "the disk cannot read this": EIO.

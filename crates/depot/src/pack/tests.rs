@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastrand::Rng;
 use kit::hunt;
@@ -18,6 +19,7 @@ const SMALL: Options = Options {
     pack_bytes: FIRST_RECORD + 1500,
     pack_records: 10,
     open_packs: 2,
+    capacity: None,
 };
 
 /// Of the places where a disk can be damaged or cut off, each run tries one in so many.
@@ -168,6 +170,25 @@ fn a_kill_at_any_operation_loses_nothing_acknowledged() {
         folder.fail_at(1 + seed % 90, Fault::End);
         work(&folder, &mut rng, &mut known, 60);
         check(&folder.after_kill(), &mut known, &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn what_was_verified_for_a_controller_is_on_the_disk() {
+    for sync in [SyncMode::Always, SyncMode::Interval, SyncMode::Never] {
+        let folder = SimulatedFolder::default();
+        let (disk, _) = Disk::open(Arc::new(folder.clone()), Options { sync, ..SMALL }).expect("a disk");
+        for number in 0..40 {
+            put(&disk, number).expect("stored");
+        }
+        // In packs that are sealed, in the open one, and in files of their own.
+        for number in 0..40 {
+            disk.verify_on_disk(&key(number)).expect("sound");
+            let left = folder.after_power_cut(&mut Rng::with_seed(number));
+            let (disk, _) = open(&left).expect("a disk after a power cut");
+            let found = get(&disk, &key(number));
+            assert!(found.is_ok_and(|bytes| bytes == content(&key(number))), "{sync:?}: object {number} is lost");
+        }
     }
 }
 
@@ -415,14 +436,26 @@ fn a_full_disk_refuses_what_does_not_fit_and_keeps_the_rest() {
 #[test]
 fn each_purpose_stops_at_its_share_of_the_disk() {
     let folder = SimulatedFolder::default();
-    let (disk, _) = open(&folder).expect("a new disk");
+    // The system is not asked for each put, so each is at a disk that has just been opened.
     let takes = |percent: u64, purpose| {
+        let (disk, _) = open(&folder).expect("a disk");
         folder.set_space(Space { total: 1000, available: 1000 - 10 * percent });
         disk.put(key(percent), 1, Checksum::of(b"x"), &mut &b"x"[..], purpose).is_ok()
     };
     for (purpose, most) in [(Purpose::Balance, 90), (Purpose::Put, 95), (Purpose::Repair, 97)] {
         assert!(takes(most - 1, purpose) && !takes(most, purpose), "{purpose:?}");
     }
+}
+
+#[test]
+fn a_full_disk_takes_objects_as_soon_as_there_is_space() {
+    let folder = SimulatedFolder::default();
+    let (disk, _) = open(&folder).expect("a new disk");
+    let takes = |number, available| {
+        folder.set_space(Space { total: 1000, available });
+        disk.put(key(number), 1, Checksum::of(b"x"), &mut &b"x"[..], Purpose::Put).is_ok()
+    };
+    assert!(!takes(1, 0) && takes(1, 1000));
 }
 
 #[test]
@@ -538,6 +571,32 @@ fn the_scrub_finds_what_has_decayed() {
     assert_eq!(found, victims);
     assert_eq!(sound as usize, known.there.len() - victims.len());
     assert_eq!(disk.usage().expect("told").damaged, 3);
+}
+
+#[test]
+fn a_round_of_the_scrub_goes_on_after_a_restart() {
+    let (folder, _) = filled();
+    let (disk, _) = open(&folder).expect("in order");
+    let new = disk.scrub_round();
+    assert!(new.after.is_none() && new.age() < Duration::from_secs(60), "{new:?}");
+    let half = ScrubRound { after: Some(key(8)), begun: new.begun - 500, completed: new.completed - 1000 };
+    disk.keep_scrub_round(&half).expect("kept");
+    drop(disk);
+    let (disk, _) = open(&folder).expect("in order");
+    let mut round = disk.scrub_round();
+    assert_eq!((round, round.begins_in()), (half, Duration::ZERO));
+    assert!(round.age() >= Duration::from_secs(1000), "{round:?}");
+    round.complete(Duration::from_secs(3000));
+    assert_eq!((round.after, round.begun), (None, half.begun + 3000), "a period after the last beginning");
+    assert!(round.age() < Duration::from_secs(60) && round.begins_in() > Duration::from_secs(2400), "{round:?}");
+    round.complete(Duration::ZERO);
+    assert!(round.begins_in() <= Duration::from_secs(2500), "{round:?}");
+    // What cannot be read says nothing.
+    disk.keep_scrub_round(&half).expect("kept");
+    for damage in [&b""[..], b"scrub 2 - 1 1\n", b"scrub 1 - 1\n", b"scrub 1 - 1 1", b"\xff\n"] {
+        folder.alter("scrub", |bytes| *bytes = damage.to_vec());
+        assert!(disk.scrub_round().age() < Duration::from_secs(60), "{damage:?}");
+    }
 }
 
 #[test]

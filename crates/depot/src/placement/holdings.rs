@@ -169,17 +169,26 @@ impl Holdings {
         }
     }
 
-    /// A Dstore was asked, and says that it has the object.
-    pub fn confirmed(&mut self, key: Key, dstore: DstoreId) {
-        if self.state(key, dstore) == Some(CopyState::Claimed) {
+    /// A Dstore was asked, and says that it has the object. True if that was not certain before.
+    pub fn confirmed(&mut self, key: Key, dstore: DstoreId) -> bool {
+        let was_claimed = self.state(key, dstore) == Some(CopyState::Claimed);
+        if was_claimed {
             let generation = self.dstores.entry(dstore).or_default().generation;
             self.set(key, Copy::new(dstore, generation, CopyState::Certain));
         }
+        was_claimed
     }
 
-    /// A Dstore was asked, and says that it does not have the object.
-    pub fn denied(&mut self, key: Key, dstore: DstoreId) {
-        self.remove(key, dstore);
+    /// A Dstore was asked, and says that it does not have the object. True if that was claimed before.
+    ///
+    /// A copy that it has reported since stays. Reports are in the order of what happened on its disk, and an answer may be
+    /// older than the report that came before it.
+    pub fn denied(&mut self, key: Key, dstore: DstoreId) -> bool {
+        let was_claimed = self.state(key, dstore) == Some(CopyState::Claimed);
+        if was_claimed {
+            self.remove(key, dstore);
+        }
+        was_claimed
     }
 
     /// A Dstore belongs to the store no longer: what it has does not count. [`sweep`](Self::sweep) is due.
@@ -354,6 +363,43 @@ mod tests {
         assert_eq!(holdings.state(key(1), DSTORE), Some(CopyState::Certain));
         holdings.changed(DSTORE, at(1, 4), &[CopyChange::Removed { key: key(1) }]);
         assert_eq!(holdings.keys(None, 10), []);
+    }
+
+    #[test]
+    fn a_sweep_ends_when_the_dstore_connects_again() {
+        let mut holdings = Holdings::default();
+        holdings.connected(DSTORE);
+        (1..=4).for_each(|number| holdings.reported(DSTORE, &copy(number)));
+        holdings.inventory_ended(DSTORE, at(1, 4));
+        // An inventory without 1 to 4; while its sweep is under way, the Dstore connects again.
+        holdings.connected(DSTORE);
+        holdings.inventory_ended(DSTORE, at(1, 4));
+        let after = holdings.sweep(DSTORE, None, 2);
+        assert_eq!(after, Some(key(2)));
+        holdings.connected(DSTORE);
+        holdings.reported(DSTORE, &copy(3));
+        assert_eq!(holdings.sweep(DSTORE, after, 2), None, "what it has is still to come");
+        assert_eq!(holdings.state(key(3), DSTORE), Some(CopyState::Certain));
+        assert_eq!(holdings.state(key(4), DSTORE), Some(CopyState::Claimed), "it may have that, too");
+        holdings.reported(DSTORE, &copy(4));
+        holdings.inventory_ended(DSTORE, at(1, 4));
+        assert_eq!(holdings.sweep(DSTORE, None, 9), None);
+        assert_eq!(holdings.keys(None, 9), [key(3), key(4)]);
+    }
+
+    #[test]
+    fn an_answer_does_not_undo_what_was_reported_after_it() {
+        let mut holdings = Holdings::default();
+        holdings.connected(DSTORE);
+        holdings.inventory_ended(DSTORE, at(1, 0));
+        holdings.claim(key(1), DSTORE, at(1, 90));
+        assert!(holdings.denied(key(1), DSTORE), "a claim that is wrong");
+        assert_eq!(holdings.state(key(1), DSTORE), None);
+        // It was asked twice, has got a copy after the second answer, and reports that before it sends the answer.
+        holdings.changed(DSTORE, at(1, 1), &[CopyChange::Stored { copy: copy(1) }]);
+        assert!(!holdings.denied(key(1), DSTORE));
+        assert_eq!(holdings.state(key(1), DSTORE), Some(CopyState::Certain), "it would be copied again and again");
+        assert!(!holdings.confirmed(key(1), DSTORE), "nothing new");
     }
 
     #[test]

@@ -17,6 +17,7 @@
 
 use std::collections::BTreeSet;
 
+use super::balance::Relocation;
 use super::choose::{Candidate, choose};
 use super::holdings::CopyState;
 use crate::identity::DstoreId;
@@ -81,6 +82,8 @@ pub struct Need<'a> {
     pub coming: &'a [DstoreId],
     /// Dstores that could not take it a moment ago.
     pub avoided: &'a [DstoreId],
+    /// One of its copies is to move, once it needs nothing else. (depot 6.4)
+    pub moving: Option<Relocation>,
     /// So many Dstores are away that only last copies are repaired. (depot 6.2)
     pub is_guarded: bool,
 }
@@ -100,6 +103,8 @@ pub enum Urgency {
     Surplus,
     /// Its copies could be on more machines.
     Spread,
+    /// One of its Dstores is fuller than others.
+    Balance,
 }
 
 /// A step of a plan.
@@ -219,7 +224,8 @@ pub fn plan(need: &Need<'_>, members: &[Member], mut random: impl FnMut(usize) -
         return Plan { missing, ..Plan::default() };
     }
 
-    let keepers = keepers(&counted, need.wanted, &member);
+    let leaving = need.moving.map(|relocation| relocation.from);
+    let keepers = keepers(&counted, need.wanted, leaving, &member);
     let is_surplus = |copy: &&Held| {
         let is_kept = keepers.iter().any(|keeper| keeper.dstore == copy.dstore);
         !is_kept && presence(copy.dstore) == Presence::Known && copy.state != CopyState::Claimed
@@ -240,6 +246,14 @@ pub fn plan(need: &Need<'_>, members: &[Member], mut random: impl FnMut(usize) -
     if is_settled && let Some(to) = better_place(need, members, &keepers, &member) {
         let from = keepers[random(keepers.len())].dstore;
         return Plan::of(Urgency::Spread, vec![Step::Copy { from, to, purpose: Purpose::Balance }], 0);
+    }
+    if is_settled && let Some(Relocation { from, to }) = need.moving {
+        let is_held = |id: DstoreId| need.copies.iter().any(|copy| copy.dstore == id);
+        let can_take = member(to).is_some_and(|member| takes(member, Purpose::Balance)) && !need.avoided.contains(&to);
+        if is_held(from) && !is_held(to) && can_take {
+            let from = keepers[random(keepers.len())].dstore;
+            return Plan::of(Urgency::Balance, vec![Step::Copy { from, to, purpose: Purpose::Balance }], 0);
+        }
     }
     Plan::default()
 }
@@ -280,17 +294,18 @@ fn targets(
 }
 
 /// Whether a Dstore takes copies for this purpose.
-fn takes(member: &Member, purpose: Purpose) -> bool {
+pub(super) fn takes(member: &Member, purpose: Purpose) -> bool {
     member.duty == Duty::Active
         && member.presence == Presence::Known
         && member.used < f64::from(purpose.most_percent()) / 100.0
 }
 
-/// The copies to keep: in as many zones and on as many machines as can be; those first that are verified already, so that
-/// the choice stays the same from one plan to the next.
+/// The copies to keep: in as many zones and on as many machines as can be; the one that is to move last; those first that are
+/// verified already, so that the choice stays the same from one plan to the next.
 fn keepers<'a, 'm>(
     counted: &[&'a Held],
     wanted: usize,
+    leaving: Option<DstoreId>,
     member: &impl Fn(DstoreId) -> Option<&'m Member>,
 ) -> Vec<&'a Held> {
     let mut left: Vec<(&Held, &Member)> =
@@ -300,7 +315,8 @@ fn keepers<'a, 'm>(
         let rank = |(copy, member): &(&Held, &Member)| {
             let shares_zone = !member.zone.is_empty() && kept.iter().any(|(_, other)| other.zone == member.zone);
             let shares_host = kept.iter().any(|(_, other)| other.host == member.host);
-            (shares_zone, shares_host, !copy.is_verified, (member.used * 20.0) as u32, copy.dstore)
+            let is_leaving = leaving == Some(copy.dstore);
+            (shares_zone, shares_host, is_leaving, !copy.is_verified, (member.used * 20.0) as u32, copy.dstore)
         };
         let Some(best) = left.iter().map(rank).min() else { break };
         let at = left.iter().position(|copy| rank(copy) == best).expect("it is one of them");
@@ -310,7 +326,7 @@ fn keepers<'a, 'm>(
 }
 
 /// In how many zones, and on how many machines, these are. A Dstore without a zone shares none.
-fn spread<'m>(of: impl Iterator<Item = &'m Member> + Clone) -> (usize, usize) {
+pub(super) fn spread<'m>(of: impl Iterator<Item = &'m Member> + Clone) -> (usize, usize) {
     let zones: BTreeSet<&str> = of.clone().map(|member| member.zone.as_str()).filter(|zone| !zone.is_empty()).collect();
     let without = of.clone().filter(|member| member.zone.is_empty()).count();
     let hosts: BTreeSet<&str> = of.map(|member| member.host.as_str()).collect();

@@ -13,7 +13,7 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use stevedore::socket::{self, Incoming, Wait};
 
 use super::Address;
-use crate::words::{ParseError, Words};
+use crate::words::{Line, ParseError, Words};
 
 /// The log target of every line sent or received, at level debug.
 pub const WIRE_LOG: &str = "depot::wire";
@@ -27,6 +27,9 @@ const MOST_FIRST_BYTES: usize = 1 << 10;
 
 /// A longer line is cut in the log.
 const LOGGED_BYTES: usize = 4 << 10;
+
+/// A longer line's memory is given back at once.
+const MOST_KEPT_BYTES: usize = 4 << 10;
 
 /// How much is read ahead of the line in hand; larger reads of content go around it.
 const READ_AHEAD: usize = 8 << 10;
@@ -162,11 +165,14 @@ impl Connection {
     pub fn receive<T: Words>(&mut self, wait: Wait) -> Result<T, ReceiveError> {
         self.reader.get_mut().wait = wait;
         self.read_line()?;
-        let line = std::mem::take(&mut self.line);
-        let line = str::from_utf8(&line).map_err(|_| ReceiveError::NotText)?;
-        let line = line.strip_suffix('\r').unwrap_or(line); // a person's terminal may send it
-        log(self.peer, "<-", line);
-        T::from_line(line).map_err(ReceiveError::Invalid)
+        let message = str::from_utf8(&self.line).map_err(|_| ReceiveError::NotText).and_then(|line| {
+            let line = line.strip_suffix('\r').unwrap_or(line); // a person's terminal may send it
+            log(self.peer, "<-", line);
+            T::from_line(line).map_err(ReceiveError::Invalid)
+        });
+        self.line.clear();
+        self.line.shrink_to(MOST_KEPT_BYTES);
+        message
     }
 
     /// The next `size` bytes. Reading fails with `UnexpectedEof` where the peer ends early, and with `TimedOut` where
@@ -233,10 +239,10 @@ impl LineSender {
 }
 
 fn send(stream: &TcpStream, peer: SocketAddr, message: &impl Words, content: &[u8]) -> io::Result<()> {
-    let line = message.to_line();
-    log(peer, "->", &line);
-    let mut bytes = Vec::with_capacity(line.len() + 1 + content.len());
-    bytes.extend_from_slice(line.as_bytes());
+    let mut line = Line::with_room_for(content.len());
+    message.write(&mut line);
+    log(peer, "->", line.as_str());
+    let mut bytes = line.into_string().into_bytes();
     bytes.push(b'\n');
     bytes.extend_from_slice(content);
     write(stream, &bytes)
@@ -271,6 +277,9 @@ impl Content<'_> {
 
     /// Reads what is left, and drops it.
     pub fn skip(mut self) -> io::Result<()> {
+        if self.left == 0 {
+            return Ok(()); // without a buffer to be cleared
+        }
         io::copy(&mut self, &mut io::sink()).map(drop)
     }
 }

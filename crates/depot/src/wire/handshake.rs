@@ -10,6 +10,10 @@
 //! connecting  PROOF <proof>
 //! ```
 //!
+//! While a secret is being replaced, servers know two. The accepting end then proves both, and the connecting end answers by the
+//! one that it knows, too. So ends that know the old one, both, or the new one understand each other, as long as none that knows
+//! only the old one meets one that knows only the new one.
+//!
 //! Requests may follow right behind the proof: a wrong one is answered by an error, and the connection is closed.
 
 use std::fmt;
@@ -139,19 +143,26 @@ words!(struct Hello { protocol, role, cluster, challenge, client });
 
 /// The answer to it.
 enum Answer {
-    Hello { protocol: Protocol, role: String, cluster: ClusterId, challenge: Challenge, proof: Proof },
+    /// With a proof by each secret that it knows.
+    Hello {
+        protocol: Protocol,
+        role: String,
+        cluster: ClusterId,
+        challenge: Challenge,
+        proofs: Vec<Proof>,
+    },
     Refused(Failure),
 }
 
 impl Words for Answer {
     fn write(&self, line: &mut Line) {
         match self {
-            Self::Hello { protocol, role, cluster, challenge, proof } => {
+            Self::Hello { protocol, role, cluster, challenge, proofs } => {
                 protocol.write(line);
                 role.write(line);
                 cluster.write(line);
                 challenge.write(line);
-                proof.write(line);
+                proofs.iter().for_each(|proof| proof.write(line));
             }
             Self::Refused(failure) => {
                 line.plain("ERROR");
@@ -170,7 +181,13 @@ impl Words for Answer {
             role: Words::read(reader)?,
             cluster: Words::read(reader)?,
             challenge: Words::read(reader)?,
-            proof: Words::read(reader)?,
+            proofs: {
+                let mut proofs = vec![Words::read(reader)?];
+                if reader.clone().raw("proof").is_ok() {
+                    proofs.push(Words::read(reader)?);
+                }
+                proofs
+            },
         })
     }
 }
@@ -251,8 +268,8 @@ pub fn connect(
     };
     let challenge = Challenge(u128::from_le_bytes(random()?));
     connection.send(&Hello { protocol: OURS, role: role.word().to_owned(), cluster, challenge, client })?;
-    let (theirs, other, answer, proof) = match connection.receive(Wait::deadline(timeout.min(HANDSHAKE_PATIENCE)))? {
-        Answer::Hello { role, cluster, challenge, proof, .. } => (role, cluster, challenge, proof),
+    let (theirs, other, answer, proofs) = match connection.receive(Wait::deadline(timeout.min(HANDSHAKE_PATIENCE)))? {
+        Answer::Hello { role, cluster, challenge, proofs, .. } => (role, cluster, challenge, proofs),
         Answer::Refused(failure) => return Err(HandshakeError::Refused(failure)),
     };
     if other != cluster {
@@ -262,19 +279,15 @@ pub fn connect(
         return Err(HandshakeError::Untrusted(format!("{address} is a {theirs}, not a {}", expected.word())));
     }
     let terms = Terms { cluster, connecting: role.word(), accepting: &theirs, challenge, answer };
-    let (is_proven, ours) = match access {
-        Access::Client { key, .. } => {
-            (key.is_proven(&terms.of("accepting"), proof), key.proof(&terms.of("connecting")))
-        }
-        Access::Server { secret, .. } => {
-            (secret.is_proven(&terms.of("accepting"), proof), secret.proof(&terms.of("connecting")))
-        }
+    let keys = match access {
+        Access::Client { key, .. } => key.keys(),
+        Access::Server { secret, .. } => secret.keys(),
     };
-    if !is_proven {
+    let Some(ours) = keys.answer((&terms.of("accepting"), &proofs), &terms.of("connecting")) else {
         return Err(HandshakeError::Untrusted(format!(
             "{address} does not know this store's secret, or knows another one than ours"
         )));
-    }
+    };
     connection.send(&Proven { proof: ours })?;
     connection.trust();
     Ok(connection)
@@ -331,16 +344,14 @@ fn answer(
         challenge: hello.challenge,
         answer: challenge,
     };
-    let client_key = match role {
-        Role::Client { id } => Some(secret.client_key(id)),
-        Role::Controller | Role::Dstore => None,
+    let keys = match role {
+        Role::Client { id } => secret.client_keys(id),
+        Role::Controller | Role::Dstore => secret.keys(),
     };
-    let (here, there) = (terms.of("accepting"), terms.of("connecting"));
-    let proof = client_key.as_ref().map_or_else(|| secret.proof(&here), |key| key.proof(&here));
-    connection.send(&Answer::Hello { protocol: OURS, role: ours.word().to_owned(), cluster, challenge, proof })?;
+    let proofs = keys.proofs(&terms.of("accepting"));
+    connection.send(&Answer::Hello { protocol: OURS, role: ours.word().to_owned(), cluster, challenge, proofs })?;
     let Proven { proof } = connection.receive(Wait::deadline(HANDSHAKE_PATIENCE))?;
-    let is_proven = client_key.map_or_else(|| secret.is_proven(&there, proof), |key| key.is_proven(&there, proof));
-    if !is_proven {
+    if !keys.is_proven(&terms.of("connecting"), proof) {
         return Err(HandshakeError::Untrusted("the secret or the key is not this store's".into()));
     }
     connection.trust();
@@ -401,6 +412,32 @@ mod tests {
             // The connecting end finds out first: the other one has had to prove itself before.
             assert!(matches!(dial(&address, &access), Err(HandshakeError::Untrusted(_))));
             accepting.join().expect("no panic").expect_err("not let in");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_replaced_without_a_moment_of_distrust() {
+        let old = Secret::draw().expect("random bytes");
+        let both = old.renewed().expect("random bytes");
+        let new = both.settled();
+        let servers = |here: &Secret, there: &Secret| {
+            let role = Role::Dstore;
+            let accesses = [client(7, there), Access::Server { role, secret: there.clone() }];
+            accesses.map(|access| {
+                let (address, accepting) = accepting(here);
+                let is_connected = dial(&address, &access).is_ok();
+                assert_eq!(accepting.join().expect("no panic").is_ok(), is_connected, "both ends come to the same");
+                is_connected
+            })
+        };
+        for (here, there) in [(&old, &both), (&both, &both), (&both, &old), (&both, &new), (&new, &both), (&new, &new)]
+        {
+            // A client has only the key of the newest that it was given.
+            let has_client_key = here == there || here == &both || there.settled() == *here;
+            assert_eq!(servers(here, there), [has_client_key, true]);
+        }
+        for (here, there) in [(&old, &new), (&new, &old)] {
+            assert_eq!(servers(here, there), [false, false]);
         }
     }
 

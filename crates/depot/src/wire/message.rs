@@ -1,18 +1,20 @@
-//! What can be said. Each message is one line; `PUT`, `DATA` and `BACKUP` with a length are followed by as many bytes as they
-//! say.
+//! What can be said. Each message is one line; `PUT`, `DATA`, `RAFT`, `SNAPSHOT`, and `BACKUP` with a length are followed by as
+//! many bytes as they say.
 //!
 //! | from | to | says | is answered by |
 //! |---|---|---|---|
 //! | client | Controller | [`Request`] | one [`Answer`] each |
 //! | client, Dstore | Dstore | [`ObjectRequest`] | [`ObjectAnswer`]s |
 //! | Dstore | Controller | [`Report`] | [`Order`]s, whenever the Controller likes |
+//! | Controller | Controller | [`PeerRequest`] | a [`PeerAnswer`], or none |
 
 use std::fmt;
+use std::time::Duration;
 
 use super::Address;
 use crate::checksum::Checksum;
 use crate::client::{ChangeEvent, ObjectCopies, Status};
-use crate::identity::{DiskId, DstoreId, Epoch, History, Key, Position, Version};
+use crate::identity::{ControllerId, DiskId, DstoreId, Epoch, History, Key, Position, Version};
 use crate::log::SyncMode;
 use crate::namespace::change::{Command, Condition, Refusal, Replicas, Settings, Stamp};
 use crate::namespace::listing::{Listed, Stat};
@@ -114,6 +116,24 @@ pub enum Request {
         /// The object.
         key: Key,
     },
+    /// Where the Controllers are, and which of them leads: answered by `CONTROLLERS`.
+    Controllers,
+    /// To have the Controller at an address, whose folder is empty, belong to the store: answered by `OK` once it has a vote.
+    /// (depot 4.7)
+    AddController {
+        /// Where it listens.
+        address: Address,
+    },
+    /// To have a Controller belong to the store no longer: answered by `OK`. (depot 4.7)
+    RemoveController {
+        /// The Controller.
+        controller: ControllerId,
+    },
+    /// To have another Controller lead: answered by `OK` once it does.
+    HandOver {
+        /// Which one; without it, the one that is best prepared.
+        to: Option<ControllerId>,
+    },
     /// A Dstore did not return an object, or returned it damaged: answered by `OK`.
     Suspect {
         /// The object.
@@ -140,6 +160,8 @@ pub enum Request {
         /// It will not come back, and what only it has is lost.
         is_lost: bool,
     },
+    /// To collect the objects of earlier histories that no file names: answered by `OK`. (depot 4.9)
+    CollectUnclaimed,
 }
 
 words!(enum Request, "request" {
@@ -161,6 +183,11 @@ words!(enum Request, "request" {
     "REPAIR" => Repair { all },
     "DRAIN" => Drain { dstore, drains },
     "DISCHARGE" => Discharge { dstore, is_lost },
+    "COLLECT-UNCLAIMED" => CollectUnclaimed,
+    "CONTROLLERS" => Controllers,
+    "ADD-CONTROLLER" => AddController { address },
+    "REMOVE-CONTROLLER" => RemoveController { controller },
+    "HAND-OVER" => HandOver { to },
 });
 
 /// What a Controller answers a client.
@@ -237,6 +264,13 @@ pub enum Answer {
         /// The best first.
         holders: Vec<(DstoreId, Address)>,
     },
+    /// Where the Controllers are.
+    Controllers {
+        /// Which of them leads, as far as the one that answers knows.
+        leader: Option<ControllerId>,
+        /// All of them.
+        controllers: Vec<(ControllerId, Address)>,
+    },
     /// It is done, or noted.
     Ok,
     /// It is not done.
@@ -258,11 +292,12 @@ words!(enum Answer, "answer" {
     "BACKUP" => Backup { sequence, length, keep_removed_ms },
     "COPIES" => Copies { objects },
     "HOLDERS" => Holders { holders },
+    "CONTROLLERS" => Controllers { leader, controllers },
     "OK" => Ok,
     "ERROR" => Error { failure },
 });
 
-/// Keys and places for objects, leased to the client for a minute. (depot 5.1, 5.3)
+/// Keys and places for objects, leased to the client. (depot 5.1, 5.3)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
     /// The history of the keys.
@@ -271,13 +306,15 @@ pub struct Grants {
     pub term: u64,
     /// W: at least so many Dstores must store an object.
     pub write_quorum: u32,
+    /// So long each lease lasts, in milliseconds, from when it was granted or renewed last.
+    pub lease_ms: u64,
     /// Where the Dstores named below listen.
     pub addresses: Vec<(DstoreId, Address)>,
     /// One for each object.
     pub objects: Vec<Grant>,
 }
 
-words!(struct Grants { history, term, write_quorum, addresses, objects });
+words!(struct Grants { history, term, write_quorum, lease_ms, addresses, objects });
 
 /// A key, and where its object is to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -461,6 +498,8 @@ pub enum Report {
     },
     /// What became of orders. Their effects were reported before, as changes.
     Done {
+        /// The leadership that gave them.
+        epoch: Epoch,
         /// One for each object of an order.
         outcomes: Vec<OrderOutcome>,
     },
@@ -469,8 +508,10 @@ pub enum Report {
         /// All of it.
         load: Load,
     },
-    /// It does not obey this Controller, which must stop. (depot 2.2)
+    /// It does not follow this Controller, which must stop if it still leads. (depot 2.2)
     Refuse {
+        /// The leadership that it does not follow.
+        epoch: Epoch,
         /// Why, as a sentence for the Controller's log.
         why: String,
     },
@@ -482,9 +523,9 @@ words!(enum Report, "report" {
     "INVENTORY" => Inventory { copies },
     "INVENTORY-END" => InventoryEnd { position },
     "CHANGES" => Changes { position, changes },
-    "DONE" => Done { outcomes },
+    "DONE" => Done { epoch, outcomes },
     "HEARTBEAT" => Heartbeat { load },
-    "REFUSE" => Refuse { why },
+    "REFUSE" => Refuse { epoch, why },
 });
 
 /// A copy that a Dstore has.
@@ -581,27 +622,42 @@ pub struct Load {
     pub memory_percent: u8,
     /// Of its disk's time.
     pub disk_percent: u8,
+    /// How long ago it had verified all that it has; if it never has, since when its disk is used.
+    pub scrubbed_ago: Duration,
 }
 
 words!(struct Load {
-    objects, damaged, used_bytes, free_bytes, total_bytes, cpu_percent, memory_percent, disk_percent
+    objects, damaged, used_bytes, free_bytes, total_bytes, cpu_percent, memory_percent, disk_percent, scrubbed_ago
 });
 
 /// What a Controller says to a Dstore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// The Dstore belongs to the store: the answer to a join. (depot 2.2, 5.2)
+    /// The Dstore belongs to the store: the answer to a join. It reports from now on, whether this Controller leads or not.
     Admitted {
         /// Its number.
         number: DstoreId,
-        /// The leadership that it is to acknowledge.
+    },
+    /// This Controller leads, and gives orders from now on: at once behind `ADMITTED`, or later. (depot 2.2, 5.2)
+    Leads {
+        /// The leadership that the Dstore is to acknowledge.
         epoch: Epoch,
         /// The last change before it.
         after: u64,
-        /// Whether the leader's namespace contains the leadership that the Dstore has acknowledged.
-        has_yours: bool,
+        /// The newest leaderships that the leader's namespace contains, this one included; and the one that the Dstore named
+        /// when it joined, if that is contained.
+        known: Vec<Epoch>,
         /// All histories of the store.
         lineage: Vec<History>,
+    },
+    /// This Controller leads no more, and gives no orders until it does again.
+    Follows,
+    /// Where the Controllers are: behind `ADMITTED`, and again when that changes.
+    Controllers {
+        /// Which of them leads, as far as this one knows.
+        leader: Option<ControllerId>,
+        /// All of them.
+        controllers: Vec<(ControllerId, Address)>,
     },
     /// The leader has applied more changes. (depot 2.2)
     Applied {
@@ -639,11 +695,83 @@ pub enum Order {
 }
 
 words!(enum Order, "order" {
-    "ADMITTED" => Admitted { number, epoch, after, has_yours, lineage },
+    "ADMITTED" => Admitted { number },
+    "LEADS" => Leads { epoch, after, known, lineage },
+    "FOLLOWS" => Follows,
+    "CONTROLLERS" => Controllers { leader, controllers },
     "APPLIED" => Applied { epoch, sequence },
     "VERIFY" => Verify { epoch, keys },
     "COPY" => Copy { epoch, copies },
     "REMOVE" => Remove { epoch, keys },
+    "ERROR" => Error { failure },
+});
+
+/// What a Controller says to another one, on a connection that it opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerRequest {
+    /// Which Controller is at this address: answered by `CONTROLLER`, to any peer.
+    Who,
+    /// The first line before any of those below: a member of the group wants to talk to another one. Answered by `OK`, or by an
+    /// error that says what an operator has to do.
+    Peer {
+        /// Which one it is.
+        from: ControllerId,
+        /// Where it listens.
+        address: Address,
+        /// Which one it means to reach.
+        to: ControllerId,
+        /// The last change that it has applied.
+        applied: Version,
+    },
+    /// A message of Raft's library, whose bytes follow. It is not answered, and may be lost.
+    Raft {
+        /// In bytes.
+        length: u64,
+    },
+    /// Whether the connection still stands: answered by `OK`.
+    Ping,
+    /// A message of Raft's library that says that a snapshot is to be installed, and the snapshot: the bytes of both follow,
+    /// one behind the other. Answered by `OK` once it is installed.
+    Snapshot {
+        /// The message, in bytes.
+        message: u64,
+        /// The snapshot, in bytes.
+        length: u64,
+    },
+}
+
+words!(enum PeerRequest, "request of a Controller" {
+    "WHO" => Who,
+    "PEER" => Peer { from, address, to, applied },
+    "RAFT" => Raft { length },
+    "PING" => Ping,
+    "SNAPSHOT" => Snapshot { message, length },
+});
+
+/// What a Controller answers another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerAnswer {
+    /// Which Controller this is.
+    Controller {
+        /// Which one.
+        id: ControllerId,
+        /// It has no log, and waits until it is added to a group.
+        waits: bool,
+        /// The Controllers of its store, as far as it knows.
+        controllers: Vec<(ControllerId, Address)>,
+    },
+    /// It is done.
+    Ok,
+    /// It is not done.
+    Error {
+        /// Why.
+        failure: Failure,
+    },
+}
+
+words!(enum PeerAnswer, "answer of a Controller" {
+    "CONTROLLER" => Controller { id, waits, controllers },
+    "OK" => Ok,
     "ERROR" => Error { failure },
 });
 
@@ -795,7 +923,7 @@ impl Words for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::{ControllerStatus, DstoreState, DstoreStatus};
+    use crate::client::{ControllerRole, ControllerStatus, DstoreState, DstoreStatus, Election};
     use crate::identity::SessionId;
     use crate::namespace::change::{Duty, RemovalExtent};
     use crate::namespace::listing::Kind;
@@ -808,6 +936,10 @@ mod tests {
 
     fn path(text: &str) -> Path {
         text.parse().expect("a path")
+    }
+
+    fn address() -> Address {
+        "h:1".parse().expect("an address")
     }
 
     const KEY: Key = Key { history: History(0xab), term: 2, number: 9 };
@@ -849,22 +981,29 @@ mod tests {
         is_written(Request::Repair { all: true }, "REPAIR yes");
         is_written(Request::Drain { dstore: DstoreId(1), drains: true }, "DRAIN 1 yes");
         is_written(Request::Discharge { dstore: DstoreId(1), is_lost: false }, "DISCHARGE 1 no");
+        is_written(Request::CollectUnclaimed, "COLLECT-UNCLAIMED");
+        is_written(Request::Controllers, "CONTROLLERS");
+        is_written(Request::AddController { address: address() }, "ADD-CONTROLLER h:1");
+        is_written(Request::RemoveController { controller: ControllerId(0xa) }, "REMOVE-CONTROLLER a");
+        is_written(Request::HandOver { to: None }, "HAND-OVER -");
+        is_written(Request::HandOver { to: Some(ControllerId(0xa)) }, "HAND-OVER a");
     }
 
     #[test]
     fn answers_are_written_as_the_protocol_says() {
         let settings = Settings::default();
-        is_written(Answer::Session { born: VERSION, settings }, "SESSION ab 17 3 - 67108864 100000000 no");
+        is_written(Answer::Session { born: VERSION, settings }, "SESSION ab 17 3 - 67108864 100000000 no -");
         let places: Address = "10.0.0.1:7100".parse().expect("an address");
         let grants = Grants {
             history: History(0xab),
             term: 2,
             write_quorum: 2,
+            lease_ms: 60_000,
             addresses: vec![(DstoreId(1), places.clone())],
             objects: vec![Grant { number: 9, places: vec![DstoreId(1)] }],
         };
-        is_written(Answer::Granted { grants: grants.clone() }, "GRANTED ab 2 2 1 1 10.0.0.1:7100 1 9 1 1");
-        is_written(Answer::Done { version: VERSION, grants }, "DONE ab 17 ab 2 2 1 1 10.0.0.1:7100 1 9 1 1");
+        is_written(Answer::Granted { grants: grants.clone() }, "GRANTED ab 2 2 60000 1 1 10.0.0.1:7100 1 9 1 1");
+        is_written(Answer::Done { version: VERSION, grants }, "DONE ab 17 ab 2 2 60000 1 1 10.0.0.1:7100 1 9 1 1");
         let kind = Kind::File { size: 5, checksum: Checksum(0xf) };
         let stat = Stat { kind, version: VERSION, changed: VERSION, modified_ms: 7, details: Default::default() };
         is_written(Answer::Stat { stat: stat.clone() }, "STAT file 5 f ab 17 ab 17 7 % % - 0 0");
@@ -874,17 +1013,31 @@ mod tests {
         let entries = vec![Listed { name: "x".into(), stat }];
         is_written(Answer::Page { entries, after: None }, "PAGE 1 x file 5 f ab 17 ab 17 7 % % - 0 0 -");
         is_written(Answer::Backup { sequence: 17, length: 5, keep_removed_ms: 600_000 }, "BACKUP 17 5 600000");
+        let controllers = vec![(ControllerId(0xa), address()), (ControllerId(0xb), address())];
+        let answer = Answer::Controllers { leader: Some(ControllerId(0xb)), controllers };
+        is_written(answer, "CONTROLLERS b 2 a h:1 b h:1");
         is_written(Answer::Ok, "OK");
         let status = Status {
             name: "test".into(),
             problems: vec!["a sentence".into()],
             controllers: vec![ControllerStatus {
+                id: ControllerId(0xa),
                 address: "h:1".into(),
-                is_leader: true,
+                role: ControllerRole::Leader,
                 epoch: EPOCH,
                 sync: "always".into(),
-                last_index: 5,
-                up: Duration::from_millis(1500),
+                last_index: Some(5),
+                lag: 0,
+                agreed: Some(4),
+                silence: None,
+                snapshot: Some((1, 2)),
+                up: Some(Duration::from_millis(1500)),
+            }],
+            elections: vec![Election {
+                leader: ControllerId(0xa),
+                term: 2,
+                ago: Duration::from_secs(9),
+                gap: Some(Duration::from_millis(900)),
             }],
             dstores: vec![DstoreStatus {
                 id: DstoreId(1),
@@ -900,6 +1053,7 @@ mod tests {
                 total_bytes: 4,
                 load_percent: (5, 6, 7),
                 damaged: 8,
+                scrubbed_ago: Duration::from_secs(5),
             }],
             ..Status::default()
         };
@@ -938,15 +1092,14 @@ mod tests {
         is_written(Report::InventoryEnd { position }, "INVENTORY-END 3 4");
         let changes = vec![CopyChange::Stored { copy }, CopyChange::Removed { key: KEY }];
         is_written(Report::Changes { position, changes }, "CHANGES 3 4 2 stored ab.2.9 5 f no removed ab.2.9");
-        is_written(Report::Heartbeat { load: Load::default() }, "HEARTBEAT 0 0 0 0 0 0 0 0");
-        let admitted = Order::Admitted {
-            number: DstoreId(1),
-            epoch: EPOCH,
-            after: 81,
-            has_yours: true,
-            lineage: vec![History(0xab)],
-        };
-        is_written(admitted, "ADMITTED 1 ab 2 5 81 yes 1 ab");
+        is_written(Report::Refuse { epoch: EPOCH, why: "why".into() }, "REFUSE ab 2 5 why");
+        is_written(Report::Heartbeat { load: Load::default() }, "HEARTBEAT 0 0 0 0 0 0 0 0 0");
+        is_written(Order::Admitted { number: DstoreId(1) }, "ADMITTED 1");
+        let leads = Order::Leads { epoch: EPOCH, after: 81, known: vec![EPOCH], lineage: vec![History(0xab)] };
+        is_written(leads, "LEADS ab 2 5 81 1 ab 2 5 1 ab");
+        is_written(Order::Follows, "FOLLOWS");
+        let controllers = vec![(ControllerId(0xa), address())];
+        is_written(Order::Controllers { leader: None, controllers }, "CONTROLLERS - 1 a h:1");
         is_written(Order::Applied { epoch: EPOCH, sequence: 82 }, "APPLIED ab 2 5 82");
         is_written(Order::Verify { epoch: EPOCH, keys: vec![KEY] }, "VERIFY ab 2 5 1 ab.2.9");
         is_written(Order::Remove { epoch: EPOCH, keys: vec![KEY] }, "REMOVE ab 2 5 1 ab.2.9");
@@ -955,8 +1108,28 @@ mod tests {
         is_written(Order::Copy { epoch: EPOCH, copies: vec![copy] }, "COPY ab 2 5 1 ab.2.9 5 f repair h:1");
         let outcome = |kind, failure| OrderOutcome { kind, key: KEY, failure };
         let outcomes = vec![outcome(OrderKind::Copy, None), outcome(OrderKind::Verify, Some(Failure::NotHere))];
-        let line = "DONE 2 copy ab.2.9 - verify ab.2.9 not-here the%20Dstore%20does%20not%20have%20this%20object";
-        is_written(Report::Done { outcomes }, line);
+        let line =
+            "DONE ab 2 5 2 copy ab.2.9 - verify ab.2.9 not-here the%20Dstore%20does%20not%20have%20this%20object";
+        is_written(Report::Done { epoch: EPOCH, outcomes }, line);
+    }
+
+    #[test]
+    fn controllers_speak_to_each_other_as_the_protocol_says() {
+        let (one, other) = (ControllerId(0xa), ControllerId(0xb));
+        is_written(PeerRequest::Who, "WHO");
+        let applied = Version { history: History(0xc), sequence: 7 };
+        is_written(PeerRequest::Peer { from: one, address: address(), to: other, applied }, "PEER a h:1 b c 7");
+        is_written(PeerRequest::Raft { length: 5 }, "RAFT 5");
+        is_written(PeerRequest::Ping, "PING");
+        is_written(PeerRequest::Snapshot { message: 5, length: 6 }, "SNAPSHOT 5 6");
+        let controllers = vec![(one, address())];
+        is_written(PeerAnswer::Controller { id: one, waits: false, controllers }, "CONTROLLER a no 1 a h:1");
+        is_written(PeerAnswer::Controller { id: other, waits: true, controllers: vec![] }, "CONTROLLER b yes 0");
+        is_written(PeerAnswer::Ok, "OK");
+        is_written(
+            PeerAnswer::Error { failure: Failure::NotHere },
+            "ERROR not-here the%20Dstore%20does%20not%20have%20this%20object",
+        );
     }
 
     #[test]

@@ -13,9 +13,13 @@ use sha2::Sha256;
 use crate::disk::random;
 use crate::words::{Line, ParseError, Reader, Words, hexadecimal_word, invalid};
 
-/// What all servers of a store know: 32 random bytes.
+/// What all servers of a store know: 32 random bytes. While it is being replaced by another one, they know both.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret([u8; 32]);
+pub struct Secret {
+    newest: [u8; 32],
+    /// What `newest` replaces: servers and clients that know nothing newer are still let in.
+    before: Option<[u8; 32]>,
+}
 
 /// Which client: drawn at random for each `client.toml`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -31,33 +35,114 @@ pub struct ClientKey([u8; 32]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Proof([u8; 32]);
 
+/// What an end of a connection may prove itself by, and takes as a proof: one key, or two while the secret is being replaced.
+pub(super) struct Keys(Vec<[u8; 32]>);
+
 impl Secret {
     /// A new one.
     pub fn draw() -> io::Result<Self> {
-        random().map(Self)
+        random().map(|newest| Self { newest, before: None })
     }
 
-    /// The key of this client.
+    /// Another one, beside which this one is still accepted.
+    pub fn renewed(&self) -> io::Result<Self> {
+        random().map(|newest| Self { newest, before: Some(self.newest) })
+    }
+
+    /// The newest alone: what it has replaced is accepted no longer.
+    pub fn settled(&self) -> Self {
+        Self { newest: self.newest, before: None }
+    }
+
+    /// Whether an older one is still accepted.
+    pub fn is_renewed(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// The key of this client, by the newest secret.
     pub fn client_key(&self, client: ClientId) -> ClientKey {
-        ClientKey(mac(&self.0, &format!("client {client}")))
+        client_key(&self.newest, client)
     }
 
-    pub(super) fn proof(&self, of: &str) -> Proof {
-        Proof(mac(&self.0, of))
+    pub(super) fn keys(&self) -> Keys {
+        Keys([self.newest].into_iter().chain(self.before).collect())
     }
 
-    pub(super) fn is_proven(&self, of: &str, proof: Proof) -> bool {
-        is_mac(&self.0, of, proof)
+    pub(super) fn client_keys(&self, client: ClientId) -> Keys {
+        Keys(self.keys().0.iter().map(|secret| client_key(secret, client).0).collect())
+    }
+
+    /// As it is kept in a file: the newest first.
+    pub fn reveal(&self) -> String {
+        self.keys().0.iter().map(to_hexadecimal).collect::<Vec<_>>().join(" ")
     }
 }
 
+impl FromStr for Secret {
+    type Err = InvalidKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKey> {
+        let (newest, before) = match text.split_once(' ') {
+            Some((newest, before)) => (newest, Some(from_hexadecimal(before)?)),
+            None => (text, None),
+        };
+        Ok(Self { newest: from_hexadecimal(newest)?, before })
+    }
+}
+
+// Never in a log.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+fn client_key(secret: &[u8; 32], client: ClientId) -> ClientKey {
+    ClientKey(mac(secret, &format!("client {client}")))
+}
+
 impl ClientKey {
-    pub(super) fn proof(&self, of: &str) -> Proof {
-        Proof(mac(&self.0, of))
+    pub(super) fn keys(&self) -> Keys {
+        Keys(vec![self.0])
     }
 
+    /// As it is kept in a file.
+    pub fn reveal(&self) -> String {
+        to_hexadecimal(&self.0)
+    }
+}
+
+impl FromStr for ClientKey {
+    type Err = InvalidKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKey> {
+        from_hexadecimal(text).map(Self)
+    }
+}
+
+// Never in a log.
+impl fmt::Debug for ClientKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientKey(…)")
+    }
+}
+
+impl Keys {
+    /// A proof by each.
+    pub(super) fn proofs(&self, of: &str) -> Vec<Proof> {
+        self.0.iter().map(|key| Proof(mac(key, of))).collect()
+    }
+
+    /// Whether one of them is proven.
     pub(super) fn is_proven(&self, of: &str, proof: Proof) -> bool {
-        is_mac(&self.0, of, proof)
+        self.0.iter().any(|key| is_mac(key, of, proof))
+    }
+
+    /// A proof by the key that the other end has proven to know with one of its proofs; `None` if it knows none of these.
+    pub(super) fn answer(&self, theirs: (&str, &[Proof]), of: &str) -> Option<Proof> {
+        let (text, proofs) = theirs;
+        let shared = self.0.iter().find(|key| proofs.iter().any(|proof| is_mac(key, text, *proof)));
+        shared.map(|key| Proof(mac(key, of)))
     }
 }
 
@@ -101,38 +186,9 @@ fn from_hexadecimal(text: &str) -> Result<[u8; 32], InvalidKey> {
     Ok(bytes)
 }
 
-/// For the files that keep them: the only place where they are written out.
-macro_rules! kept_as_text {
-    ($name:ident) => {
-        impl $name {
-            /// As it is kept in a file.
-            pub fn reveal(&self) -> String {
-                to_hexadecimal(&self.0)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = InvalidKey;
-
-            fn from_str(text: &str) -> Result<Self, InvalidKey> {
-                from_hexadecimal(text).map(Self)
-            }
-        }
-
-        // Never in a log.
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(concat!(stringify!($name), "(…)"))
-            }
-        }
-    };
-}
-kept_as_text!(Secret);
-kept_as_text!(ClientKey);
-
 impl Words for Proof {
     fn write(&self, line: &mut Line) {
-        line.plain(to_hexadecimal(&self.0));
+        line.plain(&to_hexadecimal(&self.0));
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
@@ -157,12 +213,23 @@ mod tests {
 
     #[test]
     fn a_proof_is_good_for_one_key_and_one_text_only() {
-        let secret = Secret([7; 32]);
-        let one = secret.client_key(ClientId(1));
-        let proof = one.proof("text");
+        let secret = Secret { newest: [7; 32], before: None };
+        let one = secret.client_keys(ClientId(1));
+        let proof = one.proofs("text")[0];
         assert!(one.is_proven("text", proof));
         assert!(!one.is_proven("texts", proof));
-        assert!(!secret.client_key(ClientId(2)).is_proven("text", proof), "another client's");
-        assert!(!secret.is_proven("text", proof), "a server's");
+        assert!(!secret.client_keys(ClientId(2)).is_proven("text", proof), "another client's");
+        assert!(!secret.keys().is_proven("text", proof), "a server's");
+    }
+
+    #[test]
+    fn a_secret_that_is_replaced_is_kept_beside_the_new_one() {
+        let old = Secret::draw().expect("random bytes");
+        let both = old.renewed().expect("random bytes");
+        assert!(both.is_renewed() && !both.settled().is_renewed() && !old.is_renewed());
+        assert_eq!(both.reveal().parse::<Secret>(), Ok(both.clone()));
+        assert!(both.reveal().starts_with(&both.settled().reveal()) && both.reveal().ends_with(&old.reveal()));
+        let again = both.renewed().expect("random bytes");
+        assert!(again.reveal().ends_with(&both.settled().reveal()), "only the last one before it is kept");
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use depot::checksum::Checksum;
 use depot::client::{Cluster, ClusterOptions, SEARCH};
-use depot::controller::{BACKUP_PERIOD, Handle, HealingOptions, Options};
+use depot::controller::{BACKUP_PERIOD, Beginning, Handle, HealingOptions, Options};
 use depot::identity::{ClusterId, DiskId, DstoreId, Epoch, Key, Position};
 use depot::log::{ReplicaOptions, SyncMode};
 use depot::namespace::change::{Replicas, Settings};
@@ -83,6 +83,7 @@ impl Store {
             replica,
             settling: self.settling,
             backup_period: self.backup_period,
+            beginning: Beginning::alone(),
             healing: self.healing,
         };
         self.controller = Some(Handle::start(options).unwrap());
@@ -120,6 +121,10 @@ impl Store {
 pub struct Behaviour {
     /// It answers puts with this.
     pub refuses: Option<Failure>,
+    /// It says that it has no room.
+    pub is_full: bool,
+    /// It closes each new connection at once.
+    pub is_closed: bool,
     /// It closes the connection when a put comes.
     pub hangs_up: bool,
     /// It answers a put only once this is taken away.
@@ -197,7 +202,14 @@ impl ScriptedDstore {
         self.wait(|state| state.link.is_none()); // one to a Controller that was stopped takes a moment to end
         let (shared, disk) = (Arc::clone(&self.shared), self.disk);
         let (controller, address) = (store.address.clone(), self.address.clone());
-        self.threads.spawn(move || shared.follow(&controller, disk, &address)).unwrap();
+        // Refused while the Controller has not noticed yet that the last connection ended.
+        let join = move || {
+            let is_over = || shared.state.lock().is_stopped;
+            while !shared.follow(&controller, disk, &address) && !is_over() {
+                thread::sleep(Duration::from_millis(10));
+            }
+        };
+        self.threads.spawn(join).unwrap();
         self.wait(|state| state.number.is_some() && state.link.is_some());
     }
 
@@ -234,6 +246,11 @@ impl ScriptedDstore {
 
     pub fn copies_ordered(&self) -> Vec<Key> {
         self.shared.state.lock().copies.clone()
+    }
+
+    /// Has it find an object on its disk, as one that was left there: its next inventory has it.
+    pub fn find(&self, key: Key, content: &[u8]) {
+        self.shared.state.lock().objects.insert(key, content.to_vec());
     }
 
     pub fn lose_everything(&self) {
@@ -279,7 +296,9 @@ impl Drop for ScriptedDstore {
 impl Shared {
     fn serve(&self, stream: Arc<std::net::TcpStream>) {
         let Ok(mut connection) = Connection::new(stream) else { return };
-        if accept(&mut connection, Role::Dstore, CLUSTER, &self.secret).is_err() {
+        if self.state.lock().behaviour.is_closed
+            || accept(&mut connection, Role::Dstore, CLUSTER, &self.secret).is_err()
+        {
             return;
         }
         while let Ok(request) = connection.receive(Wait::Forever) {
@@ -371,10 +390,12 @@ impl Shared {
         true
     }
 
-    /// The link to the Controller: one thread reads orders, this one reports.
-    fn follow(self: &Arc<Self>, controller: &Address, disk: DiskId, address: &Address) {
+    /// The link to the Controller: one thread reads orders, this one reports. False if it was not admitted.
+    fn follow(self: &Arc<Self>, controller: &Address, disk: DiskId, address: &Address) -> bool {
         let access = Access::Server { role: Role::Dstore, secret: self.secret.clone() };
-        let Ok(mut connection) = connect(controller, &access, CLUSTER, Role::Controller, SOON, |_| ()) else { return };
+        let Ok(mut connection) = connect(controller, &access, CLUSTER, Role::Controller, SOON, |_| ()) else {
+            return false;
+        };
         let (number, epoch, start) = {
             let state = self.state.lock();
             (state.number, state.epoch, state.position.start)
@@ -391,12 +412,17 @@ impl Shared {
             sync: SyncMode::Never,
         };
         connection.send(&join).unwrap();
-        let Ok(Order::Admitted { number, epoch, has_yours, .. }) = connection.receive(Wait::deadline(SOON)) else {
-            return;
+        let Ok(Order::Admitted { number }) = connection.receive(Wait::deadline(SOON)) else { return false };
+        let (epoch, known) = loop {
+            match connection.receive(Wait::deadline(SOON)) {
+                Ok(Order::Leads { epoch, known, .. }) => break (epoch, known),
+                Ok(Order::Controllers { .. }) => {}
+                _ => return false,
+            }
         };
-        if !has_yours {
-            let _ = connection.send(&Report::Refuse { why: "its disk is an old copy".into() });
-            return;
+        if self.state.lock().epoch.is_some_and(|followed| !known.contains(&followed)) {
+            let _ = connection.send(&Report::Refuse { epoch, why: "its disk is an old copy".into() });
+            return false;
         }
         let sender = connection.sender();
         let mut state = self.state.lock();
@@ -415,7 +441,8 @@ impl Shared {
             .collect();
         sender.send(&Report::Inventory { copies }).unwrap();
         sender.send(&Report::InventoryEnd { position: state.position }).unwrap();
-        state.link = Some(Arc::clone(connection.stream()));
+        let stream = Arc::clone(connection.stream());
+        state.link = Some(Arc::clone(&stream));
         drop(state);
         self.changed.notify_all();
         let reader = {
@@ -443,11 +470,12 @@ impl Shared {
                 shared.changed.notify_all();
             })
         };
-        let load = Load { free_bytes: 1 << 40, total_bytes: 1 << 41, ..Load::default() };
         let mut last_beat: Option<Instant> = None;
         loop {
             let mut state = self.state.lock();
-            if state.link.is_none() || state.is_stopped {
+            // Another link may have been made since: what is unreported is for that one.
+            let is_open = state.link.as_ref().is_some_and(|link| Arc::ptr_eq(link, &stream));
+            if !is_open || state.is_stopped {
                 break;
             }
             if state.unreported.is_empty() {
@@ -455,12 +483,15 @@ impl Shared {
             }
             let changes = std::mem::take(&mut state.unreported);
             let position = state.position;
+            let is_full = state.behaviour.is_full;
             drop(state);
             if !changes.is_empty() && sender.send(&Report::Changes { position, changes }).is_err() {
                 break;
             }
             if last_beat.is_none_or(|beat| beat.elapsed() > Duration::from_millis(500)) {
                 last_beat = Some(Instant::now());
+                let free_bytes = if is_full { 0 } else { 1 << 40 };
+                let load = Load { free_bytes, total_bytes: 1 << 41, ..Load::default() };
                 if sender.send(&Report::Heartbeat { load }).is_err() {
                     break;
                 }
@@ -468,5 +499,6 @@ impl Shared {
         }
         sender.shut_down();
         reader.join().unwrap();
+        true
     }
 }

@@ -1,7 +1,8 @@
 //! The depot's clients: what they ask for, one thing after another, until told to stop.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,10 +18,14 @@ use parking_lot::RwLock;
 
 use super::history::{
     Change, Content, Look, Name, Outcome, Recorder, Sequence, Sight, Wanted, bytes_of, name_of, path_of,
+    several_objects,
 };
 
 /// A file that is composed has at most so many pieces.
 const MOST_PIECES: usize = 6;
+
+/// Now and then the source of a put pauses for up to so long.
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// What all clients share.
 pub struct Stage {
@@ -44,7 +49,10 @@ pub fn start(stage: &Arc<Stage>, number: usize, store: Cluster, rng: Rng) -> std
             thread::sleep(client.rng.duration(Duration::ZERO, Duration::from_millis(20)));
             let stage = Arc::clone(&client.stage);
             let _turn = stage.turn.read();
-            client.operate();
+            // A client that panics is a bug of the client's library, whatever the store has done.
+            if catch_unwind(AssertUnwindSafe(|| client.operate())).is_err() {
+                return stage.recorder.wrong(format_args!("client {number} has panicked"));
+            }
         }
     };
     thread::Builder::new().name(format!("client-{number}")).spawn(run).map(drop)
@@ -104,8 +112,11 @@ impl Client {
             Wanted::Version(sequence) => Condition::Version { version: self.version(sequence) },
         };
         let options = PutOptions { condition, parents: true, ..PutOptions::default() };
+        let (left, pause) = (self.rng.below(bytes.len() + 1), self.rng.duration(Duration::ZERO, LONGEST_PAUSE));
+        let pauses = if self.rng.percent(20) { vec![(left, pause)] } else { Vec::new() };
+        let mut source = Slow { bytes: &bytes, pauses };
         let begin = self.stage.recorder.now();
-        let result = self.store.put(&path_of(name), Source::Once(&mut Cursor::new(bytes)), &options);
+        let result = self.store.put(&path_of(name), Source::Once(&mut source), &options);
         let result = self.settle("put", begin, Change::Put(name, content, wanted), result);
         let Err(refusal) = result else { return };
         let sight = match (wanted, refusal) {
@@ -273,6 +284,36 @@ impl Client {
     fn version(&self, sequence: Sequence) -> Version {
         Version { history: self.stage.history, sequence }
     }
+}
+
+/// A source that pauses: what was read before is stored meanwhile, and belongs to no file yet.
+struct Slow<'a> {
+    bytes: &'a [u8],
+    /// When so many bytes are left, for how long; the last pause first.
+    pauses: Vec<(usize, Duration)>,
+}
+
+impl Read for Slow<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some((_, pause)) = self.pauses.pop_if(|(left, _)| *left >= self.bytes.len()) {
+            thread::sleep(pause);
+        }
+        let until_pause = self.bytes.len() - self.pauses.last().map_or(0, |(left, _)| *left);
+        let most = buffer.len().min(until_pause);
+        self.bytes.read(&mut buffer[..most])
+    }
+}
+
+/// A put that takes its time: between its first objects and its last it pauses. In the calm it is made all the same.
+pub fn put_slowly(store: &Cluster, stage: &Stage, name: Name, number: u64, pause: Duration) -> Result<(), Error> {
+    let (content, bytes) = stage.recorder.register(vec![several_objects(number)]);
+    let begin = stage.recorder.now();
+    let options = PutOptions { parents: true, ..PutOptions::default() };
+    let mut source = Slow { bytes: &bytes, pauses: vec![(bytes.len() / 4, pause)] };
+    let version = store.put(&path_of(name), Source::Once(&mut source), &options)?;
+    let change = Change::Put(name, content, Wanted::Anything);
+    stage.recorder.made(begin, change, Outcome::Done(version.sequence));
+    Ok(())
 }
 
 /// How a file is; `None` for a directory.

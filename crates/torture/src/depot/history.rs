@@ -240,6 +240,11 @@ impl Recorder {
     }
 }
 
+/// A number like this one whose bytes fill several objects.
+pub fn several_objects(number: u64) -> u64 {
+    number / 16 * 16 + 4
+}
+
 /// The bytes of a number: most contents are small, some fill blocks, some are objects of their own, some several.
 fn piece(number: u64) -> Vec<u8> {
     let size = match number % 16 {

@@ -26,10 +26,14 @@
 //! | `agenda` | which objects are to be looked at, and when |
 //! | `presence` | which Dstores are there, and how long one may be away |
 //! | `collection` | objects that no file names |
+//! | `balancing` | copies that move to emptier Dstores |
 
 mod agenda;
+mod balancing;
 mod collection;
 mod presence;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -44,13 +48,15 @@ use crate::namespace::change::{DstoreRecord, Duty, Replicas};
 use crate::placement::{CopyState, Held, Member, Need, Plan, Presence, Step, Urgency, is_mass_failure, plan};
 use crate::wire::message::{CopyChange, CopyOrder, Failure, Order, OrderKind, OrderOutcome};
 use agenda::Agenda;
+use balancing::Balancing;
 use collection::Unnamed;
 use presence::Presences;
 
 /// How a Controller heals its store. No safety rests on any of these times: at 0 there is only more work. (depot 1.7)
 #[derive(Clone, Copy, Debug)]
 pub struct HealingOptions {
-    /// For so long a Dstore may be away before its copies are made elsewhere. (depot 6.2)
+    /// For so long a Dstore may be away before its copies are made elsewhere, unless the store's settings say another time.
+    /// (depot 6.2)
     pub grace: Duration,
     /// So long after a put its missing copies are made, and claims are asked about. (depot 4.6, 5.1)
     pub after_put: Duration,
@@ -116,11 +122,14 @@ pub(super) struct Healing {
     failed: HashMap<Key, Failed>,
     presences: Presences,
     unnamed: Unnamed,
+    balancing: Balancing,
     /// What the last sweep was for. When it changes, another one is due.
     situation: Situation,
     /// Where the sweep is; `None` if none is under way.
     sweep: Option<Option<Key>>,
     last_sweep: Instant,
+    /// How often an operator has changed whether a Dstore is to hold objects.
+    duties: u64,
     is_guarded: bool,
     /// An operator has said that all is to be repaired, although many Dstores are away.
     repairs_all: bool,
@@ -145,8 +154,9 @@ struct Failed {
     avoided: Vec<DstoreId>,
 }
 
-/// What the plans for all objects depend on.
-type Situation = (Replicas, Vec<(DstoreId, Duty, Presence)>, bool);
+/// What the plans for all objects depend on: among other things, over which connection each Dstore has said what it has. One that
+/// comes back at once may have something else than before.
+type Situation = (Replicas, Vec<(DstoreId, Duty, Presence)>, Vec<Option<u64>>, bool);
 
 /// Objects for which something is to be done.
 #[derive(Default)]
@@ -220,9 +230,11 @@ impl Healing {
             failed: HashMap::new(),
             presences: Presences::new(settled, options.grace),
             unnamed: Unnamed::default(),
-            situation: (Replicas::All, Vec::new(), false),
+            balancing: Balancing::new(),
+            situation: (Replicas::All, Vec::new(), Vec::new(), false),
             sweep: None,
             last_sweep: now,
+            duties: 0,
             is_guarded: false,
             repairs_all: false,
             copied: VecDeque::new(),
@@ -237,6 +249,11 @@ impl Healing {
     /// Whether a Dstore has been told something about an object, and has not answered yet.
     pub(super) fn has_order(&self, key: Key, dstore: DstoreId) -> bool {
         self.under_way.contains_key(&(key, dstore))
+    }
+
+    /// Whether this leadership has lasted long enough to remove what no file names.
+    pub(super) fn collects(&self, now: Instant) -> bool {
+        now.duration_since(self.started) >= self.options.margin
     }
 
     /// Something is the matter with the object.
@@ -258,7 +275,27 @@ impl Healing {
     /// No file names these objects any more, by a change of this leadership.
     pub(super) fn released(&mut self, keys: impl Iterator<Item = Key>) {
         let now = Instant::now();
-        keys.for_each(|key| self.unnamed.note(key, now, true));
+        keys.for_each(|key| self.unnamed.release(key, now));
+    }
+
+    /// Takes out what Dstores have reported of earlier histories: that outlasts a leadership.
+    pub(super) fn take_strays(&mut self) -> Vec<(Key, u64)> {
+        self.unnamed.take_unclaimed().into_iter().collect()
+    }
+
+    /// A Dstore has objects of earlier histories that no file names, of these lengths.
+    pub(super) fn strays_reported(&mut self, strays: &[(Key, u64)]) {
+        strays.iter().for_each(|(key, length)| self.unnamed.reported(*key, *length));
+    }
+
+    /// Unclaimed objects can go: how many there are.
+    pub(super) fn release_unclaimed(&mut self) -> u64 {
+        self.unnamed.release_unclaimed(Instant::now())
+    }
+
+    /// The namespace says something else of a Dstore than it did: a round that began before gives no orders.
+    pub(super) fn duties_changed(&mut self) {
+        self.duties += 1;
     }
 
     /// All objects are looked at.
@@ -271,6 +308,11 @@ impl Healing {
     pub(super) fn repair_all(&mut self) {
         self.repairs_all = true;
         self.look_at_all();
+    }
+
+    /// How it heals.
+    pub(super) fn options(&self) -> HealingOptions {
+        self.options
     }
 
     /// For how long an object is kept after its last file is gone.
@@ -288,12 +330,21 @@ impl Healing {
         let waiting: BTreeSet<Key> =
             copies().map(|((key, _), _)| *key).filter(|key| !self.backlog.entries.contains_key(key)).collect();
         let copied: u64 = self.copied.iter().map(|(_, bytes)| bytes).sum();
+        let waits = |key: &&Key| self.backlog.entries.get(key).is_some_and(|waiting| waiting.missing == 0);
+        let moves_waiting = self.balancing.moving().filter(waits).count();
+        let (points_apart, is_as_even_as_can_be) = self.balancing.unevenness();
+        let (unclaimed, unclaimed_bytes) = self.unnamed.unclaimed();
         HealingStatus {
             objects: self.backlog.objects + waiting.len() as u64,
             bytes: self.backlog.bytes + copies().map(|(_, task)| task.bytes).sum::<u64>(),
             bytes_per_second: copied / RATE_WINDOW.as_secs(),
-            surplus: self.backlog.entries.len() as u64 - self.backlog.objects,
+            surplus: self.backlog.entries.len() as u64 - self.backlog.objects - moves_waiting as u64,
+            moving: self.balancing.moving().len() as u64,
+            points_apart,
+            is_as_even_as_can_be,
             unnamed: self.unnamed.len() as u64,
+            unclaimed,
+            unclaimed_bytes,
             is_guarded: self.is_guarded && !self.repairs_all,
         }
     }
@@ -356,45 +407,77 @@ pub(super) fn run(shared: &Shared) {
 }
 
 /// What a round looks at.
-type Looked = Vec<(Key, Option<(Object, usize)>)>;
+struct Round {
+    epoch: Epoch,
+    records: Vec<(DstoreId, DstoreRecord)>,
+    /// [`Healing::duties`] before the records were read.
+    duties: u64,
+    looked: Vec<(Key, Option<(Object, usize)>)>,
+    is_more: bool,
+}
 
 impl Shared {
     /// One round. True if there is more to do at once.
     fn heal(&self) -> bool {
-        let Some(epoch) = self.replica.epoch() else { return false };
+        let Some(round) = self.look_around() else { return false };
+        let (is_more, duties) = (round.is_more, round.duties);
+        let Some(records) = self.act(round) else { return true };
+        let Ok(epoch) = self.epoch() else { return false };
+        let is_balancing = self.balance(&records, duties);
+        self.collect(epoch, &records) || is_balancing || is_more
+    }
+
+    /// What is to be looked at, and what the namespace says of it.
+    fn look_around(&self) -> Option<Round> {
+        let epoch = self.epoch().ok()?;
+        let duties = self.state.lock().healing.duties;
         let looked = self.replica.read(|namespace| {
             let records: Vec<_> = namespace.dstores().map(|(id, record)| (id, record.clone())).collect();
-            (records, namespace.settings().replicas)
+            (records, namespace.settings().clone())
         });
-        let Ok((records, replicas)) = looked else { return false };
+        let (records, settings) = looked.ok()?;
         let keys = {
             let mut state = self.state.lock();
+            if state.epoch != Some(epoch) {
+                return None;
+            }
+            state.healing.set_grace(settings.grace_s);
             let members = state.members(&records);
-            state.healing.notice(replicas, &members);
+            let connections = state.connections(&members);
+            state.healing.notice(settings.replicas, &members, connections);
             state.due()
         };
         let is_more = keys.len() >= STEP || self.state.lock().is_sweeping();
-        let named = self.replica.read(|namespace| {
-            let looked: Looked = keys.iter().map(|key| (*key, namespace.wanted(*key))).collect();
-            looked
-        });
-        let Ok(named) = named else { return false };
+        let looked = self.replica.read(|namespace| keys.iter().map(|key| (*key, namespace.wanted(*key))).collect());
+        Some(Round { epoch, records, duties, looked: looked.ok()?, is_more })
+    }
+
+    /// Gives orders, and returns the records of Dstores that they rest on. `None` if these are of the past: then all that the
+    /// round looked at is looked at again, and nothing is ordered. An operator's command that has been answered must not be
+    /// followed by an order that knows nothing of it.
+    fn act(&self, round: Round) -> Option<Vec<(DstoreId, DstoreRecord)>> {
+        let Round { epoch, records, duties, looked, .. } = round;
         let mut state = self.state.lock();
+        if state.epoch != Some(epoch) {
+            return None;
+        }
+        if state.healing.duties != duties {
+            looked.into_iter().for_each(|(key, _)| state.healing.look_at(key));
+            return None;
+        }
         let members = state.members(&records);
-        for (key, wanted) in named {
-            state.look(key, wanted, &members, epoch);
+        for (key, wanted) in looked {
+            state.look(key, wanted, &members);
         }
         let mut orders = Orders { batches: BTreeMap::new(), burdens: state.healing.burdens() };
         state.work_off(&members, &mut orders);
         state.send(orders, epoch);
-        drop(state);
-        self.collect(epoch, &records) || is_more
+        Some(records)
     }
 
     /// A Dstore says what became of orders. Their effects were reported before.
     pub(super) fn take_outcomes(&self, id: DstoreId, connection: u64, outcomes: Vec<OrderOutcome>) {
-        let Some(epoch) = self.replica.epoch() else { return };
-        let mut state = self.state.lock();
+        let Ok((mut state, epoch)) = self.lead() else { return };
         for outcome in outcomes {
             state.take_outcome(id, connection, &outcome, epoch);
         }
@@ -404,21 +487,33 @@ impl Shared {
 }
 
 impl Healing {
+    /// What is set for the store goes before what this Controller was told when it was started.
+    fn set_grace(&mut self, grace_s: Option<u64>) {
+        self.presences.set_grace(grace_s.map_or(self.options.grace, Duration::from_secs));
+    }
+
     /// Sees what has changed for all objects.
-    fn notice(&mut self, replicas: Replicas, members: &[Member]) {
+    fn notice(&mut self, replicas: Replicas, members: &[Member], connections: Vec<Option<u64>>) {
         self.is_guarded = is_mass_failure(members);
         self.repairs_all &= self.is_guarded;
         let held_back = self.is_guarded && !self.repairs_all;
         let of = |member: &Member| (member.id, member.duty, member.presence);
-        let situation = (replicas, members.iter().map(of).collect(), held_back);
+        let situation = (replicas, members.iter().map(of).collect(), connections, held_back);
         if situation != self.situation || self.last_sweep.elapsed() > BACKSTOP {
             self.situation = situation;
+            self.balancing.look_again();
             self.look_at_all();
         }
     }
 }
 
 impl State {
+    /// Over which connections Dstores have reported all that they have.
+    fn connections(&self, members: &[Member]) -> Vec<Option<u64>> {
+        let known = |member: &Member| (member.presence == Presence::Known).then_some(member.id);
+        members.iter().map(|member| Some(self.links.get(&known(member)?)?.connection)).collect()
+    }
+
     /// The Dstores as they are now.
     fn members(&mut self, records: &[(DstoreId, DstoreRecord)]) -> Vec<Member> {
         let now = Instant::now();
@@ -469,11 +564,6 @@ impl State {
         keys
     }
 
-    /// Whether a client may still commit the object.
-    fn is_leased(&self, key: Key, epoch: Epoch) -> bool {
-        (key.history, key.term) == (epoch.history, epoch.term) && self.keys.is_leased(key.number)
-    }
-
     fn is_sweeping(&self) -> bool {
         self.healing.sweep.is_some() && self.healing.backlog.entries.len() < MOST_BACKLOG
     }
@@ -492,20 +582,24 @@ impl State {
         let coming: Vec<DstoreId> = coming.map(|((_, dstore), _)| *dstore).collect();
         let avoided = healing.failed.get(&key).map_or(&[][..], |failed| &failed.avoided);
         let is_guarded = healing.is_guarded && !healing.repairs_all;
-        let need = Need { wanted, copies: &copies, coming: &coming, avoided, is_guarded };
+        let moving = healing.balancing.of(key);
+        let need = Need { wanted, copies: &copies, coming: &coming, avoided, moving, is_guarded };
         let random = &mut self.random;
         plan(&need, members, |n| random.usize(..n))
     }
 
     /// Looks at an object, and enters it into the backlog if something is to be done.
-    fn look(&mut self, key: Key, wanted: Option<(Object, usize)>, members: &[Member], epoch: Epoch) {
+    fn look(&mut self, key: Key, wanted: Option<(Object, usize)>, members: &[Member]) {
         self.healing.backlog.remove(key);
         let Some((object, wanted)) = wanted else {
             self.healing.failed.remove(&key);
-            if self.is_leased(key, epoch) {
+            self.healing.balancing.ended(key);
+            if self.keys.is_leased(key) {
                 self.healing.agenda.add(key, Instant::now() + self.healing.options.lease.max(PERIOD));
-            } else if !self.holdings.holders(key).is_empty() {
-                self.healing.unnamed.note(key, Instant::now(), false);
+            } else if self.holdings.holders(key).is_empty() {
+                self.forget_if_gone(key, members);
+            } else {
+                self.healing.unnamed.note(key, Instant::now());
             }
             return;
         };
@@ -514,6 +608,7 @@ impl State {
             self.healing.backlog.insert(Waiting { object, wanted, urgency, missing: plan.missing as u64 });
         } else if self.healing.under_way.range(at_all(key)).next().is_none() {
             // At rest: what was found out on the way is not needed any more.
+            self.healing.balancing.ended(key);
             let verified: Vec<_> = self.healing.verified.range(at_all(key)).map(|(place, _)| *place).collect();
             for place in verified {
                 self.healing.verified.remove(&place);
@@ -536,6 +631,9 @@ impl State {
             let mut is_ordered = true;
             for step in &plan.steps {
                 is_ordered &= self.give(step, &waiting.object, orders);
+            }
+            if plan.steps.is_empty() {
+                self.healing.balancing.ended(key); // it cannot be moved any more
             }
             if is_ordered {
                 self.healing.backlog.remove(key);
@@ -604,47 +702,48 @@ impl State {
         let is_it = |task: &Task| task.kind == *kind && task.connection == connection;
         let is_ours = self.healing.under_way.get(&(key, id)).is_some_and(is_it);
         let task = if is_ours { self.healing.under_way.remove(&(key, id)) } else { None };
-        if *kind == OrderKind::Verify {
-            match failure {
-                None => {
-                    self.holdings.confirmed(key, id);
-                    if task.is_some() {
-                        self.healing.verified.insert((key, id), connection);
-                    }
-                }
-                Some(Failure::NotHere) => self.holdings.denied(key, id),
-                Some(_) => {}
-            }
+        let is_news = match (kind, failure) {
+            (OrderKind::Verify, None) => self.holdings.confirmed(key, id),
+            (OrderKind::Verify, Some(Failure::NotHere)) => self.holdings.denied(key, id),
+            _ => false,
+        };
+        if let Some(failure) = failure {
+            log::info!("Dstore {id} did not {} object {key}: {failure}", verb(*kind));
         }
-        match (failure, &task) {
-            (None, Some(task)) => {
-                if task.kind == OrderKind::Copy {
-                    self.healing.copied.push_back((Instant::now(), task.bytes));
-                }
-                self.healing.failed.remove(&key);
+        let Some(task) = task else {
+            // A client suspected the copy, or this Controller did as a source. What the Dstore has found wrong it has reported
+            // before; if nothing is wrong, the order that failed is not given again at once.
+            if is_news {
                 self.healing.look_at(key);
             }
-            (None, None) => self.healing.look_at(key),
-            (Some(failure), task) => {
-                log::info!("Dstore {id} did not {} object {key}: {failure}", verb(*kind));
-                let source = task.as_ref().and_then(|task| task.from);
-                let avoided = match failure {
-                    // The source is not what it was held for: only its own finding changes what is known.
-                    Failure::Damaged { .. } | Failure::NotHere | Failure::Mismatch if source.is_some() => {
-                        if let Some(link) = source.and_then(|id| self.links.get(&id)) {
-                            link.order(Order::Verify { epoch, keys: vec![key] }); // if it has too much to do, later
-                        }
-                        None
-                    }
-                    Failure::Damaged { .. } | Failure::NotHere => {
-                        return self.healing.look_at(key); // that is an answer
-                    }
-                    Failure::NoSpace | Failure::Conflict => Some(id),
-                    _ => None,
-                };
-                self.healing.try_later(key, avoided);
+            return;
+        };
+        let Some(failure) = failure else {
+            match task.kind {
+                OrderKind::Verify => drop(self.healing.verified.insert((key, id), connection)),
+                OrderKind::Copy => self.healing.copied.push_back((Instant::now(), task.bytes)),
+                OrderKind::Remove => {}
             }
-        }
+            self.healing.failed.remove(&key);
+            return self.healing.look_at(key);
+        };
+        let avoided = match failure {
+            // The source is not what it was held for: only its own finding changes what is known.
+            Failure::Damaged { .. } | Failure::NotHere | Failure::Mismatch if task.from.is_some() => {
+                if let Some(link) = task.from.and_then(|id| self.links.get(&id)) {
+                    link.order(Order::Verify { epoch, keys: vec![key] }); // if it has too much to do, later
+                }
+                None
+            }
+            // That is an answer, and agrees with what it has reported.
+            Failure::Damaged { .. } | Failure::NotHere if self.holdings.state(key, id) != Some(CopyState::Certain) => {
+                return self.healing.look_at(key);
+            }
+            Failure::NoSpace | Failure::Conflict => Some(id),
+            _ => None,
+        };
+        self.healing.balancing.ended(key); // it is none of the urgent things
+        self.healing.try_later(key, avoided);
     }
 }
 

@@ -25,6 +25,10 @@ struct Seen {
     has_reported: bool,
     /// When its link ended, until it has reported over another one.
     away_since: Option<Instant>,
+    /// It has come back since then, and its link ended before it had reported.
+    has_failed_to_return: bool,
+    /// It has a link, over which it has not reported all.
+    is_returning: bool,
     returns: Vec<Instant>,
 }
 
@@ -33,9 +37,15 @@ impl Presences {
         Self { from, grace, seen: BTreeMap::new() }
     }
 
+    /// One may be away for so long from now on.
+    pub(super) fn set_grace(&mut self, grace: Duration) {
+        self.grace = grace;
+    }
+
     /// How it is now. `link` says whether it has reported all over the link that is open; `None` if there is no link.
     pub(super) fn look(&mut self, id: DstoreId, link: Option<bool>, now: Instant) -> Presence {
         let seen = self.seen.entry(id).or_default();
+        let was_returning = std::mem::replace(&mut seen.is_returning, link == Some(false));
         match link {
             // It has returned only now: one that ends during each of its inventories has been away all the time.
             Some(true) => {
@@ -44,11 +54,14 @@ impl Presences {
                     seen.returns.push(now);
                 }
                 seen.has_reported = true;
+                seen.has_failed_to_return = false;
                 return Presence::Known;
             }
-            // While it reports, nothing is copied in its place, even if the grace is over or none is given.
-            Some(false) => {}
-            None => {
+            // While it reports, nothing is copied in its place, even if the grace is over or none is given. One that has ended
+            // during a report may do so for ever: then its copies are made elsewhere meanwhile.
+            Some(false) if !seen.has_failed_to_return => {}
+            _ => {
+                seen.has_failed_to_return |= was_returning && link.is_none();
                 let since = *seen.away_since.get_or_insert(now);
                 let returns = seen.returns.iter().filter(|at| now.saturating_duration_since(**at) < HOUR).count();
                 let grace = if returns >= RETURNS { self.grace * 2 } else { self.grace };
@@ -115,9 +128,24 @@ mod tests {
             assert_eq!(presences.look(ID, Some(false), at(seconds + 5)), Presence::Resting);
         }
         assert_eq!(presences.look(ID, None, at(70)), Presence::Gone);
-        assert_eq!(presences.look(ID, Some(false), at(75)), Presence::Resting, "it may be about to say what it has");
+        assert_eq!(presences.look(ID, Some(false), at(75)), Presence::Gone, "repair goes on while it tries again");
         assert_eq!(presences.look(ID, Some(true), at(80)), Presence::Known);
         assert_eq!(presences.look(ID, None, at(90)), Presence::Resting, "that was one return, and a new absence");
+        assert_eq!(presences.look(ID, None, at(150)), Presence::Gone);
+        assert_eq!(presences.look(ID, Some(false), at(160)), Presence::Resting, "it may be about to say what it has");
+    }
+
+    #[test]
+    fn another_grace_holds_for_one_that_is_away_already() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut presences = Presences::new(start, GRACE);
+        presences.look(ID, Some(true), at(0));
+        assert_eq!(presences.look(ID, None, at(10)), Presence::Resting);
+        presences.set_grace(Duration::from_secs(600));
+        assert_eq!(presences.look(ID, None, at(100)), Presence::Resting);
+        presences.set_grace(Duration::from_secs(5));
+        assert_eq!(presences.look(ID, None, at(100)), Presence::Gone);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::disk::Folder;
 use crate::disk::simulated::{Fault, SimulatedFolder};
 use crate::identity::{Epoch, History};
 use crate::log::backup::{BackupError, Verifier, verify};
-use crate::log::{Backup, OpenError, Options, Replica, ReplicaOptions, SyncMode};
+use crate::log::{Backup, OpenError, Options, Replica, ReplicaOptions, Seat, SyncMode};
 use crate::namespace::change::{Change, Command, Condition, Details, NewObjects};
 use crate::namespace::listing::Query;
 use crate::path::Path;
@@ -25,7 +25,7 @@ const SMALL: ReplicaOptions = ReplicaOptions {
 };
 
 fn open(folder: &SimulatedFolder) -> Replica {
-    Replica::open(Arc::new(folder.clone()), SMALL).unwrap_or_else(|error| panic!("{error}"))
+    Replica::open(Arc::new(folder.clone()), SMALL, Seat::default()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn put(replica: &Replica, name: &str) {
@@ -89,7 +89,7 @@ fn a_power_cut_at_any_instant_leaves_the_old_store_or_the_new() {
             let cut = restored.after_power_cut(&mut rng);
             // What finishes it is interrupted as well, by a kill and by a power cut.
             cut.fail_at(rng.u64(1..12), Fault::End);
-            drop(Replica::open(Arc::new(cut.clone()), SMALL));
+            drop(Replica::open(Arc::new(cut.clone()), SMALL, Seat::default()));
             let cut = if rng.bool() { cut.after_kill() } else { cut.after_power_cut(&mut rng) };
             let replica = open(&cut);
             match &names(&replica)[..] {
@@ -176,7 +176,7 @@ fn damage_anywhere_costs_no_change_before_it() {
             let folder = folder.copy();
             folder.alter(name, |bytes| bytes[at] ^= 0x10);
             let what = format!("byte {at} of {name}");
-            let is_refused = Replica::open(Arc::new(folder.copy()), SMALL).is_err();
+            let is_refused = Replica::open(Arc::new(folder.copy()), SMALL, Seat::default()).is_err();
             let found = Found::in_log(&folder).expect("readable").expect("a log");
             let damage = found.damage().cloned();
             found.restore_to(&folder, &[]).expect("the disk works");
@@ -231,7 +231,7 @@ fn damage_that_a_snapshot_covers_loses_nothing() {
     let (folder, all) = store_with_log();
     let first = folder.names().expect("a list").into_iter().find(|name| name.starts_with("log-")).expect("a log");
     folder.alter(&first, |bytes| bytes.iter_mut().for_each(|byte| *byte = 0));
-    assert!(matches!(Replica::open(Arc::new(folder.copy()), SMALL), Err(OpenError::Damaged { .. })));
+    assert!(matches!(Replica::open(Arc::new(folder.copy()), SMALL, Seat::default()), Err(OpenError::Damaged { .. })));
     let found = Found::in_log(&folder).expect("readable").expect("a log");
     assert_eq!(found.damage(), None);
     assert_eq!(found.last_change_ms(), Some(7));
@@ -244,7 +244,7 @@ fn a_log_that_is_missing_is_not_begun_again_in_silence() {
     let (folder, all) = store_with_log();
     let logs = folder.names().expect("a list").into_iter().filter(|name| name.starts_with("log-"));
     logs.for_each(|name| folder.remove(&name).expect("removed"));
-    assert!(matches!(Replica::open(Arc::new(folder.copy()), SMALL), Err(OpenError::Damaged { .. })));
+    assert!(matches!(Replica::open(Arc::new(folder.copy()), SMALL, Seat::default()), Err(OpenError::Damaged { .. })));
     let found = Found::in_log(&folder).expect("readable").expect("a log");
     assert!(found.damage().is_some_and(|damage| damage.place.contains("missing")), "{:?}", found.damage());
     found.restore_to(&folder, &[]).expect("the disk works");
@@ -274,7 +274,7 @@ fn what_a_later_release_wrote_is_not_given_up() {
     let sum = twox_hash::XxHash3_64::oneshot(later.as_bytes());
     folder.alter(&name, |bytes| *bytes = format!("{later} {sum:016x}\nwho knows").into_bytes());
     assert!(matches!(Found::in_log(&folder), Err(OpenError::Format { .. })));
-    assert!(matches!(Replica::open(Arc::new(folder), SMALL), Err(OpenError::Format { .. })));
+    assert!(matches!(Replica::open(Arc::new(folder), SMALL, Seat::default()), Err(OpenError::Format { .. })));
     let text = String::from_utf8(backup).expect("text");
     let (first, rest) = text.split_once('\n').expect("lines");
     let first = first.rsplit_once(' ').expect("a sum").0.replace("snapshot 1", "snapshot 2");
@@ -289,7 +289,7 @@ fn a_backup_under_load_is_one_sequence() {
     let folder = SimulatedFolder::default();
     let log = Options { segment_bytes: 64 << 10, ..SMALL.log };
     let options = ReplicaOptions { log, kept_changes: 10_000, snapshot_bytes: 20_000, ..SMALL };
-    let replica = Replica::open(Arc::new(folder), options).expect("a new store");
+    let replica = Replica::open(Arc::new(folder), options, Seat::default()).expect("a new store");
     let backups = thread::scope(|scope| {
         let writers: Vec<_> = (0..4)
             .map(|thread| {
@@ -325,7 +325,7 @@ fn a_backup_under_load_is_one_sequence() {
 fn a_backup_waits_for_a_snapshot_that_is_being_written() {
     let folder = SimulatedFolder::default();
     let options = ReplicaOptions { snapshot_bytes: 1, ..SMALL };
-    let replica = Replica::open(Arc::new(folder.clone()), options).expect("a new store");
+    let replica = Replica::open(Arc::new(folder.clone()), options, Seat::default()).expect("a new store");
     put(&replica, "/a");
     folder.hold_syncs(true);
     thread::scope(|scope| {

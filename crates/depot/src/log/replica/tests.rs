@@ -1,11 +1,13 @@
 //! A replica against a disk that keeps no more than it promises.
 
+mod group;
+
 use std::sync::Arc;
 use std::thread;
 
 use fastrand::Rng;
 
-use super::{ProposeError, Replica, ReplicaOptions, SyncMode};
+use super::{ProposeError, Replica, ReplicaOptions, Seat, SyncMode};
 use crate::checksum::Checksum;
 use crate::disk::Folder;
 use crate::disk::simulated::{Fault, SimulatedFolder};
@@ -23,7 +25,7 @@ const SMALL: ReplicaOptions = ReplicaOptions {
 };
 
 fn open(folder: &SimulatedFolder, options: ReplicaOptions) -> Replica {
-    Replica::open(Arc::new(folder.clone()), options).unwrap_or_else(|error| panic!("{error}"))
+    Replica::open(Arc::new(folder.clone()), options, Seat::default()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 pub(super) fn path(text: &str) -> Path {
@@ -50,7 +52,7 @@ fn hash(replica: &Replica) -> u128 {
 /// Puts files until the disk fails: those that were acknowledged, each with the change that made it.
 fn work(folder: &SimulatedFolder, rng: &mut Rng, round: u32) -> Vec<(String, u64)> {
     let mut acknowledged = Vec::new();
-    let Ok(replica) = Replica::open(Arc::new(folder.clone()), SMALL) else { return acknowledged };
+    let Ok(replica) = Replica::open(Arc::new(folder.clone()), SMALL, Seat::default()) else { return acknowledged };
     for number in 0..40 {
         let name = format!("/{round}/{number}");
         match replica.propose(&put(&name)) {
@@ -218,7 +220,7 @@ fn a_log_without_its_snapshot_is_refused() {
     open(&folder, SMALL).propose(&put("/a")).expect("it leads").outcome.expect("accepted");
     let names = folder.names().expect("a list");
     names.iter().filter(|name| name.starts_with("snapshot-")).for_each(|name| folder.remove(name).expect("removed"));
-    assert!(Replica::open(Arc::new(folder.clone()), SMALL).is_err());
+    assert!(Replica::open(Arc::new(folder.clone()), SMALL, Seat::default()).is_err());
 }
 
 #[test]

@@ -209,6 +209,7 @@ impl Play {
         let objects = (0..self.rng.usize(..4)).map(|_| {
             self.key += 1;
             NewObject {
+                term: self.rng.u64(1..4),
                 number: self.key,
                 length: 1 + self.rng.u64(..100),
                 checksum: Checksum(self.rng.u64(..)),
@@ -216,7 +217,7 @@ impl Play {
             }
         });
         let objects = objects.collect();
-        NewObjects { history: self.namespace.history(), term: 1, objects }
+        NewObjects { history: self.namespace.history(), objects }
     }
 
     /// Namespace and model are the same to every question.

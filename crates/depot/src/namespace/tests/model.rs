@@ -350,6 +350,8 @@ impl Model {
             | Command::Lead { .. }
             | Command::Set { .. }
             | Command::Dstore { .. }
+            | Command::EnterController { .. }
+            | Command::LeaveController { .. }
             | Command::Reap => {}
         }
         Ok(())

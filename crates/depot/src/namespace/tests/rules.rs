@@ -1,7 +1,7 @@
 //! Rules that random histories seldom or never come to, each by itself.
 
 use super::*;
-use crate::identity::DiskId;
+use crate::identity::{ControllerId, DiskId};
 use crate::namespace::Applied;
 use crate::namespace::change::{DstoreRecord, Duty, Refusal};
 
@@ -35,8 +35,8 @@ impl Store {
 
     fn put(&mut self, text: &str) -> Command {
         self.key += 1;
-        let object = NewObject { number: self.key, length: 1, checksum: Checksum(1), holders: Vec::new() };
-        let objects = NewObjects { history: History(1), term: 1, objects: vec![object] };
+        let object = NewObject { term: 1, number: self.key, length: 1, checksum: Checksum(1), holders: Vec::new() };
+        let objects = NewObjects { history: History(1), objects: vec![object] };
         Command::Put {
             path: path(text),
             condition: Condition::Any,
@@ -76,6 +76,31 @@ fn a_repeat_has_the_first_outcome_and_no_effect() {
     let again = store.stamped(put, stamp(7, born, 0, 0));
     assert_eq!((again.outcome, again.is_repeat), (first.outcome, true));
     assert_eq!(store.namespace.stat(&path("/a")), Err(Refusal::NotFound), "the file does not come back");
+}
+
+// The client has no answer, and asks another leader, whose clock is a day ahead, or behind.
+#[test]
+fn a_repeat_after_a_clock_has_jumped_takes_no_effect() {
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    for again_ms in [0, 2 * DAY_MS] {
+        let mut store = Store::new();
+        let born = store.born();
+        let mut at = |now_ms: u64, name: &str, stamp: Option<Stamp>| {
+            let command = store.put(name);
+            let sequence = store.namespace.sequence() + 1;
+            store.namespace.apply(sequence, &Change { now_ms, stamp, command })
+        };
+        let first = at(DAY_MS, "/a", stamp(7, born, 0, 0));
+        at(again_ms, "/b", stamp(8, born, 0, 0)).outcome.expect("accepted");
+        let again = at(again_ms, "/a", stamp(7, born, 0, 0));
+        assert_eq!((again.outcome, again.is_repeat), (first.outcome, true));
+        let version = store.namespace.stat(&path("/a")).map(|stat| stat.version.sequence);
+        assert_eq!(version, first.outcome, "it was put once");
+        let next = store.put("/a");
+        let sequence = store.namespace.sequence() + 1;
+        let next = Change { now_ms: again_ms, stamp: stamp(7, born, 1, 1), command: next };
+        assert!(!store.namespace.apply(sequence, &next).is_repeat, "the session goes on");
+    }
 }
 
 #[test]
@@ -282,6 +307,27 @@ fn a_disk_keeps_its_number() {
 }
 
 #[test]
+fn it_is_known_where_each_controller_is_reached() {
+    let mut store = Store::new();
+    let address = |text: &str| text.parse::<crate::wire::Address>().expect("an address");
+    let (first, second) = (ControllerId(0xa), ControllerId(7));
+    let before = store.namespace.hash();
+    store.ok(Command::EnterController { id: first, address: address("a:7000") });
+    store.ok(Command::EnterController { id: second, address: address("b:7000") });
+    store.ok(Command::EnterController { id: second, address: address("c:7000") });
+    let known: Vec<_> = store.namespace.controllers().map(|(id, address)| (id, address.to_string())).collect();
+    assert_eq!(known, [(second, "c:7000".to_owned()), (first, "a:7000".to_owned())]);
+    assert_ne!(store.namespace.hash(), before);
+    let restored = written_and_read(&mut store.namespace, |_| ());
+    assert_eq!(restored.controller(second), Some(&address("c:7000")));
+    store.ok(Command::LeaveController { id: second });
+    store.ok(Command::LeaveController { id: second });
+    assert_eq!((store.namespace.controller(second), store.namespace.controller(first).is_some()), (None, true));
+    store.namespace.forget_controllers();
+    assert_eq!((store.namespace.controllers().count(), store.namespace.hash()), (0, before));
+}
+
+#[test]
 fn a_format_needs_the_name_and_keeps_the_rest() {
     let mut store = Store::new();
     let put = store.put("/a/b");
@@ -335,6 +381,7 @@ fn a_listing_is_cut_and_goes_on() {
     assert_eq!(list("", "a/w", true, 1), ("a/x".into(), cut("a/x")));
     assert_eq!(list("b", "a/y/z", true, 9), ("b".into(), None));
     assert_eq!(list("", "zz", true, 9), (String::new(), None));
+    assert_eq!(list("a!", "a/w", true, 9), (String::new(), None), "it lies behind all that begin so");
     let found = store
         .namespace
         .list(&Path::root(), Query { is_recursive: true, ..Query::default() }, 9, |name| name.contains('y'));

@@ -10,7 +10,7 @@ use crate::disk::simulated::{Fault, SimulatedFolder};
 use crate::disk::{Folder, Space};
 use crate::identity::{ClusterId, DstoreId, Epoch, History};
 use crate::log::backup::verify;
-use crate::log::{Replica, ReplicaOptions};
+use crate::log::{Replica, ReplicaOptions, Seat};
 use crate::namespace::change::{Change, Command, Details, Settings};
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -20,7 +20,7 @@ const EPOCH: Epoch = Epoch { history: History(5), term: 3, nonce: 1 };
 fn backups(cluster: ClusterId, count: usize) -> Vec<Vec<u8>> {
     let mut options = ReplicaOptions::default();
     options.log.ballast_bytes = 0;
-    let replica = Replica::open(Arc::new(SimulatedFolder::default()), options).expect("a new store");
+    let replica = Replica::open(Arc::new(SimulatedFolder::default()), options, Seat::default()).expect("a new store");
     let change = |command| {
         let change = Change { now_ms: 0, stamp: None, command };
         replica.propose(&change).expect("it leads").outcome.expect("accepted");

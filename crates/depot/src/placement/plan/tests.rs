@@ -29,7 +29,7 @@ fn certain(dstores: &[u32]) -> Vec<Held> {
 }
 
 fn need(copies: &[Held]) -> Need<'_> {
-    Need { wanted: 3, copies, coming: &[], avoided: &[], is_guarded: false }
+    Need { wanted: 3, copies, coming: &[], avoided: &[], moving: None, is_guarded: false }
 }
 
 fn plan_of(need: &Need<'_>, members: &[Member]) -> Plan {
@@ -189,6 +189,34 @@ fn copies_on_one_machine_spread_when_another_comes() {
     assert_eq!(plan_of(&need(&copies), &all[..3]), QUIET, "there is no other machine");
 }
 
+#[test]
+fn a_copy_that_is_to_move_goes_once_the_new_one_is_certain() {
+    let all = members(4);
+    let moving = Some(Relocation { from: DstoreId(2), to: DstoreId(4) });
+    let mut copies = certain(&[1, 2, 3]);
+    let first = plan_of(&Need { moving, ..need(&copies) }, &all);
+    assert_eq!((first.urgency, copied_to(&first)), (Some(Urgency::Balance), vec![4]));
+    assert!(matches!(first.steps[0], Step::Copy { purpose: Purpose::Balance, .. }), "{first:?}");
+    copies.push(held(4, CopyState::Certain));
+    let verify = |id| Step::Verify { at: DstoreId(id) };
+    assert_eq!(plan_of(&Need { moving, ..need(&copies) }, &all).steps, [verify(1), verify(3), verify(4)]);
+    copies.iter_mut().for_each(|copy| copy.is_verified = copy.dstore != DstoreId(2));
+    assert_eq!(plan_of(&Need { moving, ..need(&copies) }, &all).steps, [Step::Remove { at: DstoreId(2) }]);
+    assert_eq!(plan_of(&Need { moving, ..need(&certain(&[1, 3, 4])) }, &all), QUIET);
+    // A repair comes first; and what cannot be moved stays.
+    let few = certain(&[1, 2]);
+    assert_eq!(plan_of(&Need { moving, ..need(&few) }, &all).urgency, Some(Urgency::TooFew));
+    let mut full = all.clone();
+    full[3].used = 0.9;
+    assert_eq!(plan_of(&Need { moving, ..need(&copies[..3]) }, &full), QUIET);
+    // The copies that are left would be on fewer machines: the one that is to move is kept.
+    let mut shared = all.clone();
+    shared[3].host = "host-1".into();
+    copies.iter_mut().for_each(|copy| copy.is_verified = true);
+    let plan = plan_of(&Need { moving, ..need(&copies) }, &shared);
+    assert_ne!(plan.steps, [Step::Remove { at: DstoreId(2) }]);
+}
+
 /// One object on a few Dstores, as it is and as it is known.
 struct World {
     members: Vec<Member>,
@@ -198,6 +226,8 @@ struct World {
     held: BTreeMap<DstoreId, Held>,
     coming: BTreeSet<DstoreId>,
     wanted: usize,
+    /// A copy is to move: the store is being balanced.
+    moving: Option<Relocation>,
 }
 
 impl World {
@@ -212,8 +242,8 @@ impl World {
             })
             .collect();
         let wanted = random.usize(1..5);
-        let mut world =
-            Self { members, disks: BTreeMap::new(), held: BTreeMap::new(), coming: BTreeSet::new(), wanted };
+        let (disks, held, coming, moving) = Default::default();
+        let mut world = Self { members, disks, held, coming, wanted, moving };
         for member in 0..random.usize(1..=world.members.len()) {
             let id = world.members[member].id;
             world.disks.insert(id, true);
@@ -234,7 +264,7 @@ impl World {
     fn plan(&self, random: &mut fastrand::Rng) -> Plan {
         let copies: Vec<Held> = self.held.values().copied().collect();
         let coming: Vec<DstoreId> = self.coming.iter().copied().collect();
-        let need = Need { wanted: self.wanted, copies: &copies, coming: &coming, avoided: &[], is_guarded: false };
+        let need = Need { coming: &coming, wanted: self.wanted, moving: self.moving, ..need(&copies) };
         plan(&need, &self.members, |n| random.usize(..n))
     }
 
@@ -348,9 +378,13 @@ fn plans_lead_to_enough_good_copies_and_then_rest() {
         for round in 0..200 {
             if round < 40 && random.bool() {
                 world.disturb(&mut random);
+                let some = |random: &mut fastrand::Rng| world.members[random.usize(..world.members.len())].id;
+                let (from, to) = (some(&mut random), some(&mut random));
+                world.moving = random.bool().then_some(Relocation { from, to });
             }
             if round == 40 {
                 // All come back; nothing happens to them any more.
+                world.moving = None;
                 for at in 0..world.members.len() {
                     world.members[at].presence = Presence::Known;
                     world.members[at].is_away = false;
