@@ -124,14 +124,15 @@ impl Controller {
         message: Message,
         share: Option<AllowanceShare>,
     ) -> bool {
-        let is_asked_for = self.take_in(dstore, link, message, share);
-        // Not before it is taken off what the Dstore owes: a newcomer that counts on an answer must not have missed it.
+        let owed = match &message {
+            Message::List { .. } => link.take_list(),
+            Message::RebalanceComplete => link.take_report().map(Some),
+            _ => None,
+        };
+        // Not before it is taken off what the Dstore owes: a newcomer that counts on an answer must not have missed it. And
+        // before anything goes on because of it: what was said before a newcomer came must not count as the answer to its probe.
         link.note_sign_of_life();
-        is_asked_for
-    }
-
-    fn take_in(&self, dstore: DstoreId, link: &DstoreLink, message: Message, share: Option<AllowanceShare>) -> bool {
-        let reply = match message {
+        let answer = match message {
             Message::StoreAck { name } => {
                 self.state.lock().acknowledge_store(&name, dstore);
                 return true;
@@ -140,18 +141,15 @@ impl Controller {
                 self.state.lock().acknowledge_remove(&name, dstore);
                 return true;
             }
-            Message::List { names } => match link.take_list() {
-                Some(Some(round)) => Some(Reply { dstore, round, answer: Answer::Listed(names, share) }),
-                Some(None) => return true,
-                None => None,
-            },
-            Message::RebalanceComplete => {
-                link.take_report().map(|round| Reply { dstore, round, answer: Answer::Reported })
-            }
-            _ => None,
+            Message::List { names } => Answer::Listed(names, share),
+            Message::RebalanceComplete => Answer::Reported,
+            _ => return false,
         };
-        let Some(reply) = reply else { return false };
-        let _ = self.notices.replies.send(reply);
+        let Some(round) = owed else { return false };
+        // One that answers a probe belongs to no round.
+        if let Some(round) = round {
+            let _ = self.notices.replies.send(Reply { dstore, round, answer });
+        }
         true
     }
 

@@ -193,9 +193,9 @@ impl Member {
         self.gate.as_ref().unwrap().state.set(|held| held.all = hold);
     }
 
-    /// As if the Dstore with this disk was stopped, or none.
+    /// As if the Dstore with this disk was stopped, or none; and no other, whatever it is told.
     fn hold_dstore(&self, disk: Option<String>) {
-        self.gate.as_ref().unwrap().state.set(|held| held.disk = disk);
+        self.gate.as_ref().unwrap().state.set(|held| (held.disk, held.order) = (disk, None));
     }
 
     /// As if the first Dstore that is told this was stopped just before.
