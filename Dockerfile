@@ -23,8 +23,10 @@ COPY target/image/root /
 COPY --chown=65532:65532 target/image/own /data
 COPY --chown=65532:65532 target/image/own /etc/stevedore
 
-FROM docker.io/library/rust:1.95-bookworm AS build
+FROM docker.io/library/rust:1.95.0-bookworm AS build
 WORKDIR /source
+# Of the image, as it is: rust-toolchain.toml also names what formats and checks the source, which would be fetched first.
+ENV RUSTUP_TOOLCHAIN=1.95.0
 COPY . .
 RUN cargo build --release --locked -p cli && deploy/root target/release/stevedore /image
 

@@ -141,8 +141,12 @@ impl Connection {
         LineSender { stream: Arc::clone(&self.stream), peer: self.peer }
     }
 
-    /// A write fails once the peer has taken nothing for so long.
+    /// The connection breaks once the peer has taken nothing of what it was sent for so long: a write fails, and on Linux a
+    /// read that waits meanwhile does.
     pub fn limit_stalls(&self, stall: Duration) -> io::Result<()> {
+        // A machine that is gone acknowledges nothing. The kernel would repeat what it was sent for a quarter of an hour.
+        #[cfg(target_os = "linux")]
+        SockRef::from(&*self.stream).set_tcp_user_timeout(Some(stall))?;
         self.stream.set_write_timeout(Some(stall))
     }
 
