@@ -388,6 +388,103 @@ fn a_get_goes_on_with_another_holder_where_one_fails() {
     assert!(out == content[..3 * BLOCK], "{} bytes", out.len());
 }
 
+/// A file of several objects, each at all three Dstores, that is large enough to be read from all of them at the same time.
+fn large_file(client: &Cluster) -> Vec<u8> {
+    let content = bytes(1, 12 * (1 << 20) + 77);
+    kit::eventually("all three have it", || {
+        put(client, "/large", &content).unwrap();
+        client.copies(&path("/large")).unwrap().iter().all(|object| object.copies.len() == 3)
+    });
+    content
+}
+
+fn withholding() -> Behaviour {
+    Behaviour { withholds: true, ..Behaviour::default() }
+}
+
+#[test]
+fn a_large_file_is_read_from_all_holders_at_the_same_time() {
+    // depot 5.5: each of them is asked before any has given a byte.
+    let store = Store::new(3);
+    let all: [_; 3] = dstores(&store);
+    let client = store.client();
+    let content = large_file(&client);
+    all.iter().for_each(|dstore| dstore.behave(withholding()));
+    thread::scope(|scope| {
+        let getting = scope.spawn(|| get(&client, "/large").unwrap());
+        all.iter().for_each(ScriptedDstore::await_withheld);
+        all.iter().for_each(|dstore| dstore.behave(Behaviour::default()));
+        assert!(getting.join().unwrap() == content);
+    });
+    for range in [0..5 << 20, 77..9_000_000, (8 << 20) - 1..u64::MAX, 3_000_001..3_000_002] {
+        let mut out = Vec::new();
+        client.get(&path("/large"), Condition::Any).unwrap().copy_to(range.clone(), &mut out).unwrap();
+        assert!(out == content[range.start as usize..content.len().min(range.end as usize)], "{range:?}");
+    }
+}
+
+#[test]
+fn what_a_slow_holder_has_not_begun_is_stolen_and_what_it_has_begun_is_read_twice() {
+    // depot 5.5: one of three gives nothing at all, and is not waited for.
+    let store = Store::new(3);
+    let all: [_; 3] = dstores(&store);
+    let client = store.client();
+    let content = large_file(&client);
+    all[1].behave(withholding());
+    thread::scope(|scope| {
+        // Neither of the others reads all of it before the slow one has begun.
+        [&all[0], &all[2]].iter().for_each(|dstore| dstore.behave(withholding()));
+        let getting = scope.spawn(|| get(&client, "/large").unwrap());
+        all.iter().for_each(ScriptedDstore::await_withheld);
+        [&all[0], &all[2]].iter().for_each(|dstore| dstore.behave(Behaviour::default()));
+        assert!(getting.join().unwrap() == content);
+    });
+    let counts = client.parallel_reads();
+    assert!(counts.stolen >= 1 && counts.doubled >= 1 && counts.stolen < counts.pieces, "{counts:?}");
+}
+
+#[test]
+fn a_large_file_comes_whole_from_holders_that_fail_or_not_at_all() {
+    let store = Store::new(3);
+    let all: [_; 3] = dstores(&store);
+    let client = store.client();
+    let content = large_file(&client);
+    // Each has lost other blocks of the objects, in another way: together they still have all.
+    let with = |blocks: [u64; 3]| BTreeSet::from(blocks);
+    all[0].behave(Behaviour { flips: with([0, 40, 120]), ..Behaviour::default() });
+    all[1].behave(Behaviour { finds_damaged: with([1, 41, 121]), ..Behaviour::default() });
+    all[2].behave(Behaviour { gives_up_after: Some(2), ..Behaviour::default() });
+    for _ in 0..5 {
+        assert!(get(&client, "/large").unwrap() == content);
+    }
+    // A block that no holder has is an error, and no wrong byte comes before it.
+    all.iter().for_each(|dstore| dstore.behave(Behaviour { flips: BTreeSet::from([50]), ..Behaviour::default() }));
+    let mut out = Vec::new();
+    let error = client.get(&path("/large"), Condition::Any).unwrap().copy_to(0..u64::MAX, &mut out).unwrap_err();
+    assert!(matches!(error, Error::Damaged(_)), "{error}");
+    assert!(out == content[..50 * BLOCK], "{} bytes", out.len());
+}
+
+#[test]
+fn a_reader_that_takes_no_more_waits_for_no_holder() {
+    struct Full;
+    impl std::io::Write for Full {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let store = Store::new(3);
+    let all: [_; 3] = dstores(&store);
+    let client = store.client();
+    large_file(&client);
+    all[1].behave(withholding());
+    let result = client.get(&path("/large"), Condition::Any).unwrap().copy_to(0..u64::MAX, &mut Full);
+    assert!(matches!(result, Err(Error::Sink(_))), "{result:?}");
+}
+
 #[test]
 fn a_preferred_dstore_is_read_from_for_as_long_as_it_can() {
     let store = Store::new(3);

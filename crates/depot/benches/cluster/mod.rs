@@ -58,7 +58,13 @@ impl Default for StoreOptions {
 
 impl Store {
     /// A new one, with all data below a folder.
+    #[allow(dead_code, reason = "not every bench does")]
     pub fn start(folder: &std::path::Path, options: StoreOptions) -> Self {
+        Self::start_behind(folder, options, &|address| address)
+    }
+
+    /// The same. Its Dstores are reached where `behind` says, given where they listen.
+    pub fn start_behind(folder: &std::path::Path, options: StoreOptions, behind: &dyn Fn(Address) -> Address) -> Self {
         let secret = Secret::draw().expect("random bytes");
         let dstores = (0..options.dstores).map(|_| None).collect();
         let (controllers, addresses) = (Vec::new(), Vec::new());
@@ -71,7 +77,7 @@ impl Store {
         let votes = |it: &ControllerStatus| matches!(it.role, ControllerRole::Leader | ControllerRole::Follower);
         let voters = || client.status().map_or(0, |status| status.controllers.iter().filter(|it| votes(it)).count());
         kit::eventually("all Controllers vote", || voters() == options.controllers);
-        (0..options.dstores).for_each(|number| store.start_dstore(number));
+        (0..options.dstores).for_each(|number| store.start_dstore_behind(number, behind));
         store
     }
 
@@ -99,9 +105,14 @@ impl Store {
     }
 
     /// Starts a Dstore, on the data that it has.
+    #[allow(dead_code, reason = "not every bench does")]
     pub fn start_dstore(&mut self, number: usize) {
+        self.start_dstore_behind(number, &|address| address);
+    }
+
+    fn start_dstore_behind(&mut self, number: usize, behind: &dyn Fn(Address) -> Address) {
         let listener = listen();
-        let own = listener.local_addr().expect("bound").into();
+        let own = behind(listener.local_addr().expect("bound").into());
         let dstore = dstore::Handle::start(dstore::Options {
             data: self.folder.join(format!("dstore-{number}")),
             cluster: CLUSTER,

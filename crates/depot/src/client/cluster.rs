@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use stevedore::socket::Wait;
 
 use super::controllers::Controllers;
+use super::parallel::{ParallelReads, Permits};
 use super::pool::Pool;
 use super::{
     CheckSummary, CheckedObject, Content, CopyOptions, Error, Files, FindPage, ListOptions, MoveOptions, ObjectCopies,
@@ -106,6 +107,7 @@ pub struct Cluster {
     options: ClusterOptions,
     pub(super) pool: Pool,
     pub(super) cache: Option<Arc<dyn ObjectCache>>,
+    pub(super) parallel: Permits,
     controllers: Mutex<Controllers>,
     session: Mutex<Option<Session>>,
     /// The last search for a Controller was in vain: the next one tries each address once, until one is reached.
@@ -148,6 +150,7 @@ impl Cluster {
         Self {
             pool: Pool::new(access, options.cluster),
             cache: None,
+            parallel: Permits::default(),
             controllers: Mutex::new(Controllers::new(options.controllers.clone())),
             options,
             session: Mutex::new(None),
@@ -159,6 +162,11 @@ impl Cluster {
     /// Which store it is.
     pub fn id(&self) -> ClusterId {
         self.options.cluster
+    }
+
+    /// What it has read from several Dstores at the same time.
+    pub fn parallel_reads(&self) -> ParallelReads {
+        self.parallel.counts()
     }
 
     /// The same client, which reads small objects by way of a cache.

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use stevedore::socket::Wait;
 
-use super::cluster::Cluster;
-use super::{Content, Error};
+use super::cluster::{Cluster, ObjectCache};
+use super::{Content, Error, parallel};
 use crate::checksum::{BLOCK_BYTES, Checksum, combined};
 use crate::identity::DstoreId;
 use crate::namespace::listing::{Kind, Stat};
@@ -26,14 +28,16 @@ pub(super) struct Download<'a> {
     cluster: &'a Cluster,
     stat: Stat,
     size: u64,
-    addresses: BTreeMap<DstoreId, Address>,
-    objects: Vec<ObjectPlaces>,
-    /// Whether small objects are read by way of the cache.
-    is_cached: bool,
+    addresses: Mutex<BTreeMap<DstoreId, Address>>,
+    pub(super) objects: Vec<ObjectPlaces>,
+    /// The checksums of the blocks of objects of which some was read, once they are known to be the right ones.
+    sums: Mutex<BTreeMap<usize, Arc<[Checksum]>>>,
+    /// One Dstore is to be read from first: not a cache, and not several at the same time.
+    is_directed: bool,
 }
 
 /// Why a holder did not give all that was asked for.
-enum Interrupted {
+pub(super) enum Interrupted {
     /// It is this holder's fault: the next one may do better. True if its copy is damaged.
     Holder { why: String, is_damaged: bool },
     /// The bytes cannot be handed over.
@@ -53,14 +57,24 @@ impl<'a> Download<'a> {
         if objects.iter().map(|object| object.length).sum::<u64>() != size {
             return Err(Error::Protocol("the objects of a file do not add up to its size".into()));
         }
-        Ok(Self { cluster, stat, size, addresses: addresses.into_iter().collect(), objects, is_cached: true })
+        let (addresses, sums) = (Mutex::new(addresses.into_iter().collect()), Mutex::default());
+        Ok(Self { cluster, stat, size, addresses, objects, sums, is_directed: false })
+    }
+
+    /// Where a Dstore listens, if that is known.
+    pub(super) fn address(&self, dstore: DstoreId) -> Option<Address> {
+        self.addresses.lock().get(&dstore).cloned()
+    }
+
+    /// The cache that an object is to be read by way of.
+    fn cache_for(&self, at: usize) -> Option<&Arc<dyn ObjectCache>> {
+        self.cluster.cache.as_ref().filter(|cache| !self.is_directed && self.objects[at].length <= cache.largest())
     }
 
     /// Hands over a range of one object. A small one comes from the cache, if there is one.
-    fn copy_object(&mut self, at: usize, range: Range<u64>, sink: &mut dyn Write) -> Result<(), Error> {
+    fn copy_object(&self, at: usize, range: Range<u64>, sink: &mut dyn Write) -> Result<(), Error> {
         let ObjectPlaces { key, length, checksum, .. } = self.objects[at];
-        let cache = self.cluster.cache.clone().filter(|cache| self.is_cached && length <= cache.largest());
-        let Some(cache) = cache else { return self.fetch(at, range, sink) };
+        let Some(cache) = self.cache_for(at) else { return self.fetch(at, range, sink) };
         // It may be kept by a program that is no part of the store.
         let is_sound = |bytes: &Arc<[u8]>| bytes.len() as u64 == length && Checksum::of(bytes) == checksum;
         let bytes = match cache.get(&key).filter(is_sound) {
@@ -77,7 +91,7 @@ impl<'a> Download<'a> {
     }
 
     /// Hands over a range of one object, from as many holders as it takes.
-    fn fetch(&mut self, at: usize, range: Range<u64>, sink: &mut dyn Write) -> Result<(), Error> {
+    pub(super) fn fetch(&self, at: usize, range: Range<u64>, sink: &mut dyn Write) -> Result<(), Error> {
         let object = &self.objects[at];
         let mut holders = object.holders.clone();
         let mut position = range.start;
@@ -87,16 +101,16 @@ impl<'a> Download<'a> {
         loop {
             let before = position;
             for holder in std::mem::take(&mut holders) {
-                let Some(address) = self.addresses.get(&holder) else { continue };
-                match self.read_from(address, object, &mut position, range.end, sink) {
-                    Ok(()) => return Ok(()),
-                    Err(Interrupted::Sink(error)) => return Err(Error::Sink(error)),
-                    Err(Interrupted::Holder { why, is_damaged }) => {
-                        log::info!("Dstore {holder} at {address}, object {}: {why}", object.key);
+                let Some(address) = self.address(holder) else { continue };
+                let Err(interrupted) = self.read_from(&address, at, &mut position, range.end, sink, &|_| ()) else {
+                    return Ok(());
+                };
+                self.note(holder, &address, at, &interrupted);
+                match interrupted {
+                    Interrupted::Sink(error) => return Err(Error::Sink(error)),
+                    Interrupted::Holder { why, is_damaged } => {
                         if is_damaged {
                             damage = Some(format!("object {} at Dstore {holder}: {why}", object.key));
-                            // Only the Dstore's own finding counts; a reader goes on whatever the answer.
-                            let _ = self.cluster.ask(&Request::Suspect { key: object.key, dstore: holder });
                         }
                         last = format!("Dstore {holder} at {address}: {why}");
                     }
@@ -113,28 +127,42 @@ impl<'a> Download<'a> {
             was_asked = true;
             let known = self.cluster.holders(object.key)?;
             holders = known.iter().map(|(holder, _)| *holder).collect();
-            self.addresses.extend(known);
+            self.addresses.lock().extend(known);
         }
-        let object = &self.objects[at];
         Err(match damage {
             Some(what) => Error::Damaged(format!("no copy that can be reached is good: {what}")),
             None => Error::Unavailable(format!("object {} of this file: {last}", object.key)),
         })
     }
 
-    /// Hands over what one holder has, from `position` on, which advances with what was handed over.
-    fn read_from(
+    /// A holder has not given all that it was asked for. The leader is told of damage.
+    pub(super) fn note(&self, holder: DstoreId, address: &Address, at: usize, interrupted: &Interrupted) {
+        let Interrupted::Holder { why, is_damaged } = interrupted else { return };
+        let key = self.objects[at].key;
+        log::info!("Dstore {holder} at {address}, object {key}: {why}");
+        if *is_damaged {
+            // Only the Dstore's own finding counts; a reader goes on whatever the answer.
+            let _ = self.cluster.ask(&Request::Suspect { key, dstore: holder });
+        }
+    }
+
+    /// Hands over what one holder has, from `position` on, which advances with what was handed over. `waits_on` is told which socket
+    /// that takes, and that it takes none any more.
+    pub(super) fn read_from(
         &self,
         address: &Address,
-        object: &ObjectPlaces,
+        at: usize,
         position: &mut u64,
         end: u64,
         sink: &mut dyn Write,
+        waits_on: &dyn Fn(Option<&Arc<TcpStream>>),
     ) -> Result<(), Interrupted> {
+        let object = &self.objects[at];
         let failed = |why: String| Interrupted::Holder { why, is_damaged: false };
         let damaged = |why: &str| Interrupted::Holder { why: why.to_owned(), is_damaged: true };
-        let mut connection =
-            self.cluster.pool.take(address, Role::Dstore).map_err(|error| failed(error.to_string()))?;
+        let announce = |stream: &Arc<TcpStream>| waits_on(Some(stream));
+        let connection = self.cluster.pool.take_announced(address, Role::Dstore, announce);
+        let mut connection = connection.map_err(|error| failed(error.to_string()))?;
         let from = *position / BLOCK * BLOCK;
         let length = (end.div_ceil(BLOCK) * BLOCK).min(object.length) - from;
         let get = ObjectRequest::Get { key: object.key, from, length };
@@ -144,8 +172,12 @@ impl<'a> Download<'a> {
             ObjectAnswer::Object { .. } => return Err(damaged("it has another length")),
             other => return Err(failed(format!("an answer to another question: {other:?}"))),
         };
-        if !are_of(&sums, object.length, object.checksum) {
-            return Err(damaged("its blocks are not those of the object"));
+        let known = self.sums.lock().get(&at).cloned();
+        if known.is_none_or(|known| *known != *sums) {
+            if !are_of(&sums, object.length, object.checksum) {
+                return Err(damaged("its blocks are not those of the object"));
+            }
+            self.sums.lock().insert(at, sums.as_slice().into());
         }
         let mut block = vec![0; BLOCK as usize];
         let mut at = from;
@@ -169,6 +201,7 @@ impl<'a> Download<'a> {
                 *position = at.min(end);
             }
         }
+        waits_on(None); // it is another reader's from now on
         self.cluster.pool.give_back(address, connection);
         Ok(())
     }
@@ -205,7 +238,7 @@ impl Content for Download<'_> {
     }
 
     fn prefer(&mut self, dstore: DstoreId) {
-        self.is_cached = false;
+        self.is_directed = true;
         for object in &mut self.objects {
             object.holders.sort_by_key(|holder| *holder != dstore); // stable: the others keep their order
         }
@@ -214,13 +247,28 @@ impl Content for Download<'_> {
     fn copy_to(&mut self, range: Range<u64>, sink: &mut dyn Write) -> Result<(), Error> {
         let end = range.end.min(self.size);
         let mut offset = 0;
-        for at in 0..self.objects.len() {
-            let length = self.objects[at].length;
-            let (from, to) = (range.start.max(offset), end.min(offset + length));
+        let mut ranges = Vec::new();
+        for (at, object) in self.objects.iter().enumerate() {
+            let (from, to) = (range.start.max(offset), end.min(offset + object.length));
             if from < to {
-                self.copy_object(at, from - offset..to - offset, sink)?;
+                ranges.push((at, from - offset..to - offset));
             }
-            offset += length;
+            offset += object.length;
+        }
+        // What the cache may have is read one by one, all that lies between at the same time.
+        for ranges in
+            ranges.chunk_by(|(one, _), (next, _)| self.cache_for(*one).is_none() && self.cache_for(*next).is_none())
+        {
+            let bytes: u64 = ranges.iter().map(|(_, range)| range.end - range.start).sum();
+            let holders: BTreeSet<&DstoreId> = ranges.iter().flat_map(|(at, _)| &self.objects[*at].holders).collect();
+            let pays = bytes >= parallel::LEAST && holders.len() > 1 && !self.is_directed;
+            if let Some(permit) = pays.then(|| self.cluster.parallel.take()).flatten() {
+                parallel::copy(self, &permit, ranges.to_vec(), sink)?;
+                continue;
+            }
+            for (at, range) in ranges {
+                self.copy_object(*at, range.clone(), sink)?;
+            }
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! How programs use a store. (depot 3.4, 5.1, 5.5)
 //!
 //! [`Files`] is what a store can do, as one interface: every layer above it, and the program `stevedore`, is written
-//! against it. [`Cluster`] is a store that is reached over the network: `upload` is its put, `download` its get, `pool` keeps
-//! its connections. [`memory`] is a store without disks and sockets, for tests of such programs.
+//! against it. [`Cluster`] is a store that is reached over the network: `upload` is its put, `download` its get,
+//! `parallel` that of large files, `pool` keeps its connections. [`memory`] is a store without disks and sockets, for tests of such programs.
 
 mod check;
 mod cluster;
@@ -11,6 +11,7 @@ mod download;
 mod error;
 mod files;
 pub mod memory;
+mod parallel;
 mod pool;
 mod upload;
 
@@ -21,3 +22,4 @@ pub use files::{
     DstoreState, DstoreStatus, Election, Files, FindPage, HealingStatus, ListOptions, MoveOptions, ObjectCopies,
     PlaceOfCopy, PutOptions, ReadAt, Source, Status, WatchPage,
 };
+pub use parallel::ParallelReads;

@@ -1,6 +1,8 @@
 //! Connections that are kept for the next request. (depot 5.1)
 
 use std::collections::HashMap;
+use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -31,13 +33,24 @@ impl Pool {
 
     /// A connection to a server, which is one in this role: a kept one, or a new one.
     pub(super) fn take(&self, address: &Address, role: Role) -> Result<Connection, HandshakeError> {
+        self.take_announced(address, role, |_| ())
+    }
+
+    /// The same. `announce` gets the socket before anything is waited for, so that another thread can end the wait by shutting it down.
+    pub(super) fn take_announced(
+        &self,
+        address: &Address,
+        role: Role,
+        announce: impl Fn(&Arc<TcpStream>),
+    ) -> Result<Connection, HandshakeError> {
         while let Some(connection) = self.idle.lock().get_mut(address).and_then(Vec::pop) {
             // A server that was stopped has closed it; nothing else is said unasked.
             if !connection.has_news() {
+                announce(connection.stream());
                 return Ok(connection);
             }
         }
-        let connection = connect(address, &self.access, self.cluster, role, CONNECT, |_| ())?;
+        let connection = connect(address, &self.access, self.cluster, role, CONNECT, announce)?;
         connection.limit_stalls(STALL)?;
         Ok(connection)
     }

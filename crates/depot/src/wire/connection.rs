@@ -4,7 +4,7 @@
 //! long to wait for it. Each line is logged at level debug, with the peer; content and secrets never are.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,9 @@ const MOST_KEPT_BYTES: usize = 4 << 10;
 
 /// How much is read ahead of the line in hand; larger reads of content go around it.
 const READ_AHEAD: usize = 8 << 10;
+
+/// Content of more bytes is not copied behind its line to be sent.
+const MOST_COPIED: usize = 16 << 10;
 
 /// After how long a machine that answers nothing any more counts as gone.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -162,7 +165,7 @@ impl Connection {
 
     /// Sends bytes as they are.
     pub fn send_content(&self, bytes: &[u8]) -> io::Result<()> {
-        write(&self.stream, bytes)
+        write(&self.stream, &mut [IoSlice::new(bytes)])
     }
 
     /// Waits for the next message.
@@ -243,20 +246,32 @@ impl LineSender {
 }
 
 fn send(stream: &TcpStream, peer: SocketAddr, message: &impl Words, content: &[u8]) -> io::Result<()> {
-    let mut line = Line::with_room_for(content.len());
+    let mut line = Line::with_room_for(content.len().min(MOST_COPIED));
     message.write(&mut line);
     log(peer, "->", line.as_str());
     let mut bytes = line.into_string().into_bytes();
     bytes.push(b'\n');
-    bytes.extend_from_slice(content);
-    write(stream, &bytes)
+    if content.len() <= MOST_COPIED {
+        bytes.extend_from_slice(content);
+        return write(stream, &mut [IoSlice::new(&bytes)]);
+    }
+    write(stream, &mut [IoSlice::new(&bytes), IoSlice::new(content)])
 }
 
-fn write(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
-    stream.write_all(bytes).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock => io::Error::new(ErrorKind::TimedOut, "the peer takes no more"),
-        _ => error,
-    })
+fn write(mut stream: &TcpStream, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0); // an empty one at the front is none
+    while !slices.is_empty() {
+        match stream.write_vectored(slices) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => IoSlice::advance_slices(&mut slices, count),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Err(io::Error::new(ErrorKind::TimedOut, "the peer takes no more"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn log(peer: SocketAddr, direction: &str, line: &str) {

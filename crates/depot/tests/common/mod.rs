@@ -133,6 +133,8 @@ pub struct Behaviour {
     pub flips: BTreeSet<u64>,
     /// It finds these blocks damaged itself.
     pub finds_damaged: BTreeSet<u64>,
+    /// It gives nothing that is asked for until this is taken away.
+    pub withholds: bool,
     /// It closes the connection after so many blocks of a get.
     pub gives_up_after: Option<u64>,
 }
@@ -161,6 +163,8 @@ struct State {
     epoch: Option<Epoch>,
     /// How many bytes were sent to clients.
     sent: u64,
+    /// How many gets wait, as it withholds what they ask for.
+    withheld: usize,
     verify: Vec<Key>,
     /// What it was told to copy: it never does.
     copies: Vec<Key>,
@@ -181,6 +185,7 @@ impl ScriptedDstore {
             number: None,
             epoch: None,
             sent: 0,
+            withheld: 0,
             verify: Vec::new(),
             copies: Vec::new(),
             backups: Vec::new(),
@@ -238,6 +243,11 @@ impl ScriptedDstore {
 
     pub fn bytes_sent(&self) -> u64 {
         self.shared.state.lock().sent
+    }
+
+    /// Waits until it is asked for something that it withholds.
+    pub fn await_withheld(&self) {
+        self.wait(|state| state.withheld > 0);
     }
 
     pub fn is_asked_to_verify(&self, key: Key) -> bool {
@@ -358,7 +368,11 @@ impl Shared {
 
     fn get(&self, connection: &Connection, key: Key, from: u64, length: u64) -> bool {
         let (bytes, behaviour) = {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
+            state.withheld += 1;
+            self.changed.notify_all();
+            self.changed.wait_while(&mut state, |state| state.behaviour.withholds && !state.is_stopped);
+            state.withheld -= 1;
             (state.objects.get(&key).cloned(), state.behaviour.clone())
         };
         let Some(bytes) = bytes else {
