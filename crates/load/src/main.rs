@@ -1,7 +1,8 @@
-//! Measures any Controller and Dstores that speak the coursework protocol. See `load --help`.
+//! Measures any Controller and Dstores that speak the coursework protocol, and the depot. See `load --help`.
 
 mod chart;
 mod content;
+mod depot;
 mod inventory;
 mod json;
 mod mix;
@@ -22,20 +23,22 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use argh::FromArgs;
+use cli::cluster::ClientFile;
 use stevedore::controller;
 use stevedore::program::cluster::{self, Cluster};
 use stevedore::program::output::say;
 use stevedore::program::{self, Failure, milliseconds, positive};
 
 use mix::Mix;
-use run::Plan;
+use run::{Plan, Subject};
 use sizes::Sizes;
 use style::Style;
 use worker::Task;
 
 /// A load generator for distributed file stores: has clients store, load, remove and list files, and says how many
 /// operations a second there were, how many megabytes, and how long they took. It says nothing to Controller and
-/// Dstores but the coursework protocol, so that it can measure any implementation.
+/// Dstores but the coursework protocol, so that it can measure any implementation. With --depot it measures a
+/// depot in the same way.
 #[derive(FromArgs)]
 #[argh(
     note = "Each client has names of its own, and does one operation after another. Half of the names have files
@@ -53,6 +56,7 @@ with --verify. Where they share a small machine with the servers, that lowers th
     example = "load\n  a first try: a cluster in this process, small files, 5 seconds",
     example = "load --controller 12345 --clients 32 --mix store:100 --names 100000",
     example = "load --controller 12345 --style pipelined --keep-alive --verify --size 1k-10M --svg load.svg",
+    example = "load --depot data/client.toml --clients 32 --size 1k",
     example = "load --controller 12345 --pids $(pidof controller dstore | tr ' ' ,) --json >load.json",
     error_code(1, "verification failed, or nothing worked"),
     error_code(2, "the command line makes no sense")
@@ -61,15 +65,18 @@ struct Arguments {
     /// where the Controller is: a port of this machine, or ADDRESS:PORT; unless given, a cluster is started
     #[argh(option, arg_name = "WHERE", from_str_fn(controller_address))]
     controller: Option<SocketAddr>,
+    /// measure a depot: its client.toml, or the folder that this file is in
+    #[argh(option, arg_name = "PATH")]
+    depot: Option<PathBuf>,
     /// start a cluster in this process: N Dstores, R copies of each file (default 4,3)
     #[argh(option, arg_name = "N,R")]
     cluster: Option<ClusterSize>,
     /// how many clients work at the same time (default 8)
     #[argh(option, from_str_fn(positive), default = "8")]
     clients: usize,
-    /// official or pipelined (default official)
-    #[argh(option, default = "Style::Official")]
-    style: Style,
+    /// official or pipelined (default official); the depot's client has a style of its own
+    #[argh(option)]
+    style: Option<Style>,
     /// say KEEP_ALIVE to Dstores, an extension, to keep connections; for the pipelined style
     #[argh(switch)]
     keep_alive: bool,
@@ -88,7 +95,7 @@ struct Arguments {
     /// how many seconds to work before that, unmeasured (default 1)
     #[argh(option, from_str_fn(seconds), default = "Duration::from_secs(1)")]
     warm_up: Duration,
-    /// milliseconds to wait for each reply (default 10000)
+    /// milliseconds to wait for each reply (default 10000); the depot's client has limits of its own
     #[argh(option, from_str_fn(milliseconds), default = "Duration::from_secs(10)")]
     timeout: Duration,
     /// compare what is loaded and listed with what was stored
@@ -165,15 +172,16 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     let plan = plan(&arguments)?;
     let _log = program::start_log("error")?;
     let mut cluster = None;
-    let address = match arguments.controller {
-        Some(address) => address,
-        None => {
+    let subject = match (&arguments.depot, arguments.controller) {
+        (Some(path), _) => Subject::Depot(ClientFile::find(Some(path))?),
+        (None, Some(address)) => Subject::Coursework(address),
+        (None, None) => {
             let size = arguments.cluster.unwrap_or(ClusterSize { dstores: 4, replicas: 3 });
             let cluster: &Cluster = cluster.insert(start_cluster(size, arguments.timeout)?);
-            cluster.controller_address().map_err(Failure::new)?
+            Subject::Coursework(cluster.controller_address().map_err(Failure::new)?)
         }
     };
-    let report = run::run(&plan, address, setup(&arguments, &plan))?;
+    let report = run::run(&plan, &subject, setup(&arguments, &plan))?;
     drop(cluster);
     if let Some(path) = &arguments.svg {
         let cannot_write = |error| Failure::new(format!("cannot write {}: {error}", path.display()));
@@ -192,7 +200,18 @@ fn plan(arguments: &Arguments) -> Result<Plan, Failure> {
     if arguments.controller.is_some() && arguments.cluster.is_some() {
         return Err(Failure::usage("a Controller, or a cluster of our own, not both"));
     }
-    if arguments.keep_alive && arguments.style == Style::Official {
+    if arguments.depot.is_some() {
+        let others = [
+            (arguments.controller.is_some(), "--controller"),
+            (arguments.cluster.is_some(), "--cluster"),
+            (arguments.style.is_some(), "--style"),
+            (arguments.keep_alive, "--keep-alive"),
+        ];
+        if let Some((_, other)) = others.into_iter().find(|(is_given, _)| *is_given) {
+            return Err(Failure::usage(format!("{other} is for the coursework protocol, not for --depot")));
+        }
+    }
+    if arguments.keep_alive && style(arguments) == Style::Official {
         return Err(Failure::usage("--keep-alive is for --style pipelined"));
     }
     if arguments.duration.is_zero() {
@@ -210,7 +229,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, Failure> {
         task: Task { mix: arguments.mix, sizes: arguments.size.clone(), verifies: arguments.verify, seed },
         clients,
         names,
-        style: arguments.style,
+        style: style(arguments),
         keeps_connections: arguments.keep_alive,
         timeout: arguments.timeout,
         warm_up: arguments.warm_up,
@@ -220,20 +239,26 @@ fn plan(arguments: &Arguments) -> Result<Plan, Failure> {
     })
 }
 
+fn style(arguments: &Arguments) -> Style {
+    arguments.style.unwrap_or(Style::Official)
+}
+
 /// What the report says that it is about.
 fn setup(arguments: &Arguments, plan: &Plan) -> Vec<(&'static str, String)> {
-    let connections = if plan.keeps_connections { "kept" } else { "one per transfer" };
-    let controller = match (arguments.controller, arguments.cluster) {
-        (Some(address), _) => address.to_string(),
-        (None, size) => {
+    let mut setup = vec![("clients", plan.clients.to_string())];
+    let place = match (&arguments.depot, arguments.controller, arguments.cluster) {
+        (Some(path), ..) => ("depot", path.display().to_string()),
+        (None, Some(address), _) => ("controller", address.to_string()),
+        (None, None, size) => {
             let ClusterSize { dstores, replicas } = size.unwrap_or(ClusterSize { dstores: 4, replicas: 3 });
-            format!("in this process with {dstores} Dstores and R = {replicas}")
+            ("controller", format!("in this process with {dstores} Dstores and R = {replicas}"))
         }
     };
-    vec![
-        ("clients", plan.clients.to_string()),
-        ("style", plan.style.to_string()),
-        ("connections", connections.to_owned()),
+    if arguments.depot.is_none() {
+        let connections = if plan.keeps_connections { "kept" } else { "one per transfer" };
+        setup.extend([("style", plan.style.to_string()), ("connections", connections.to_owned())]);
+    }
+    setup.extend([
         ("size", plan.task.sizes.to_string()),
         ("mix", plan.task.mix.to_string()),
         ("names", plan.names.to_string()),
@@ -241,8 +266,9 @@ fn setup(arguments: &Arguments, plan: &Plan) -> Vec<(&'static str, String)> {
         ("warm-up", plan.warm_up.as_secs_f64().to_string()),
         ("verify", if plan.task.verifies { "yes" } else { "no" }.to_owned()),
         ("seed", plan.task.seed.to_string()),
-        ("controller", controller),
-    ]
+        place,
+    ]);
+    setup
 }
 
 fn start_cluster(size: ClusterSize, timeout: Duration) -> Result<Cluster, Failure> {
@@ -262,7 +288,10 @@ mod tests {
 
     #[test]
     fn arguments_that_contradict_each_other_are_refused() {
-        let refused: [&[&str]; 4] = [
+        let refused: [&[&str]; 7] = [
+            &["--depot", "data", "--controller", "1"],
+            &["--depot", "data", "--style", "official"],
+            &["--depot", "data", "--keep-alive"],
             &["--controller", "1", "--cluster", "4,3"],
             &["--keep-alive"],
             &["--duration", "0"],

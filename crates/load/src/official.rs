@@ -9,7 +9,7 @@ use stevedore::protocol::content::{CopyError, copy};
 use stevedore::protocol::{Address, FileName, Message};
 
 use crate::content::{Check, Content};
-use crate::style::Operations;
+use crate::style::{Operations, Trouble};
 
 /// A client of the official style.
 pub struct Official {
@@ -58,6 +58,25 @@ impl Official {
 }
 
 impl Operations for Official {
+    fn store(&mut self, name: &str, content: &mut Content) -> Result<(), Trouble> {
+        Ok(Self::store(self, name, content)?)
+    }
+
+    fn load(&mut self, name: &str, check: &mut Check) -> Result<u64, Trouble> {
+        Ok(Self::load(self, name, check)?)
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), Trouble> {
+        Ok(Self::remove(self, name)?)
+    }
+
+    fn list(&mut self) -> Result<Vec<String>, Trouble> {
+        Ok(Self::list(self)?)
+    }
+}
+
+/// The operations, with what our own client would say went wrong.
+impl Official {
     fn store(&mut self, name: &str, content: &mut Content) -> Result<(), Error> {
         let name = FileName::new(name)?;
         let request = Message::Store { name: name.clone(), size: content.size() };

@@ -6,9 +6,11 @@ use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cli::cluster::ClientFile;
 use indicatif::{ProgressBar, ProgressStyle};
 use stevedore::program::Failure;
 
+use crate::depot::Depot;
 use crate::processes::usage;
 use crate::record::{Record, Window};
 use crate::report::{Process, Report, digits};
@@ -39,13 +41,26 @@ pub struct Plan {
     pub pids: Vec<u32>,
 }
 
+/// What is measured.
+pub enum Subject {
+    /// Any Controller and Dstores that speak the coursework protocol: where the Controller is.
+    Coursework(SocketAddr),
+    /// The depot that this file is for.
+    Depot(ClientFile),
+}
+
 /// Carries out `plan`. `setup` is what the report says about it.
-pub fn run(plan: &Plan, controller: SocketAddr, setup: Vec<(&'static str, String)>) -> Result<Report, Failure> {
+pub fn run(plan: &Plan, subject: &Subject, setup: Vec<(&'static str, String)>) -> Result<Report, Failure> {
     // If a process to watch does not exist, the user learns it before the work, not after.
     plan.pids.iter().try_for_each(|&pid| watch(pid).map(drop))?;
     let mut workers = (0..plan.clients)
         .map(|id| {
-            let client = plan.style.connect(controller, plan.timeout, plan.keeps_connections)?;
+            let client = match subject {
+                Subject::Coursework(controller) => {
+                    plan.style.connect(*controller, plan.timeout, plan.keeps_connections)?
+                }
+                Subject::Depot(file) => Box::new(Depot::new(file.clone())),
+            };
             let names = plan.names / plan.clients + u32::from(id < plan.names % plan.clients);
             Ok((names, Worker::new(&plan.task, client, id, names)))
         })

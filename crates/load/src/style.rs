@@ -65,48 +65,64 @@ impl fmt::Display for Style {
 /// What a client can do, one after another. After an error it can go on.
 pub trait Operations: Send {
     /// Stores a new file. (spec 4.2)
-    fn store(&mut self, name: &str, content: &mut Content) -> Result<(), Error>;
+    fn store(&mut self, name: &str, content: &mut Content) -> Result<(), Trouble>;
     /// Loads a file; returns its size. (spec 4.3)
-    fn load(&mut self, name: &str, check: &mut Check) -> Result<u64, Error>;
+    fn load(&mut self, name: &str, check: &mut Check) -> Result<u64, Trouble>;
     /// Removes a file. (spec 4.4)
-    fn remove(&mut self, name: &str) -> Result<(), Error>;
+    fn remove(&mut self, name: &str) -> Result<(), Trouble>;
     /// The names of all files. (spec 4.5)
-    fn list(&mut self) -> Result<Vec<String>, Error>;
+    fn list(&mut self) -> Result<Vec<String>, Trouble>;
+}
+
+/// Why an operation does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What went wrong, without the particulars: errors are counted by this.
+    pub kind: &'static str,
+    /// With the particulars.
+    pub message: String,
+    /// The file is not there.
+    pub is_missing: bool,
 }
 
 impl Operations for Client {
-    fn store(&mut self, name: &str, content: &mut Content) -> Result<(), Error> {
-        Self::store(self, name, content.size(), content)
+    fn store(&mut self, name: &str, content: &mut Content) -> Result<(), Trouble> {
+        Ok(Self::store(self, name, content.size(), content)?)
     }
 
-    fn load(&mut self, name: &str, check: &mut Check) -> Result<u64, Error> {
-        Self::load(self, name, check)
+    fn load(&mut self, name: &str, check: &mut Check) -> Result<u64, Trouble> {
+        Ok(Self::load(self, name, check)?)
     }
 
-    fn remove(&mut self, name: &str) -> Result<(), Error> {
-        Self::remove(self, name)
+    fn remove(&mut self, name: &str) -> Result<(), Trouble> {
+        Ok(Self::remove(self, name)?)
     }
 
-    fn list(&mut self) -> Result<Vec<String>, Error> {
+    fn list(&mut self) -> Result<Vec<String>, Trouble> {
         Ok(Self::list(self)?.into_iter().map(|name| name.to_string()).collect())
     }
 }
 
-/// What went wrong, without the particulars: errors are counted by this.
-pub fn trouble(error: &Error) -> &'static str {
-    match error {
-        Error::Name(_) => "name refused",
-        Error::TooLarge { .. } => "file too large",
-        Error::NotEnoughDstores => "not enough Dstores",
-        Error::AlreadyExists(_) => "already exists",
-        Error::DoesNotExist(_) => "does not exist",
-        Error::LoadFailed { .. } => "no Dstore delivers",
-        Error::NoReply { .. } => "no reply",
-        Error::StoreOverdue { .. } => "store overdue",
-        Error::Controller { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => "Controller refuses",
-        Error::Controller { .. } => "Controller connection broken",
-        Error::Dstore { .. } => "Dstore fails",
-        Error::Unexpected { .. } => "senseless answer",
-        Error::Local(_) => "local error",
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Name(_) => "name refused",
+            Error::TooLarge { .. } => "file too large",
+            Error::NotEnoughDstores => "not enough Dstores",
+            Error::AlreadyExists(_) => "already exists",
+            Error::DoesNotExist(_) => "does not exist",
+            Error::LoadFailed { .. } => "no Dstore delivers",
+            Error::NoReply { .. } => "no reply",
+            Error::StoreOverdue { .. } => "store overdue",
+            Error::Controller { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
+                "Controller refuses"
+            }
+            Error::Controller { .. } => "Controller connection broken",
+            Error::Dstore { .. } => "Dstore fails",
+            Error::Unexpected { .. } => "senseless answer",
+            Error::Local(_) => "local error",
+        };
+        let is_missing = matches!(error, Error::DoesNotExist(_));
+        Self { kind, message: error.to_string(), is_missing }
     }
 }

@@ -4,14 +4,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kit::{Rng, hash};
-use stevedore::client::Error;
 
 use crate::content::{Check, Content};
 use crate::inventory::{File, Inventory};
 use crate::mix::{Kind, Mix};
 use crate::record::{Record, Recorder};
 use crate::sizes::Sizes;
-use crate::style::{Operations, trouble};
+use crate::style::{Operations, Trouble};
 
 /// The pause after an error, so that an error which comes at once is not repeated at full speed.
 const REST: Duration = Duration::from_millis(10);
@@ -51,18 +50,6 @@ pub struct Worker<'a> {
     rng: Rng,
 }
 
-/// Why an operation does not count.
-struct Failed {
-    trouble: &'static str,
-    message: String,
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self { trouble: trouble(&error), message: error.to_string() }
-    }
-}
-
 /// When an operation began and ended, and the bytes that it moved.
 type Done = (Instant, Instant, u64);
 
@@ -79,10 +66,10 @@ impl<'a> Worker<'a> {
         let mut failures = 0;
         while self.inventory.stored() < files {
             let wanted = self.inventory.feasible(Kind::Store);
-            if let Err(failed) = self.perform(wanted) {
+            if let Err(trouble) = self.perform(wanted) {
                 failures += 1;
                 if failures == MOST_FAILURES {
-                    return Err(failed.message);
+                    return Err(trouble.message);
                 }
                 thread::sleep(REST);
             } else {
@@ -106,7 +93,7 @@ impl<'a> Worker<'a> {
         let kind = self.inventory.feasible(wanted);
         match self.perform(kind) {
             Ok((begun, ended, bytes)) => recorder.succeeded(kind, begun, ended, bytes),
-            Err(Failed { trouble, message }) => {
+            Err(Trouble { kind: trouble, message, .. }) => {
                 recorder.failed(kind, trouble, message);
                 thread::sleep(REST);
             }
@@ -127,7 +114,7 @@ impl<'a> Worker<'a> {
         self.inventory.stored() + self.inventory.doubtful()
     }
 
-    fn perform(&mut self, kind: Kind) -> Result<Done, Failed> {
+    fn perform(&mut self, kind: Kind) -> Result<Done, Trouble> {
         match kind {
             Kind::Store => {
                 let file = self.inventory.take_for_store(&mut self.rng);
@@ -149,39 +136,39 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn store(&mut self, file: File) -> Result<Done, Failed> {
+    fn store(&mut self, file: File) -> Result<Done, Trouble> {
         let (name, mut content) = (self.name(file), self.content(file));
         let begun = Instant::now();
         self.client.store(&name, &mut content)?;
         Ok((begun, Instant::now(), content.size()))
     }
 
-    fn load(&mut self, file: File) -> Result<Done, Failed> {
+    fn load(&mut self, file: File) -> Result<Done, Trouble> {
         let name = self.name(file);
         let mut check = Check::against(self.task.verifies.then(|| self.content(file)));
         let begun = Instant::now();
-        let size = self.client.load(&name, &mut check).map_err(|error| self.lost(file, error))?;
+        let size = self.client.load(&name, &mut check).map_err(|trouble| self.lost(file, trouble))?;
         let ended = Instant::now();
         if check.is_passed() {
             Ok((begun, ended, size))
         } else {
             let expected = self.content(file).size();
             let message = format!("{name}: of {size} bytes, {expected} expected, not all are those that were stored");
-            Err(Failed { trouble: wrong::CONTENT, message })
+            Err(Trouble { kind: wrong::CONTENT, message, is_missing: false })
         }
     }
 
-    fn remove(&mut self, file: File) -> Result<Done, Failed> {
+    fn remove(&mut self, file: File) -> Result<Done, Trouble> {
         let name = self.name(file);
         let begun = Instant::now();
         match self.client.remove(&name) {
-            Err(Error::DoesNotExist(_)) if !file.is_certain => {}
-            outcome => outcome.map_err(|error| self.lost(file, error))?,
+            Err(trouble) if trouble.is_missing && !file.is_certain => {}
+            outcome => outcome.map_err(|trouble| self.lost(file, trouble))?,
         }
         Ok((begun, Instant::now(), 0))
     }
 
-    fn list(&mut self) -> Result<Done, Failed> {
+    fn list(&mut self) -> Result<Done, Trouble> {
         let begun = Instant::now();
         let names = self.client.list()?;
         let ended = Instant::now();
@@ -190,17 +177,16 @@ impl<'a> Worker<'a> {
             let contradictions = self.inventory.contradictions(own);
             if contradictions > 0 {
                 let message = format!("{contradictions} of the names {}* are listed or missing wrongly", self.prefix);
-                return Err(Failed { trouble: wrong::LIST, message });
+                return Err(Trouble { kind: wrong::LIST, message, is_missing: false });
             }
         }
         Ok((begun, ended, 0))
     }
 
     /// What an error means: a file that is certainly there and yet does not exist has been lost.
-    fn lost(&self, file: File, error: Error) -> Failed {
-        let is_lost = self.task.verifies && file.is_certain && matches!(error, Error::DoesNotExist(_));
-        let failed = Failed::from(error);
-        if is_lost { Failed { trouble: wrong::LOST, ..failed } } else { failed }
+    fn lost(&self, file: File, trouble: Trouble) -> Trouble {
+        let is_lost = self.task.verifies && file.is_certain && trouble.is_missing;
+        if is_lost { Trouble { kind: wrong::LOST, ..trouble } } else { trouble }
     }
 
     fn name(&self, file: File) -> String {
@@ -218,7 +204,7 @@ mod tests {
     use std::collections::HashMap;
     use std::io::Read;
 
-    use stevedore::client::Target;
+    use stevedore::client::{Error, Target};
 
     use super::*;
     use crate::record::{Totals, Window};
@@ -241,16 +227,16 @@ mod tests {
     }
 
     impl Operations for Fake {
-        fn store(&mut self, name: &str, content: &mut Content) -> Result<(), Error> {
+        fn store(&mut self, name: &str, content: &mut Content) -> Result<(), Trouble> {
             let mut bytes = Vec::new();
             content.read_to_end(&mut bytes).unwrap();
             match self.files.insert(name.to_owned(), bytes) {
-                Some(_) => Err(Error::AlreadyExists(name.parse().unwrap())),
+                Some(_) => Err(Error::AlreadyExists(name.parse().unwrap()).into()),
                 None => Ok(()),
             }
         }
 
-        fn load(&mut self, name: &str, check: &mut Check) -> Result<u64, Error> {
+        fn load(&mut self, name: &str, check: &mut Check) -> Result<u64, Trouble> {
             self.lose(name);
             let bytes = self.files.get_mut(name).ok_or_else(|| Error::DoesNotExist(name.parse().unwrap()))?;
             if self.fault == Some(wrong::CONTENT) && self.operations.is_multiple_of(10) {
@@ -260,12 +246,12 @@ mod tests {
             Ok(bytes.len() as u64)
         }
 
-        fn remove(&mut self, name: &str) -> Result<(), Error> {
+        fn remove(&mut self, name: &str) -> Result<(), Trouble> {
             self.lose(name);
-            self.files.remove(name).map(drop).ok_or_else(|| Error::DoesNotExist(name.parse().unwrap()))
+            self.files.remove(name).map(drop).ok_or_else(|| Error::DoesNotExist(name.parse().unwrap()).into())
         }
 
-        fn list(&mut self) -> Result<Vec<String>, Error> {
+        fn list(&mut self) -> Result<Vec<String>, Trouble> {
             let surplus = (self.fault == Some(wrong::LIST)).then(|| "load-7-0-999".to_owned());
             Ok(self.files.keys().cloned().chain(surplus).chain(["another's".to_owned()]).collect())
         }

@@ -91,6 +91,8 @@ impl Controllers {
         if request.is_for_leader() {
             self.leader = Some(address.clone());
         }
+        // Else a client that changes several in a moment would know none of them in the end.
+        self.is_stale |= matches!(request, Request::AddController { .. } | Request::RemoveController { .. });
         self.asks(now)
     }
 
@@ -227,6 +229,8 @@ mod tests {
         controllers.not_leader(&address(8), Some(address(9)));
         assert!(controllers.answered(&address(9), &change(), now), "one leads that is new");
         assert!(controllers.answered(&address(9), &change(), now + REFRESH), "it was asked long ago");
+        let add = Request::AddController { address: address(10) };
+        assert!(controllers.answered(&address(9), &add, now + REFRESH), "the client itself has changed them");
         controllers.learn(None, Vec::new());
         assert!(controllers.first(&READ).is_some());
         let in_turn = [7, 8].map(|number| controllers.other(&address(number)));
