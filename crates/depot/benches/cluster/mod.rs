@@ -148,14 +148,13 @@ impl Store {
     }
 
     fn client_of(&self, controllers: Vec<Address>) -> Cluster {
-        let client = ClientId(1);
-        Cluster::new(ClusterOptions {
-            controllers,
-            cluster: CLUSTER,
-            client,
-            key: self.secret.client_key(client),
-            search: SEARCH,
-        })
+        Cluster::new(ClusterOptions { controllers, ..self.client_options() })
+    }
+
+    /// How a client reaches it.
+    pub fn client_options(&self) -> ClusterOptions {
+        let (client, controllers) = (ClientId(1), self.addresses.clone());
+        ClusterOptions { controllers, cluster: CLUSTER, client, key: self.secret.client_key(client), search: SEARCH }
     }
 }
 
