@@ -223,8 +223,7 @@ impl Fileservice for Fluffy {
         let info = request.into_inner();
         let name = Name::new(&info.username, &info.filename).map_err(Status::invalid_argument)?;
         let files = Arc::clone(&self.files);
-        let weigh = |piece: &FileData| piece.data.len();
-        let answers = self.calls.run_writing(weigh, move |to| transfer::send(&info, &*files, &name.path, to)).await?;
+        let answers = self.calls.run_writing(move |to| transfer::send(&info, &*files, &name.path, to)).await?;
         Ok(Response::new(answers))
     }
 

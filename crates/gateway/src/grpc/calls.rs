@@ -1,10 +1,10 @@
 //! Calls on threads of their own, and the messages between a thread and the wire.
 //!
 //! ```text
-//!   tasks (tokio: never block)                        a thread of the call (may block)
+//!   tasks (tokio: never block)                              a thread of the call (may block)
 //!
-//!   client ─▶ paced body ─▶ pump ─▶ [two messages] ─▶ Messages::next ─▶ store.put()
-//!   client ◀─ Answers ◀──── pump ◀─ [two messages] ◀─ Outgoing::send ◀─ store.get()
+//!   client ─▶ paced body ─▶ pump ─▶ [one message] ────────▶ Messages::next ─▶ store.put()
+//!   client ◀─ flight ◀─ Answers ◀── [two pieces] ◀───────── Outgoing::send ◀─ store.get()
 //! ```
 //!
 //! Both channels are bounded: a client that sends faster than the store takes is not read from any more, and HTTP/2's flow
@@ -17,32 +17,29 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use stevedore::server::ThreadGroup;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-use crate::server::Limits;
-use crate::server::pace::Pace;
+/// So many messages that a client has sent wait for a thread: each may have 4 MiB.
+const MESSAGES: usize = 1;
 
-/// So many messages wait between a thread and its pump.
-const WAITING: usize = 2;
+/// So many pieces of an answer wait for the client: each has 256 KiB.
+const PIECES: usize = 2;
 
 /// Threads for calls that block: a bounded number, and an orderly queue before them.
 pub(crate) struct Calls {
     threads: Arc<ThreadGroup>,
     turns: Arc<Semaphore>,
-    limits: Limits,
 }
 
 impl Calls {
     /// At most so many threads at a time. The number that waits for one is bounded by the guard.
-    pub(crate) fn new(most: usize, limits: Limits) -> Self {
-        Self { threads: ThreadGroup::new("grpc-call"), turns: Arc::new(Semaphore::new(most)), limits }
+    pub(crate) fn new(most: usize) -> Self {
+        Self { threads: ThreadGroup::new("grpc-call"), turns: Arc::new(Semaphore::new(most)) }
     }
 
     /// Runs `job` on a thread, as soon as it is this call's turn.
@@ -51,71 +48,65 @@ impl Calls {
         job: impl FnOnce() -> Result<T, Status> + Send + 'static,
     ) -> Result<T, Status> {
         let turn = self.turn().await?;
-        let (tell, told) = oneshot::channel();
-        self.start(turn, move || {
-            let _ = tell.send(job()); // a client that has gone is told nothing
-        })?;
-        told.await.unwrap_or_else(|_| Err(Status::internal("the call has ended without an answer")))
+        self.run_in(turn, job).await
     }
 
-    /// The same for a job that reads what the client streams. Its turn comes after the first message. A job that has an answer
-    /// before it has read to the end is not kept waiting for the rest.
+    /// The same for a job that reads what the client streams. While it waits for its turn nothing is read: the client's messages stay
+    /// where HTTP/2's flow control stops them. A job that has an answer before it has read to the end is not kept waiting for the rest.
     pub(crate) async fn run_reading<M: Send + 'static, T: Send + 'static>(
         &self,
         mut stream: impl Stream<Item = Result<M, Status>> + Unpin + Send + 'static,
         job: impl FnOnce(Messages<M>) -> Result<T, Status> + Send + 'static,
     ) -> Result<T, Status> {
-        let (to, messages) = mpsc::channel(WAITING);
-        let first = stream.next().await.transpose()?;
-        let is_over = first.is_none();
-        let _ = to.try_send(Ok(first)); // there is room
+        let turn = self.turn().await?;
+        let (to, messages) = mpsc::channel(MESSAGES);
         let mut pump = JoinSet::new(); // aborted when it is dropped
-        if !is_over {
-            pump.spawn(async move {
-                loop {
-                    let message = stream.next().await.transpose();
-                    let is_last = !matches!(message, Ok(Some(_)));
-                    if to.send(message).await.is_err() || is_last {
-                        return;
-                    }
+        pump.spawn(async move {
+            // Read only when there is room for it.
+            while let Ok(room) = to.reserve().await {
+                let message = stream.next().await.transpose();
+                let is_last = !matches!(message, Ok(Some(_)));
+                room.send(message);
+                if is_last {
+                    return;
                 }
-            });
-        }
-        self.run(move || job(Messages { from: messages, is_over: false })).await
+            }
+        });
+        self.run_in(turn, move || job(Messages { from: messages, is_over: false })).await
     }
 
     /// The same for a job that streams to the client. It comes back when the job begins; what the job ends with is the end of
-    /// the stream. A client that takes it too slowly is cut off. `weigh` is how many bytes one of them has.
+    /// the stream. The turn is over when the job is, and the client has taken what it is streamed, or no more of it.
     pub(crate) async fn run_writing<T: Send + 'static>(
         &self,
-        weigh: fn(&T) -> usize,
         job: impl FnOnce(&Outgoing<T>) -> Result<(), Status> + Send + 'static,
     ) -> Result<Answers<T>, Status> {
-        let turn = self.turn().await?;
-        let (to_pump, mut from_job) = mpsc::channel::<Option<Result<T, Status>>>(WAITING);
-        let (to_wire, from_pump) = mpsc::channel(1);
-        let mut pace = Pace::new(self.limits.stall, self.limits.slowest_rate);
-        tokio::spawn(async move {
-            while let Some(item) = from_job.recv().await {
-                let bytes = match &item {
-                    Some(Ok(item)) => weigh(item),
-                    _ => 0,
-                };
-                let since = Instant::now();
-                let Ok(Ok(())) = timeout(pace.left(), to_wire.send(item)).await else { return };
-                pace.spend(since.elapsed());
-                pace.earn(bytes as u64);
-            }
-        });
-        self.start(turn, move || {
-            let outgoing = Outgoing { to: to_pump };
+        let turn = Arc::new(self.turn().await?);
+        let (to, from) = mpsc::channel(PIECES);
+        let of_job = Arc::clone(&turn);
+        self.start(move || {
+            let _turn = of_job;
+            let outgoing = Outgoing { to };
             let last = job(&outgoing).err().map(Err);
             let is_error = last.is_some();
             if outgoing.to.blocking_send(last).is_ok() && is_error {
                 let _ = outgoing.to.blocking_send(None);
             }
         })?;
-        Ok(Answers { from: from_pump, is_over: false })
+        Ok(Answers { from, is_over: false, _turn: turn })
+    }
+
+    async fn run_in<T: Send + 'static>(
+        &self,
+        turn: OwnedSemaphorePermit,
+        job: impl FnOnce() -> Result<T, Status> + Send + 'static,
+    ) -> Result<T, Status> {
+        let (tell, told) = oneshot::channel();
+        self.start(move || {
+            let _turn = turn; // kept until the job has ended, also by a panic
+            let _ = tell.send(job()); // a client that has gone is told nothing
+        })?;
+        told.await.unwrap_or_else(|_| Err(Status::internal("the call has ended without an answer")))
     }
 
     /// Waits until a thread may be started.
@@ -124,11 +115,7 @@ impl Calls {
         turn.map_err(|_| Status::unavailable("the gateway is about to end"))
     }
 
-    fn start(&self, turn: OwnedSemaphorePermit, job: impl FnOnce() + Send + 'static) -> Result<(), Status> {
-        let job = move || {
-            let _turn = turn; // kept until the job has ended, also by a panic
-            job();
-        };
+    fn start(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Status> {
         self.threads.spawn(job).map_err(|error| Status::unavailable(format!("no thread can be had for it: {error}")))
     }
 
@@ -185,6 +172,7 @@ impl<T> Outgoing<T> {
 pub(crate) struct Answers<T> {
     from: mpsc::Receiver<Option<Result<T, Status>>>,
     is_over: bool,
+    _turn: Arc<OwnedSemaphorePermit>,
 }
 
 impl<T> Stream for Answers<T> {
@@ -202,7 +190,7 @@ impl<T> Stream for Answers<T> {
             }
             None => {
                 self.is_over = true;
-                Some(Err(Status::aborted("cut off: it was taken too slowly, or the gateway ends")))
+                Some(Err(Status::aborted("cut off: the gateway ends, or has failed")))
             }
         })
     }
@@ -217,7 +205,7 @@ mod tests {
     #[test]
     fn calls_wait_for_their_turn_and_all_succeed() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let calls = Arc::new(Calls::new(3, Limits::default()));
+        let calls = Arc::new(Calls::new(3));
         let (running, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let all: Vec<_> = (0..50)
             .map(|number| {
@@ -246,12 +234,47 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_its_turn_has_read_nothing() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let calls = Arc::new(Calls::new(1));
+        let upload = |read: &Arc<AtomicUsize>, job: fn(Messages<u8>) -> Result<u8, Status>| {
+            let (calls, read) = (Arc::clone(&calls), Arc::clone(read));
+            let messages = tokio_stream::iter(0..100).map(move |number| {
+                read.fetch_add(1, Ordering::SeqCst);
+                Ok(number)
+            });
+            runtime.spawn(async move { calls.run_reading(messages, job).await })
+        };
+        let (first, second) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let turn = runtime.block_on(calls.turn()).unwrap();
+        let waits = [
+            upload(&first, |_| Ok(1)),
+            upload(&second, |mut all| {
+                let mut last = 0;
+                while let Some(number) = all.next()? {
+                    last = number;
+                }
+                Ok(last)
+            }),
+        ];
+        // The runtime has one thread: these two come behind what the uploads do before they wait.
+        for _ in 0..2 {
+            runtime.block_on(runtime.spawn(tokio::task::yield_now())).unwrap();
+        }
+        assert_eq!([first.load(Ordering::SeqCst), second.load(Ordering::SeqCst)], [0, 0]);
+        drop(turn);
+        let done = waits.map(|call| runtime.block_on(call).unwrap().unwrap());
+        assert_eq!(done, [1, 99]);
+        assert!(first.load(Ordering::SeqCst) <= 1 + MESSAGES, "a job that takes nothing has little read for it");
+    }
+
+    #[test]
     fn a_stream_without_its_own_end_is_cut_off() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let calls = Calls::new(1, Limits::default());
+        let calls = Calls::new(1);
         let received = |job: fn(&Outgoing<u8>) -> Result<(), Status>| {
             runtime.block_on(async {
-                let answers = calls.run_writing(|_| 1, job).await.unwrap();
+                let answers = calls.run_writing(job).await.unwrap();
                 answers
                     .collect::<Vec<_>>()
                     .await

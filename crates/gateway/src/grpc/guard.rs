@@ -17,12 +17,14 @@ use tonic::codegen::Service;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 
+use super::flight::Answer;
+use super::socket::Connection;
 use crate::server::Limits;
 use crate::server::pace::Pace;
 
-/// What the calls of one gateway share.
+/// What the calls of one façade share.
 pub(super) struct Gate {
-    /// One for each call that is under way or waits for its turn.
+    /// One for each call that waits for its turn, is under way, or whose answer the client has not taken.
     places: Arc<Semaphore>,
     limits: Limits,
 }
@@ -33,7 +35,7 @@ impl Gate {
     }
 }
 
-/// A service behind the gate: a call too many is refused, and a client that sends too slowly is not waited for.
+/// A service behind the gate: a call too many is refused, and a client that sends or takes too slowly is not waited for.
 #[derive(Clone)]
 pub(super) struct Guarded<S> {
     pub(super) inner: S,
@@ -61,14 +63,20 @@ where
         let place = Arc::clone(&self.gate.places).try_acquire_owned();
         let limits = &self.gate.limits;
         let pace = Pace::new(limits.stall, limits.slowest_rate);
+        let of_answer = Pace::new(limits.stall, limits.slowest_rate);
+        let connection = request.extensions().get::<Connection>().cloned();
         let request = request.map(|body| Body::new(Paced { body, pace, waiting: None }));
         let mut inner = self.inner.clone();
         Box::pin(async move {
-            let Ok(_place) = place else {
+            let Ok(place) = place else {
                 let refusal = "the gateway has as many calls as it may have: try again soon";
                 return Ok(Status::resource_exhausted(refusal).into_http());
             };
-            inner.call(request).await
+            let response = inner.call(request).await?;
+            if response.body().is_end_stream() {
+                return Ok(response); // a head alone
+            }
+            Ok(response.map(|body| Body::new(Answer::new(body, of_answer, place, connection))))
         })
     }
 }

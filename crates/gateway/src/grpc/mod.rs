@@ -17,13 +17,20 @@
 //! |---|---|
 //! | connects and says nothing, or no HTTP/2 | closed after [`Limits::head`], or at once |
 //! | is gone without a word | HTTP/2's pings are not answered: closed within 50 s |
-//! | keeps a connection for an hour | is asked to come again; its calls may end |
+//! | keeps a connection for an hour | is asked to come again; its calls have a day to end |
+//! | has 32 calls on a connection | further ones wait with the client, as HTTP/2 has it |
 //! | calls when 64 calls are under way | waits for its turn |
 //! | calls when 512 calls are under way or wait | `RESOURCE_EXHAUSTED` |
-//! | sends or takes a stream slowly | `DEADLINE_EXCEEDED` or `ABORTED`, by the same pace as over HTTP (`server/pace.rs`) |
+//! | sends slowly | `DEADLINE_EXCEEDED`, by the same pace as over HTTP (`server/pace.rs`) |
+//! | takes an answer slowly | its connection is closed, by the same pace (`flight`) |
 //! | sends a message of more than 4 MiB | refused before the message is read, unless the method says otherwise |
 //!
-//! Memory is bounded by these: of a call no more is kept than a few messages, and what the store keeps of a put.
+//! So memory is bounded, for each façade that speaks gRPC: 64 calls have at most two messages of 4 MiB each, or four pieces of 256 KiB,
+//! and what the store keeps of a put; of an answer that the client has not taken 256 KiB wait, of 512 calls; and what a
+//! connection has sent of calls that nothing reads yet is 1 MiB at most.
+//!
+//! Health and reflection have places of their own, so that a client that watches the one or asks for the other takes none from
+//! those that store files.
 //!
 //! # The end
 //!
@@ -34,6 +41,7 @@
 //! needs no .proto files.
 
 mod calls;
+mod flight;
 mod guard;
 mod pieces;
 mod socket;
@@ -59,6 +67,7 @@ use tonic_health::ServingStatus;
 
 pub(crate) use calls::{Answers, Calls, Messages, Outgoing};
 pub(crate) use pieces::Pieces;
+pub(crate) use socket::Connection;
 pub(crate) use status::status_of;
 
 use crate::server::Limits;
@@ -70,17 +79,18 @@ const THREADS: usize = 64;
 /// So many calls are under way, or wait for their turn.
 const CALLS: usize = 512;
 
-/// A connection may carry so many calls at a time.
-const CALLS_OF_A_CONNECTION: u32 = 128;
+/// A connection may carry so many calls at a time: one client leaves threads to the others. Its further calls wait with it.
+const CALLS_OF_A_CONNECTION: u32 = 32;
 
 /// How often it is looked whether a client is alive, and how long its answer may take.
 const PING: Duration = Duration::from_secs(30);
 const PING_ANSWER: Duration = Duration::from_secs(20);
 
-/// The age at which a client is asked for a new connection.
-const AGE: Duration = Duration::from_secs(3600);
+/// The age at which a client is asked for a new connection, and how long the calls of the old one may then last.
+const AGE: Duration = Duration::from_secs(3_600);
+const AGE_GRACE: Duration = Duration::from_secs(24 * 3_600);
 
-/// What runs the calls of all façades of a gateway.
+/// What runs the calls of one façade: each has its own threads and limits.
 pub(crate) struct Runtime {
     /// `None` once stopped.
     tokio: Mutex<Option<tokio::runtime::Runtime>>,
@@ -116,7 +126,7 @@ impl Runtime {
         let tokio = tokio.worker_threads(2).thread_name("grpc").enable_io().enable_time().build()?;
         Ok(Self {
             tokio: Mutex::new(Some(tokio)),
-            calls: Arc::new(Calls::new(THREADS, limits.clone())),
+            calls: Arc::new(Calls::new(THREADS)),
             gate: Arc::new(Gate::new(CALLS, limits.clone())),
             connections: Arc::new(Semaphore::new(limits.connections)),
             limits,
@@ -131,7 +141,8 @@ impl Runtime {
 
     /// Services for a port, none yet; `descriptors` are those of their .proto files.
     pub(crate) fn services(&self, descriptors: &'static [u8]) -> Services {
-        Services { gate: Arc::clone(&self.gate), routes: Routes::builder(), names: Vec::new(), descriptors }
+        let (gate, limits) = (Arc::clone(&self.gate), self.limits.clone());
+        Services { gate, limits, routes: Routes::builder(), names: Vec::new(), descriptors }
     }
 
     /// Serves a port from now on.
@@ -153,6 +164,7 @@ impl Runtime {
             .http2_keepalive_timeout(Some(PING_ANSWER))
             .http2_max_header_list_size(16 << 10)
             .max_connection_age(AGE)
+            .max_connection_age_grace(AGE_GRACE)
             .add_routes(routes);
         let server = tokio.spawn(async move {
             let is_over = async {
@@ -204,6 +216,7 @@ impl Drop for Runtime {
 /// The services of one port.
 pub(crate) struct Services {
     gate: Arc<Gate>,
+    limits: Limits,
     routes: RoutesBuilder,
     names: Vec<&'static str>,
     descriptors: &'static [u8],
@@ -227,7 +240,7 @@ impl Services {
     }
 
     /// With health and reflection.
-    async fn finish(self) -> Result<Routes, tonic_reflection::server::Error> {
+    async fn finish(mut self) -> Result<Routes, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
         for name in &self.names {
             health.set_service_status(*name, ServingStatus::Serving).await;
@@ -238,6 +251,7 @@ impl Services {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
+        self.gate = Arc::new(Gate::new(CALLS, self.limits.clone()));
         Ok(self.with(health_service).with(v1).with(v1alpha).routes.routes())
     }
 }

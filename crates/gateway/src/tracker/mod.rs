@@ -44,10 +44,9 @@ use depot::namespace::change::Details;
 use depot::path::Path;
 use tonic::Status;
 use tonic::transport::Endpoint;
-use tonic::transport::server::TcpConnectInfo;
 
 use crate::facade::Running;
-use crate::grpc::{Calls, Runtime, Services, status_of};
+use crate::grpc::{Calls, Connection, Runtime, Services, status_of};
 use crate::server::Limits;
 use keepers::{Keepers, Watcher};
 use proto::Nothing;
@@ -234,9 +233,8 @@ fn dialled(address: IpAddr) -> String {
 
 /// Where a request came to, and where it came from.
 fn ends(extensions: &tonic::codegen::http::Extensions) -> Result<(IpAddr, IpAddr), Status> {
-    let info = extensions.get::<TcpConnectInfo>();
-    let ends = info.and_then(|info| Some((info.local_addr?.ip(), info.remote_addr?.ip().to_canonical())));
-    ends.ok_or_else(|| Status::unavailable("the connection has ended"))
+    let (here, client) = extensions.get::<Connection>().ok_or_else(|| Status::internal("no connection"))?.ends;
+    Ok((here.ip(), client.ip().to_canonical()))
 }
 
 /// What the store has said of a file.

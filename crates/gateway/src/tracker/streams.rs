@@ -174,8 +174,7 @@ impl Keeper for Node {
         path_of(&part.name)?;
         self.tracker.step(format_args!("{client} downloads a part of {:?} from {}", part.name, self.role()));
         let node = Arc::clone(&self);
-        let weigh = |piece: &Piece| piece.data.len();
-        self.tracker.calls.run_writing(weigh, move |to| node.send_part(&part, to)).await.map(Response::new)
+        self.tracker.calls.run_writing(move |to| node.send_part(&part, to)).await.map(Response::new)
     }
 }
 
@@ -193,7 +192,6 @@ impl Table for Node {
             let path = path_of(&name)?;
             send_rows(&*files, &name, &path, to).map(drop).map_err(|error| failed(&name, &error))
         };
-        let weigh = |row: &Row| row.name.len() + row.path.len();
-        self.tracker.calls.run_writing(weigh, job).await.map(Response::new)
+        self.tracker.calls.run_writing(job).await.map(Response::new)
     }
 }

@@ -125,7 +125,7 @@ impl Node {
         let name = FileRequest::decode(fields).map_err(|_| malformed())?.file_name;
         path_of(&name)?;
         self.tracker.step(format_args!("{client} downloads {name:?} from {}", self.role()));
-        let answers = self.tracker.calls.run_writing(Bytes::len, move |to| node.send_message(&name, to)).await?;
+        let answers = self.tracker.calls.run_writing(move |to| node.send_message(&name, to)).await?;
         Ok(Answer::streamed(answers))
     }
 
