@@ -59,7 +59,7 @@ pub struct Arguments {
     #[argh(option, arg_name = "PATH")]
     pub cluster: Option<PathBuf>,
     /// look for the Controllers of the store of this name by a broadcast, for those who use the store and for its Dstores; what
-    /// is answered is only a hint: the file of --cluster proves who is who
+    /// is answered is only a hint: the secret in the file of --cluster proves it
     #[argh(option, arg_name = "NAME[:PORT]")]
     pub discover: Option<Discover>,
     /// what to do

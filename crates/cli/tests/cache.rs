@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use common::{Whole, spawn, text};
+use common::{Gateway, Whole, text};
 use kit::{Program, TempFolder, eventually, has_tools};
 
 /// A Redis server of its own.
@@ -24,7 +24,7 @@ impl Redis {
         if !has_tools(&["redis-server", "redis-cli"]) {
             return None;
         }
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = kit::free_port();
         let folder = TempFolder::new();
         let server = Self::run(port, &folder);
         Some(Self { port, folder, server })
@@ -51,26 +51,19 @@ impl Redis {
 }
 
 /// A gateway with that cache.
-struct Gateway {
-    _process: Program,
+struct Cached {
+    _gateway: Gateway,
     http: String,
     admin: String,
 }
 
-impl Gateway {
+impl Cached {
     fn start(store: &Whole, redis: &Redis) -> Self {
         let cache = format!("redis://127.0.0.1:{}/", redis.port);
-        let cluster = text(&store.user.cluster);
-        let words =
-            ["gateway", "--cluster", cluster, "--http", "0", "--no-s3", "--admin", "0", "--cache", cache.as_str()];
-        let mut process = spawn(&words);
-        process.wait_for_log("In another terminal");
-        let at = |process: &mut Program, what: &str| {
-            let line = process.log_so_far().iter().find(|line| line.contains(what)).expect("it was said").clone();
-            line.split_once("http://").expect("a URL").1.split('/').next().expect("an address").to_owned()
-        };
-        let (http, admin) = (at(&mut process, "  HTTP"), at(&mut process, "  Metrics"));
-        Self { _process: process, http, admin }
+        let mut gateway = Gateway::start(&store.user, &["--admin", "0", "--cache", &cache]);
+        let address = |url: String| url.trim_start_matches("http://").split('/').next().expect("an address").to_owned();
+        let (http, admin) = (address(gateway.place("HTTP")), address(gateway.place("Metrics")));
+        Self { _gateway: gateway, http, admin }
     }
 
     fn get(&self, path: &str) -> Vec<u8> {
@@ -130,7 +123,7 @@ fn version_of(content: &[u8]) -> u64 {
 fn what_two_gateways_share_is_never_stale() {
     let Some(redis) = Redis::start() else { return };
     let store = Whole::start(3, "never");
-    let gateways = [Gateway::start(&store, &redis), Gateway::start(&store, &redis)];
+    let gateways = [Cached::start(&store, &redis), Cached::start(&store, &redis)];
     gateways[0].put("/a", &version(0));
     // An exchange with Redis that takes too long is given up, and that gateway does without for a while.
     assert_eq!(version_of(&gateways[0].get("/a")), 0);
@@ -177,7 +170,7 @@ fn what_two_gateways_share_is_never_stale() {
 fn a_redis_that_stops_or_dies_fails_no_request() {
     let Some(mut redis) = Redis::start() else { return };
     let store = Whole::start(3, "never");
-    let gateway = Gateway::start(&store, &redis);
+    let gateway = Cached::start(&store, &redis);
     gateway.put("/a", &version(7));
     let all_is_well = || {
         thread::scope(|scope| {

@@ -60,7 +60,7 @@ impl Machines {
         fs::write(self.root(machine).join("etc/stevedore/servers.toml"), self.there(machine, &config)).unwrap();
     }
 
-    /// Does what a line of the page says, on a machine. What only a superuser may do is done in a way that anybody may.
+    /// Does what a line of the page says, on a machine. What only a superuser may do is done in a way that needs no rights.
     fn type_in(&mut self, machine: &str, line: &str) {
         let words: Vec<&str> = line.split(' ').collect();
         let root = self.root(machine);

@@ -2,21 +2,14 @@
 
 mod common;
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 
 use common::{STEVEDORE, Whole, python, run_script, spawn, text, wait_for_dstores};
 use kit::eventually;
 use serde_json::json;
 
-/// As many free ports in a row as the transfers of a name server's shell need here: it is offered none twice.
-fn free_ports() -> String {
-    const COUNT: u16 = 400;
-    let is_free = |port| TcpListener::bind(("0.0.0.0", port)).is_ok();
-    let first = (1_100..9_000).step_by(100).find(|first| (*first..first + COUNT).all(is_free));
-    let first = first.expect("enough free ports");
-    format!("{first}-{}", first + COUNT - 1)
-}
+/// As many ports as the transfers of a name server's shell need here: it is offered none twice.
+const PORTS: u16 = 400;
 
 #[test]
 fn what_goes_in_through_one_way_comes_out_of_each_other() {
@@ -33,7 +26,8 @@ fn what_goes_in_through_one_way_comes_out_of_each_other() {
     user.ok(&["user", "add", "anonymous"]);
     user.ok(&["user", "grant", "anonymous", "write", "/users"]);
     user.ok(&["mkdir", "-p", "/users/box"]);
-    let ports = free_ports();
+    let ports = kit::free_ports(PORTS);
+    let ports = format!("{}-{}", ports.start(), ports.end());
     let mut words = vec!["gateway", "--cluster", text(&user.cluster), "--http", "0", "--s3", "0"];
     words.extend(["--names", "0", "--names-in", "/users/box", "--names-ports", &ports, "--period", "0"]);
     words.extend(["--coursework", "0", "--coursework-in", "/users/box", "--coursework-timeout", "30000"]);

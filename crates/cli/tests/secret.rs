@@ -3,7 +3,6 @@
 mod common;
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::PathBuf;
 
 use common::{STEVEDORE, User, spawn, text};
@@ -18,7 +17,7 @@ struct Store {
 
 impl Store {
     fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let port = kit::free_port().to_string();
         let mut store = Self { folder: TempFolder::new(), port, servers: Vec::new() };
         store.secret(&["draw", "--controllers", &format!("127.0.0.1:{}", store.port)]);
         store.servers = (0..3).map(|number| store.spawn(number)).collect();

@@ -5,11 +5,10 @@
 mod common;
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::{Gateway, STEVEDORE, User, Whole, python, run_script, script, start, text, wait_for_dstores};
+use common::{Gateway, STEVEDORE, User, Whole, limited, python, run_script, script, start, text, wait_for_dstores};
 use kit::{Program, TempFolder, bytes, eventually};
 
 /// A gateway that is a Tracker, whose keepers take free ports.
@@ -23,7 +22,7 @@ struct Tracker {
 
 impl Tracker {
     fn start(user: &User, python: PathBuf) -> Self {
-        let notify = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let notify = kit::free_port().to_string();
         let options = ["--tracker", "0", "--tracker-keepers", "0", "--tracker-notify", &notify];
         let mut gateway = Gateway::start(user, &options);
         let address = gateway.place("Tracker").split(',').next().expect("an address").to_owned();
@@ -116,7 +115,7 @@ fn the_example_reads_from_all_keepers_in_parallel() {
     let tracker = Tracker::start(&store.user, python);
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/tracker.py");
     let run = |words: &[&str]| {
-        let mut command = Command::new(&tracker.python);
+        let mut command = limited(&tracker.python);
         command.arg("-B").arg(&example).args(["--tracker", &tracker.address]).args(words).env("no_proxy", "*");
         let output = command.output().unwrap();
         let said = [output.stdout, output.stderr].concat();

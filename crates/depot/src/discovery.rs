@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   client, Dstore or gateway                        Controllers of any store
-//!     |-- STEVEDORE? 1 8a3f... depot ──▶ everyone        | not its store: says nothing
+//!     |-- STEVEDORE? 1 8a3f... depot ──▶ all machines    | not its store: says nothing
 //!     |<- STEVEDORE! 1 8a3f... 10.0.0.1:7000,10.0.0.2:7000
 //! ```
 //!
@@ -13,15 +13,13 @@
 //! Only IPv4 has broadcasts. With IPv6 alone, addresses or a DNS name have to be given.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::datagrams::{self, Listening, MOST_BYTES};
 use crate::identity::ClusterId;
 use crate::wire::Address;
 
@@ -34,43 +32,29 @@ pub const PERIOD: Duration = Duration::from_secs(5);
 const QUESTION: &str = "STEVEDORE? 1";
 const ANSWER: &str = "STEVEDORE! 1";
 
-/// The longest datagram: what fits one packet.
-const MOST_BYTES: usize = 1_400;
-
 /// So many addresses of one answer are looked at: a store has no more Controllers.
 const MOST_LOOKED_AT: usize = 9;
-
-/// How often a thread looks whether it is to end.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// Answers for the Controllers of a store until it is dropped.
 pub struct Responder {
     controllers: Arc<Mutex<Vec<Address>>>,
-    address: SocketAddr,
-    is_over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    listening: Listening,
 }
 
 impl Responder {
     /// Answers on this port, which several may share; 0 takes a free one.
     pub fn start(port: u16, name: &str, cluster: ClusterId, controllers: Vec<Address>) -> io::Result<Self> {
-        let socket = bind(port, true)?;
-        let address = socket.local_addr()?;
         let controllers = Arc::new(Mutex::new(controllers));
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (of_thread, ends, question) = (Arc::clone(&controllers), Arc::clone(&is_over), question(name, cluster));
-        let answer = move || {
-            while !ends.load(Ordering::Acquire) {
-                let Some((text, peer)) = receive(&socket) else { continue };
-                if text == question {
-                    let known: Vec<String> = of_thread.lock().iter().map(Address::to_string).collect();
-                    // It asks again if this is lost.
-                    let _ = socket.send_to(format!("{ANSWER} {cluster} {}", known.join(",")).as_bytes(), peer);
-                }
+        let (of_thread, question) = (Arc::clone(&controllers), question(name, cluster));
+        let listening = Listening::start("discovery", datagrams::bind(port, true)?, move |socket, received| {
+            let Some((text, peer)) = received else { return };
+            if text == question.as_bytes() {
+                let known: Vec<String> = of_thread.lock().iter().map(Address::to_string).collect();
+                // It asks again if this is lost.
+                let _ = socket.send_to(format!("{ANSWER} {cluster} {}", known.join(",")).as_bytes(), peer);
             }
-        };
-        let thread = thread::Builder::new().name("discovery".into()).spawn(answer)?;
-        Ok(Self { controllers, address, is_over, thread: Some(thread) })
+        })?;
+        Ok(Self { controllers, listening })
     }
 
     /// Where the Controllers are from now on.
@@ -80,20 +64,11 @@ impl Responder {
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listening.address()
     }
 }
 
-impl Drop for Responder {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Asks everyone who is reached for the Controllers of a store, again and again for as long as `patience`, until `accept` is content with
+/// Asks all machines that a broadcast reaches for the Controllers of a store, again and again for as long as `patience`, until `accept` is content with
 /// one of the addresses that are answered. That Controller can say where the others are.
 ///
 /// Anyone can answer: `accept` has to look whether an address is what it seems to be.
@@ -103,7 +78,7 @@ pub fn find(
     patience: Duration,
     mut accept: impl FnMut(&Address) -> bool,
 ) -> io::Result<Option<Address>> {
-    let socket = bind(0, false)?;
+    let socket = datagrams::bind(0, false)?;
     socket.set_broadcast(true)?;
     let question = question(name, cluster);
     let begun = Instant::now();
@@ -120,8 +95,11 @@ pub fn find(
             }
             next += PERIOD;
         }
-        let Some((text, peer)) = receive(&socket) else { continue };
-        let Some(mut found) = answered(&text, cluster) else { continue };
+        let mut buffer = [0; MOST_BYTES];
+        let Some((bytes, peer)) = datagrams::receive(&socket, &mut buffer) else { continue };
+        let Some(mut found) = std::str::from_utf8(bytes).ok().and_then(|text| answered(text, cluster)) else {
+            continue;
+        };
         found.retain(|address| !refused.contains(address));
         found.truncate(MOST_LOOKED_AT);
         if let Some(good) = found.iter().find(|address| begun.elapsed() < patience && accept(address)) {
@@ -146,21 +124,6 @@ fn answered(text: &str, cluster: ClusterId) -> Option<Vec<Address>> {
     let addresses =
         text.strip_prefix(ANSWER)?.strip_prefix(' ')?.strip_prefix(&cluster.to_string())?.strip_prefix(' ')?;
     addresses.split(',').map(|address| address.parse().ok()).collect()
-}
-
-fn bind(port: u16, is_shared: bool) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_reuse_address(is_shared)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
-    socket.set_read_timeout(Some(LOOK))?;
-    Ok(socket.into())
-}
-
-/// Waits for a datagram, for a moment.
-fn receive(socket: &UdpSocket) -> Option<(String, SocketAddr)> {
-    let mut buffer = [0; MOST_BYTES];
-    let (length, peer) = socket.recv_from(&mut buffer).ok()?;
-    Some((std::str::from_utf8(&buffer[..length]).ok()?.to_owned(), peer))
 }
 
 #[cfg(test)]

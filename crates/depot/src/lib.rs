@@ -16,11 +16,12 @@
 //! - [`controller`]: the threads that decide and remember
 //! - [`dstore`]: the threads that store objects and give them back
 //! - [`client`]: how programs use all of it
-//! - [`discovery`]: how they find a store in a network
+//! - [`datagrams`], [`discovery`]: how they find a store in a network
 
 pub mod checksum;
 pub mod client;
 pub mod controller;
+pub mod datagrams;
 pub mod discovery;
 pub mod disk;
 pub mod dstore;

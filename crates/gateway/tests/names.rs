@@ -8,15 +8,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{SOON, Served};
 use depot::client::memory::Memory;
 use gateway::facade::{Acting, Facade};
 use gateway::names::{Answering, DiscoveryOptions, Names, Options};
-use kit::{TempFolder, bytes};
+use kit::{TempFolder, bytes, free_ports};
 
 /// No client is offered a port twice in a test.
 const LONG: Duration = Duration::from_secs(3_600);
@@ -32,18 +31,6 @@ fn served(change: impl FnOnce(&mut Options)) -> (Served, SocketAddr) {
     let facades = vec![Facade { name: "Names", acting, starter }];
     let served = Served::of(Arc::new(Memory::new("test").unwrap()), |options| options.facades = facades);
     (served, address)
-}
-
-/// So many ports of four digits in a row that no program listens on now. The kernel gives none of them to another one by itself.
-fn free_ports(count: u16) -> std::ops::RangeInclusive<u16> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let first = 2_000 + (std::process::id() as u16 % 7 * 1_000 + NEXT.fetch_add(count, Ordering::Relaxed)) % 7_900;
-        let range = first..=first + count - 1;
-        if range.clone().all(|port| TcpListener::bind(("0.0.0.0", port)).is_ok()) {
-            return range;
-        }
-    }
 }
 
 /// A session, spoken by hand.
@@ -248,6 +235,33 @@ fn a_transfer_is_dialled_closed_first_and_then_told() {
     session.hears("rddir][0][");
 }
 
+/// A transfer has a port of its machine's, and copies of the file are kept open for it: no client has them for as long as it likes.
+#[test]
+fn content_that_moves_too_slowly_is_given_up() {
+    let (served, address) = served(|options| options.limits.stall = Duration::from_millis(300));
+    served.put("/box/large", &bytes(1, 30_000_000));
+    let mut session = Session::of(address);
+    // It comes by a byte now and then, each of them in time.
+    session.ask("wrf][a][1000000][");
+    let mut port = [0; 4];
+    session.0.read_exact(&mut port).unwrap();
+    session.0.write_all(b"e").unwrap();
+    let port: u16 = std::str::from_utf8(&port).unwrap().parse().unwrap();
+    let (mut data, _) = TcpListener::bind(("127.0.0.1", port)).unwrap().accept().unwrap();
+    let begun = Instant::now();
+    while data.write_all(b"x").is_ok() {
+        assert!(begun.elapsed() < SOON, "it is waited for without end");
+        thread::sleep(Duration::from_millis(50));
+    }
+    session.hears("wrf][16][0 bytes recieved");
+    // It is not taken at all.
+    session.ask("rdf][large][");
+    let (port, _) = session.hears_of_port();
+    session.0.write_all(b"y").unwrap();
+    let _untaken = TcpListener::bind(("127.0.0.1", port)).unwrap().accept().unwrap();
+    session.hears("rdf][");
+}
+
 #[test]
 fn a_gateway_ends_while_clients_wait_for_a_port() {
     let (served, address) = served(|options| options.ports = free_ports(1));
@@ -265,8 +279,9 @@ fn a_gateway_ends_while_clients_wait_for_a_port() {
 fn shell(address: SocketAddr, late: &str, commands: &str) -> Vec<String> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/names.py");
     let port = address.port().to_string();
-    let mut client = Command::new("python3")
-        .args([script, "127.0.0.1", &port, late])
+    // The client waits without any limit.
+    let mut client = Command::new("timeout")
+        .args(["-s", "KILL", "600", "python3", script, "127.0.0.1", &port, late])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

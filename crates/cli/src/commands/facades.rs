@@ -53,7 +53,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// What the options of a façade ask for. `listen` is the gateway's address, and `is_open` says that everyone may read and write.
+    /// What the options of a façade ask for. `listen` is the gateway's address, and `is_open` says that all clients may read and write.
     pub fn of(
         option: &'static str,
         place: Option<Place>,
@@ -103,8 +103,8 @@ impl Asked {
             return Ok(());
         }
         Err(Failure::usage(format!(
-            "{option} on {} would let everyone in who reaches it: {option}-as USER gives them the rights of a user, stevedore user \
-             add {ANONYMOUS} makes one for all who name none, and --open lets everyone read and write",
+            "{option} on {} would let in every client that reaches it: {option}-as USER gives them the rights of a user, stevedore user \
+             add {ANONYMOUS} makes one for all who name none, and --open lets all clients read and write",
             address.ip()
         )))
     }
@@ -216,7 +216,7 @@ mod tests {
         let check = |place, user, is_open| asked(place, user, is_open).check_user(&store);
         let (here, elsewhere) = ("6235", "10.0.0.1:6235");
         assert!(check(here, None, false).is_ok() && check(elsewhere, None, true).is_ok());
-        assert!(check(elsewhere, None, false).unwrap_err().message.contains("would let everyone in"));
+        assert!(check(elsewhere, None, false).unwrap_err().message.contains("would let in every client"));
         for place in [here, elsewhere] {
             assert!(check(place, Some("alice"), true).unwrap_err().message.contains("no such user"), "{place}");
         }

@@ -187,7 +187,7 @@ impl RunGateway {
         let store = file.connect();
         if !self.listen.is_loopback() && !self.open && !has_users(&store)? {
             return Err(Failure::usage(format!(
-                "there are no users, so none could log in at {}: stevedore user add NAME adds one, or --open lets everyone in",
+                "there are no users, so none could log in at {}: stevedore user add NAME adds one, or --open lets all clients in",
                 self.listen
             )));
         }

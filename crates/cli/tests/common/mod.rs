@@ -290,6 +290,13 @@ pub fn python(module: &str) -> Option<PathBuf> {
     found
 }
 
+/// A program that is killed after ten minutes, which is longer than anything takes: foreign clients wait without limits.
+pub fn limited(program: &Path) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", "600"]).arg(program);
+    command
+}
+
 /// Runs a script of `tests/python` to its end, which is to be a good one; what it prints.
 #[track_caller]
 pub fn run_script(python: &Path, name: &str, words: &[&str]) -> String {
@@ -302,7 +309,7 @@ pub fn run_script(python: &Path, name: &str, words: &[&str]) -> String {
 /// Runs a script of `tests/python` to its end, whatever that is.
 pub fn script(python: &Path, name: &str, words: &[&str]) -> Output {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python");
-    let mut command = Command::new(python);
+    let mut command = limited(python);
     command.arg("-B").arg(folder.join(name)).args(words).stdin(Stdio::null()).env("PYTHONUTF8", "1");
     command.env("no_proxy", "*").output().expect("Python starts")
 }

@@ -1,8 +1,11 @@
 //! Small objects in a Redis server, for all gateways of a store.
 //!
-//! Redis only makes reads cheaper. Each exchange with it has [`PATIENCE`]; where one fails, the Dstores are asked as if there
+//! Redis only makes reads cheaper. Each exchange with it, and each connection to an address of it, has [`PATIENCE`]; where one fails, the Dstores are asked as if there
 //! were no cache, and for [`PAUSE`] Redis is left alone. So a server that hangs delays one request each [`PAUSE`] by [`PATIENCE`], and
 //! besides those that were waiting for it when it began to hang.
+//!
+//! Only the look-up of its name has no limit of ours: the system's resolver has its own, often 5 s. So give an address, or a name that is
+//! answered on the machine, where the name server may be lost.
 
 use std::fmt;
 use std::sync::Arc;

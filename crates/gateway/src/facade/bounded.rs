@@ -602,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn anonymous_is_everyone_only_where_the_facade_is_open() {
+    fn anonymous_may_all_only_where_the_facade_is_open() {
         let bench = Bench::new();
         let may = |is_open, user: &str| {
             let files = bench.bounded(Acting { user: user.to_owned(), directory: Path::root(), is_open });

@@ -33,8 +33,8 @@ pub struct Acting {
     pub user: String,
     /// What its clients see as the root. It is made if it is missing.
     pub directory: Path,
-    /// `anonymous` may read and write if there is no user of that name: only this machine reaches the façade, or it is meant to be
-    /// open to everyone.
+    /// `anonymous` may read and write if there is no user of that name: only this machine reaches the façade, or all clients that reach
+    /// it are meant to.
     pub is_open: bool,
 }
 

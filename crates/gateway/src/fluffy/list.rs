@@ -1,9 +1,27 @@
 //! A list of names, as Python prints it: clients of Fluffy show it as it comes.
 
-/// `['a', "it's"]`.
-pub(super) fn printed(names: &[String]) -> String {
-    let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
-    format!("[{}]", names.join(", "))
+/// A list as it is printed: `['a', "it's"]`.
+#[derive(Default)]
+pub(super) struct Printed {
+    /// Without what begins and ends it.
+    text: String,
+}
+
+impl Printed {
+    /// One more name.
+    pub(super) fn push(&mut self, name: &str) {
+        let comma = if self.text.is_empty() { "" } else { ", " };
+        self.text.extend([comma, &quoted(name)]);
+    }
+
+    /// The bytes that it has so far.
+    pub(super) fn len(&self) -> usize {
+        self.text.len() + "[]".len()
+    }
+
+    pub(super) fn text(&self) -> String {
+        format!("[{}]", self.text)
+    }
 }
 
 /// As Python's `repr` has it: between double quotes only if there are single ones in it and no double ones.
@@ -38,6 +56,13 @@ fn is_printable(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn printed(names: &[String]) -> String {
+        let mut list = Printed::default();
+        names.iter().for_each(|name| list.push(name));
+        assert_eq!(list.len(), list.text().len());
+        list.text()
+    }
 
     #[test]
     fn a_list_looks_as_python_prints_it() {

@@ -32,12 +32,12 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::facade::Running;
 use crate::grpc::{Answers, Calls, Messages, Runtime, status_of};
 use crate::server::Limits;
+use list::Printed;
 use name::Name;
 use proto::fileservice_server::{Fileservice, FileserviceServer};
 use proto::hear_beat_server::{HearBeat, HearBeatServer};
 use proto::{Ack, ClusterInfo, ClusterStats, Empty, FileData, FileInfo, FileListResponse, MetaData, NodeInfo};
 use proto::{Stats, UserInfo};
-use transfer::Upload;
 
 /// What the .proto files say.
 #[allow(missing_docs, clippy::all, reason = "generated")]
@@ -49,7 +49,7 @@ mod proto {
 /// The .proto files, for reflection.
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/fluffy.descriptors"));
 
-/// The longest list of names that is sent: a client takes no larger message.
+/// The longest list of names that is sent, as it is printed: a client takes no larger message.
 const LONGEST_LIST: usize = 4_000_000;
 
 const EXISTS: &str = "File already exists for this user. Please rename or delete file first.";
@@ -142,7 +142,7 @@ fn put(
     let Some(first) = messages.next().map_err(Unput::CutOff)? else { return Err(Unput::Refused(NO_MESSAGE.into())) };
     let name = Name::new(&first.username, &first.filename).map_err(Unput::Refused)?;
     let condition = admit(files, &name).map_err(Unput::Refused)?;
-    let mut upload = Upload::new(first, messages);
+    let mut upload = transfer::upload(first, messages);
     let options = PutOptions { condition, parents: true, ..PutOptions::default() };
     match files.put(&name.path, Source::Once(&mut upload), &options) {
         Ok(_) => Ok(format!("File successfully stored in cluster : {}", name.file)),
@@ -184,29 +184,25 @@ fn ack(done: Result<String, String>) -> Response<Ack> {
     Response::new(Ack { success, message })
 }
 
-/// The names of a user's files.
-fn names(files: &dyn Files, folder: &Path) -> Result<Vec<String>, Status> {
+/// The names of a user's files, printed.
+fn names(files: &dyn Files, folder: &Path) -> Result<String, Status> {
     let failed = |error| status_of("the list", &error);
-    let mut names = Vec::new();
-    let mut bytes = 0;
+    let mut names = Printed::default();
     let mut options = ListOptions::default();
     loop {
         let page = match files.list(folder, &options) {
             Ok(page) => page,
-            Err(Error::Refused(Refusal::NotFound | Refusal::NotADirectory)) => return Ok(names),
+            Err(Error::Refused(Refusal::NotFound | Refusal::NotADirectory)) => return Ok(names.text()),
             Err(error) => return Err(failed(error)),
         };
         let of_page = page.entries.iter().filter(|entry| matches!(entry.stat.kind, Kind::File { .. }));
-        for name in of_page.filter_map(|entry| name::unescaped(&entry.name)) {
-            bytes += name.len();
-            names.push(name);
-        }
-        if bytes > LONGEST_LIST {
+        of_page.filter_map(|entry| name::unescaped(&entry.name)).for_each(|name| names.push(&name));
+        if names.len() > LONGEST_LIST {
             return Err(Status::resource_exhausted("the list is longer than a message may be"));
         }
         match page.after {
             Some(after) => options.after = after,
-            None => return Ok(names),
+            None => return Ok(names.text()),
         }
     }
 }
@@ -242,8 +238,8 @@ impl Fileservice for Fluffy {
         let user = request.into_inner().username;
         let folder = name::folder(&user).map_err(Status::invalid_argument)?;
         let files = Arc::clone(&self.files);
-        let names = self.calls.run(move || names(&*files, &folder)).await?;
-        Ok(Response::new(FileListResponse { filenames: list::printed(&names) }))
+        let filenames = self.calls.run(move || names(&*files, &folder)).await?;
+        Ok(Response::new(FileListResponse { filenames }))
     }
 
     async fn file_delete(self: Arc<Self>, request: Request<FileInfo>) -> Result<Response<Ack>, Status> {
@@ -277,5 +273,29 @@ impl HearBeat for Fluffy {
     async fn is_alive(self: Arc<Self>, _: Request<NodeInfo>) -> Result<Response<Stats>, Status> {
         let ClusterStats { cpu_usage, disk_space, used_mem } = self.statistics().await?;
         Ok(Response::new(Stats { cpu_usage, disk_space, used_mem }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use depot::client::memory::Memory;
+
+    #[test]
+    fn a_list_is_as_long_as_it_is_printed() {
+        let store = Memory::new("test").unwrap();
+        let put = |number: usize| {
+            // Each of these characters is printed as four.
+            let file = format!("{number:03}{}", "\u{1}".repeat(1_000));
+            let name = Name::new("alice", &file).unwrap();
+            let options = PutOptions { parents: true, ..PutOptions::default() };
+            store.put(&name.path, Source::Once(&mut io::empty()), &options).unwrap();
+        };
+        let listed = || names(&store, &name::folder("alice").unwrap());
+        (0..998).for_each(put);
+        let list = listed().unwrap();
+        assert!(list.len() < LONGEST_LIST && list.starts_with(r"['000\x01\x01"), "{} bytes", list.len());
+        (998..1_001).for_each(put);
+        assert_eq!(listed().unwrap_err().code(), tonic::Code::ResourceExhausted);
     }
 }

@@ -1,51 +1,25 @@
 //! The pieces of a file, in both directions.
 
-use std::io::{self, Read};
+use std::io;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use depot::client::{Error, Files};
 use depot::path::Path;
 use tonic::Status;
 
 use super::proto::{FileData, FileInfo};
-use crate::grpc::{Messages, Outgoing, Pieces, status_of};
+use crate::grpc::{Messages, Outgoing, Pieces, Upload, status_of};
 
 /// What is uploaded, as bytes. Every piece must be of the same file.
-pub(super) struct Upload {
-    user: String,
-    file: String,
-    bytes: Bytes,
+pub(super) fn upload(
+    first: FileData,
     messages: Messages<FileData>,
-    /// Why no more comes, if that is not the stream's own end.
-    pub(super) cut_off: Option<Status>,
-}
-
-impl Upload {
-    pub(super) fn new(first: FileData, messages: Messages<FileData>) -> Self {
-        let FileData { username, filename, data, .. } = first;
-        Self { user: username, file: filename, bytes: data, messages, cut_off: None }
-    }
-}
-
-impl Read for Upload {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.bytes.is_empty() && !into.is_empty() {
-            match self.messages.next() {
-                Ok(Some(piece)) if piece.username != self.user || piece.filename != self.file => {
-                    return Err(io::Error::other("a piece of another file came"));
-                }
-                Ok(Some(piece)) => self.bytes = piece.data,
-                Ok(None) => return Ok(0),
-                Err(status) => {
-                    self.cut_off = Some(status);
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-            }
-        }
-        let read = into.len().min(self.bytes.len());
-        self.bytes.copy_to_slice(&mut into[..read]);
-        Ok(read)
-    }
+) -> Upload<FileData, impl FnMut(FileData) -> io::Result<Bytes>> {
+    let FileData { username, filename, data, .. } = first;
+    Upload::new(data, messages, move |piece: FileData| match piece.username == username && piece.filename == filename {
+        true => Ok(piece.data),
+        false => Err(io::Error::other("a piece of another file came")),
+    })
 }
 
 /// Sends a file in pieces. Each repeats user and file as they were asked for: a client names its copy by the last one. An empty

@@ -46,6 +46,7 @@ mod guard;
 mod pieces;
 mod socket;
 mod status;
+mod upload;
 
 use std::convert::Infallible;
 use std::io;
@@ -69,6 +70,7 @@ pub(crate) use calls::{Answers, Calls, Messages, Outgoing};
 pub(crate) use pieces::Pieces;
 pub(crate) use socket::Connection;
 pub(crate) use status::status_of;
+pub(crate) use upload::Upload;
 
 use crate::server::Limits;
 use guard::{Gate, Guarded};

@@ -40,6 +40,7 @@ use depot::client::Files;
 use stevedore::server::{Server, ThreadGroup};
 
 use crate::facade::{Running, Seats};
+use crate::server::Limits;
 use discovery::Broadcast;
 pub use discovery::{ANSWERS, Answering, DISCOVERY};
 use ports::Ports;
@@ -57,6 +58,8 @@ pub struct Options {
     pub allows_format: bool,
     /// How storages are looked for; `None` if they are not.
     pub discovery: Option<DiscoveryOptions>,
+    /// How slowly content may move.
+    pub limits: Limits,
 }
 
 /// How storages are looked for.
@@ -82,6 +85,7 @@ impl Default for Options {
             rest: Duration::from_secs(60),
             allows_format: false,
             discovery: Some(DiscoveryOptions::default()),
+            limits: Limits::default(),
         }
     }
 }
@@ -102,6 +106,7 @@ struct Shared {
     threads: Arc<ThreadGroup>,
     allows_format: bool,
     sessions: Seats,
+    limits: Limits,
 }
 
 impl Names {
@@ -121,6 +126,7 @@ impl Names {
             threads: Arc::clone(&threads),
             allows_format: options.allows_format,
             sessions: Seats::new(MOST_SESSIONS),
+            limits: options.limits,
         });
         let serve = move |stream: Arc<TcpStream>| session::serve(&shared, stream);
         let server = Server::start(listener, &threads, None, serve)?;

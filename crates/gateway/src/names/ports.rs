@@ -1,7 +1,8 @@
 //! Ports that clients are told to listen on.
 //!
 //! A client binds its port without SO_REUSEADDR, so the same client is offered no port again while its system may still
-//! remember a connection there. And no two transfers have the same port at a time, since two clients may share a machine.
+//! remember a connection there. And no two transfers to one address have the same port at a time, since two clients may share a
+//! machine. Clients of other addresses take no port away.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,7 +26,8 @@ pub(super) struct Ports {
 
 #[derive(Default)]
 struct State {
-    taken: BTreeSet<u16>,
+    /// Of transfers that are under way.
+    taken: BTreeSet<(IpAddr, u16)>,
     /// When a client's transfer on a port ended.
     used: BTreeMap<(IpAddr, u16), Instant>,
     is_closed: bool,
@@ -49,9 +51,12 @@ impl Ports {
         while !state.is_closed {
             let now = Instant::now();
             state.used.retain(|_, ended| now.duration_since(*ended) < self.rest);
-            let is_free = |port: &u16| !state.taken.contains(port) && !state.used.contains_key(&(client, *port));
+            let is_free = |port: &u16| {
+                let place = (client, *port);
+                !state.taken.contains(&place) && !state.used.contains_key(&place)
+            };
             if let Some(number) = self.range.clone().find(is_free) {
-                state.taken.insert(number);
+                state.taken.insert((client, number));
                 return Some(Port { number, client, ports: Arc::clone(self) });
             }
             let of_client = state.used.iter().filter(|((whose, _), _)| *whose == client);
@@ -74,7 +79,7 @@ impl Ports {
 impl Drop for Port {
     fn drop(&mut self) {
         let mut state = self.ports.state.lock();
-        state.taken.remove(&self.number);
+        state.taken.remove(&(self.client, self.number));
         if state.used.len() < MOST_REMEMBERED {
             state.used.insert((self.client, self.number), Instant::now());
         }
@@ -95,14 +100,15 @@ mod tests {
     }
 
     #[test]
-    fn no_two_transfers_have_the_same_port() {
-        let ports = Ports::new(3_504..=3_506, LONG);
+    fn no_two_transfers_to_an_address_have_the_same_port() {
+        let ports = Ports::new(3_504..=3_505, Duration::ZERO);
         let taken: Vec<_> = [1, 1, 2].map(|number| ports.take(client(number)).unwrap()).into();
-        assert_eq!(taken.iter().map(|port| port.number).collect::<Vec<_>>(), [3_504, 3_505, 3_506]);
+        let numbers: Vec<_> = taken.iter().map(|port| port.number).collect();
+        assert_eq!(numbers, [3_504, 3_505, 3_504], "a client has all ports, whatever others have");
         thread::scope(|scope| {
-            let waits = scope.spawn(|| ports.take(client(3)).unwrap().number);
+            let waits = scope.spawn(|| ports.take(client(1)).unwrap().number);
             drop(taken);
-            assert!((3_504..=3_506).contains(&waits.join().unwrap()));
+            assert!((3_504..=3_505).contains(&waits.join().unwrap()));
         });
     }
 

@@ -4,7 +4,7 @@ use std::cmp;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use depot::client::{Content, CopyOptions, DstoreState, Error, ListOptions, MoveOptions, PutOptions, Source};
 use depot::namespace::change::{Condition, Details, Refusal, RemovalExtent, Replicas};
@@ -17,7 +17,8 @@ use stevedore::socket::{Incoming, Wait};
 use super::Shared;
 use super::frame::{Request, answer, escaped, unescaped};
 use super::ports::Port;
-use super::transfer::{Blocks, STALL, dial};
+use super::transfer::{Blocks, dial};
+use crate::server::pace::Pace;
 
 /// How long a client may take none of an answer, or send none of a request that it has begun.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -223,7 +224,7 @@ impl Session<'_> {
     fn send_content(&self, content: &mut dyn Content, port: Port) -> io::Result<u64> {
         let stream = Arc::new(dial(self.client, port.number)?);
         let _tracked = self.shared.threads.track(&stream);
-        let mut blocks = Blocks::to(&stream)?;
+        let mut blocks = Blocks::to(&stream, self.pace())?;
         let size = content.size();
         let sent = content.copy_to(0..size, &mut blocks).map_err(|error| io::Error::other(error.to_string()));
         if let Err(error) = sent.and_then(|()| blocks.finish()) {
@@ -259,10 +260,14 @@ impl Session<'_> {
         let stream = Arc::new(dial(self.client, port.number)?);
         let _tracked = self.shared.threads.track(&stream);
         let mut incoming = Incoming::new(Arc::clone(&stream));
-        incoming.wait = Wait::EachRead(STALL);
-        let mut content = Exactly { from: &mut incoming, left: size };
+        let mut content = Exactly { from: &mut incoming, left: size, pace: self.pace() };
         let put = self.shared.files.put(path, Source::Once(&mut content), &new_file());
         put.map(drop).map_err(|error| io::Error::other(error.to_string()))
+    }
+
+    /// How slowly a client may send or take content.
+    fn pace(&self) -> Pace {
+        Pace::new(self.shared.limits.stall, self.shared.limits.slowest_rate)
     }
 
     fn remove(&self, name: &str) -> Reply {
@@ -447,10 +452,11 @@ impl Read for Begins<'_> {
     }
 }
 
-/// Content of a known size; fails if it ends early.
+/// Content of a known size; fails if it ends early, or comes too slowly.
 struct Exactly<'a> {
     from: &'a mut Incoming,
     left: u64,
+    pace: Pace,
 }
 
 impl Read for Exactly<'_> {
@@ -459,10 +465,15 @@ impl Read for Exactly<'_> {
         if wanted == 0 {
             return Ok(0);
         }
-        match self.from.read(&mut buffer[..wanted])? {
+        let since = Instant::now();
+        self.from.wait = Wait::EachRead(self.pace.left());
+        let read = self.from.read(&mut buffer[..wanted]);
+        self.pace.spend(since.elapsed());
+        match read? {
             0 => Err(ErrorKind::UnexpectedEof.into()),
             read => {
                 self.left -= read as u64;
+                self.pace.earn(read as u64);
                 Ok(read)
             }
         }

@@ -12,17 +12,19 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::server::pace::Pace;
+
 /// What the client reads at a time.
 const BLOCK: usize = 2_048;
 
 /// So long the client may take to listen.
 const LATE: Duration = Duration::from_secs(5);
 
+/// No wait that the kernel is told of is shorter: it takes none for one without end.
+const LEAST: Duration = Duration::from_millis(1);
+
 /// Between two attempts to reach it.
 const AGAIN: Duration = Duration::from_millis(10);
-
-/// How long content may stall.
-pub(super) const STALL: Duration = Duration::from_secs(30);
 
 /// Connects to a client that is about to listen.
 pub(super) fn dial(client: IpAddr, port: u16) -> io::Result<TcpStream> {
@@ -42,43 +44,50 @@ pub(super) fn dial(client: IpAddr, port: u16) -> io::Result<TcpStream> {
                     continue;
                 }
                 stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(STALL))?;
-                stream.set_write_timeout(Some(STALL))?;
                 return Ok(stream);
             }
         }
     }
 }
 
-/// Sends content in blocks. See the module.
+/// Sends content in blocks, as long as the client takes it fast enough. See the module.
 pub(super) struct Blocks<'a> {
     stream: &'a TcpStream,
+    pace: Pace,
     block: Vec<u8>,
     /// What the client's kernel has.
     pub(super) sent: u64,
 }
 
 impl<'a> Blocks<'a> {
-    pub(super) fn to(stream: &'a TcpStream) -> io::Result<Self> {
+    pub(super) fn to(stream: &'a TcpStream, pace: Pace) -> io::Result<Self> {
         // The smallest that the kernel allows: then the stream can be written to only while no block is on its way.
         SockRef::from(stream).set_send_buffer_size(1)?;
-        Ok(Self { stream, block: Vec::with_capacity(BLOCK), sent: 0 })
+        Ok(Self { stream, pace, block: Vec::with_capacity(BLOCK), sent: 0 })
     }
 
     fn send(&mut self) -> io::Result<()> {
         if self.block.is_empty() {
             return Ok(());
         }
-        let timeout = Timespec { tv_sec: STALL.as_secs() as i64, tv_nsec: 0 };
         let mut ready = [PollFd::new(&self.stream, PollFlags::OUT)];
-        while match poll(&mut ready, Some(&timeout)) {
-            Ok(0) => return Err(ErrorKind::TimedOut.into()),
-            Ok(_) => false,
-            Err(rustix::io::Errno::INTR) => true,
-            Err(error) => return Err(error.into()),
-        } {}
+        loop {
+            let (since, left) = (Instant::now(), self.pace.left());
+            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+            let polled = poll(&mut ready, Some(&timeout));
+            self.pace.spend(since.elapsed());
+            match polled {
+                Ok(0) => return Err(ErrorKind::TimedOut.into()),
+                Ok(_) => break,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // What can be written to takes all of a block.
+        self.stream.set_write_timeout(Some(self.pace.left().max(LEAST)))?;
         self.stream.write_all(&self.block)?;
         self.sent += self.block.len() as u64;
+        self.pace.earn(self.block.len() as u64);
         self.block.clear();
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Which Dstore has a keeper where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -105,7 +105,8 @@ impl Watcher {
         options: Options,
     ) -> io::Result<Self> {
         let (end, ended) = channel();
-        let mut watch = Watch { runtime, tracker, ip, next_port: options.keepers };
+        let (is_away, unopened) = (Changes::default(), BTreeSet::new());
+        let mut watch = Watch { runtime, tracker, ip, next_port: options.keepers, is_away, unopened };
         watch.look();
         let thread = thread::Builder::new().name("tracker-keepers".into()).spawn(move || {
             while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
@@ -132,17 +133,35 @@ struct Watch {
     ip: IpAddr,
     /// The port to try next; 0 for any.
     next_port: u16,
+    /// The store does not answer.
+    is_away: Changes,
+    /// Dstores of which it was said that they get no keeper.
+    unopened: BTreeSet<DstoreId>,
+}
+
+/// A condition that is said when it changes, and not each time that it is looked at.
+#[derive(Default)]
+struct Changes {
+    holds: bool,
+}
+
+impl Changes {
+    /// Whether it has changed.
+    fn note(&mut self, holds: bool) -> bool {
+        std::mem::replace(&mut self.holds, holds) != holds
+    }
 }
 
 impl Watch {
     fn look(&mut self) {
-        let status = match self.tracker.files.status() {
-            Ok(status) => status,
-            Err(error) => {
-                log::info!("the tracker cannot ask which Dstores there are: {error}");
-                return;
+        let status = self.tracker.files.status();
+        if self.is_away.note(status.is_err()) {
+            match &status {
+                Ok(_) => log::info!("the tracker knows again which Dstores there are"),
+                Err(error) => log::warn!("the tracker cannot ask which Dstores there are: {error}"),
             }
-        };
+        }
+        let Ok(status) = status else { return };
         let mut keepers = BTreeMap::new();
         for dstore in status.dstores.iter().filter(|dstore| dstore.duty != Duty::Removed) {
             let address = match self.tracker.keepers.of(dstore.id) {
@@ -150,7 +169,9 @@ impl Watch {
                 None => match self.open(dstore.id) {
                     Ok(address) => address,
                     Err(error) => {
-                        log::error!("Dstore {} gets no keeper: {error}", dstore.id);
+                        if self.unopened.insert(dstore.id) {
+                            log::error!("Dstore {} gets no keeper: {error}", dstore.id);
+                        }
                         continue;
                     }
                 },
@@ -215,6 +236,13 @@ mod tests {
         ] {
             assert_eq!(replicas(&of(set), dstores), expected, "{set:?} on {dstores}");
         }
+    }
+
+    #[test]
+    fn a_store_that_is_away_is_said_once_when_it_goes_and_once_when_it_is_back() {
+        let mut is_away = Changes::default();
+        let said: Vec<bool> = [false, true, true, true, false, false, true].map(|is| is_away.note(is)).into();
+        assert_eq!(said, [false, true, false, false, true, false, true]);
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! Our own methods: files of any size as streams, and the table.
 
-use std::io::{self, Read};
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
 use depot::client::{Content, Error, Files, ListOptions, Source};
 use depot::namespace::change::Refusal;
 use depot::namespace::listing::Kind;
@@ -11,7 +9,7 @@ use depot::path::Path;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Node, ends, failed, path_of};
-use crate::grpc::{Answers, Messages, Outgoing, Pieces};
+use crate::grpc::{Answers, Messages, Outgoing, Pieces, Upload};
 use proto::keeper_server::Keeper;
 use proto::table_server::Table;
 use proto::{Part, Piece, Row, RowsRequest, Uploaded};
@@ -20,34 +18,6 @@ use proto::{Part, Piece, Row, RowsRequest, Uploaded};
 #[allow(missing_docs, clippy::all, reason = "generated")]
 pub(super) mod proto {
     tonic::include_proto!("stevedore.tracker");
-}
-
-/// What is uploaded, as bytes.
-struct Upload {
-    bytes: Bytes,
-    messages: Messages<Piece>,
-    size: u64,
-    /// Why no more comes, if that is not the stream's own end.
-    cut_off: Option<Status>,
-}
-
-impl Read for Upload {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.bytes.is_empty() && !into.is_empty() {
-            match self.messages.next() {
-                Ok(Some(piece)) => self.bytes = piece.data,
-                Ok(None) => return Ok(0),
-                Err(status) => {
-                    self.cut_off = Some(status);
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-            }
-        }
-        let read = into.len().min(self.bytes.len());
-        self.bytes.copy_to_slice(&mut into[..read]);
-        self.size += read as u64;
-        Ok(read)
-    }
 }
 
 /// An error of the store, or what the client is told.
@@ -77,7 +47,7 @@ impl Node {
         let first =
             messages.next()?.ok_or_else(|| Status::invalid_argument("the first piece has the name: none came"))?;
         let path = path_of(&first.name)?;
-        let mut upload = Upload { bytes: first.data, messages, size: 0, cut_off: None };
+        let mut upload = Upload::new(first.data, messages, |piece: Piece| Ok(piece.data));
         match self.tracker.put(&path, Source::Once(&mut upload)) {
             Ok(version) => Ok(Uploaded { version: version.to_string(), size: upload.size }),
             Err(error) => Err(upload.cut_off.take().unwrap_or_else(|| failed(&first.name, &error))),

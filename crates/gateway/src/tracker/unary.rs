@@ -8,7 +8,7 @@
 //!   5 bytes     field 1          field 2                          field 3
 //! ```
 //!
-//! A library for messages has the whole of one in memory before anybody sees a byte of it, and of an answer before the first is
+//! A library for messages has the whole of one in memory before it passes on a byte of it, and of an answer before the first is
 //! sent. These methods are served below it, so that the file's bytes go from the wire to the store, and back, as they come.
 //!
 //! An upload counts when its message has come to its end, and the call with it: what is cut off before, even behind the file's
