@@ -110,7 +110,7 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cluster = std::env::args_os().nth(1).map(std::path::PathBuf::from);
     let store = cli::cluster::connect(cluster.as_deref()).map_err(|failure| failure.message)?;
     let listener = TcpListener::bind("127.0.0.1:7070")?;
-    let starter = Box::new(|store| Gopher::start(listener, store));
+    let starter = Box::new(|store, _| Gopher::start(listener, store));
     let facades = vec![Facade { name: "Gopher", acting: Acting::anonymous(true), starter }];
     let options = Options { facades, ..Options::new(TcpListener::bind("127.0.0.1:0")?) };
     let gateway = Gateway::start(options, Arc::new(store))?;

@@ -6,12 +6,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use common::{Gateway, User, Whole, spawn, start, text};
-use kit::{Program, TempFolder, eventually};
-use serde_json::Value;
+use common::{Gateway, User, Whole, python, spawn, start, text};
+use kit::{Program, TempFolder, eventually, free_port};
+use serde_json::{Value, json};
 
 /// A Controller in a process of its own.
 struct Controller {
@@ -26,11 +27,6 @@ struct Store {
     controllers: Vec<Controller>,
     dstores: Vec<Program>,
     user: User,
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Controller {
@@ -248,6 +244,119 @@ fn clients_of_one_gateway_go_on_without_the_leader_and_the_other_gateway() {
         assert_eq!(ask(&addresses[0], &format!("GET {path}"), ""), Some((200, path.clone())));
     }
     assert!(acknowledged.iter().all(|of_one| of_one.len() >= 20), "{acknowledged:?}");
+}
+
+/// A program that stores files through one way in, and reads them, until its stdin ends.
+struct Client {
+    program: Program,
+}
+
+impl Client {
+    fn start(python: &Path, way: &str, place: &str) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/matrix.py");
+        let mut command = Command::new(python);
+        command.arg("-B").arg(script).arg(json!({ way: place }).to_string()).arg(way);
+        command.stdin(Stdio::piped()).env("PYTHONUTF8", "1").env("no_proxy", "*");
+        Self { program: Program::spawn(command) }
+    }
+
+    fn count(&mut self) -> usize {
+        self.program.log_so_far().iter().filter(|line| line.starts_with("done ")).count()
+    }
+
+    /// Waits until it has done some more.
+    fn goes_on(&mut self) {
+        let then = self.count();
+        eventually("it goes on", || {
+            self.count() >= then + 5 || self.program.child.try_wait().is_ok_and(|end| end.is_some())
+        });
+        assert!(self.count() >= then + 5, "it has ended");
+    }
+
+    /// Has it end: all that it has asked for was done.
+    fn ends_well(mut self) {
+        drop(self.program.child.stdin.take());
+        assert!(self.program.wait_for_exit().success());
+    }
+}
+
+#[test]
+fn clients_of_other_wires_go_on_without_the_leader_and_the_other_gateway() {
+    if !kit::has_tools(&["python3"]) {
+        return;
+    }
+    let with_grpc = python("grpc_tools");
+    let mut store = Store::of_three();
+    let options = "--names 0 --period 0 --coursework 0 --coursework-timeout 30000 --fluffy 0 --tracker 0 \
+                   --tracker-keepers 0 --tracker-notify 0";
+    let options: Vec<&str> = options.split_whitespace().collect();
+    let mut gateways = [(); 2].map(|()| Gateway::start(&store.user, &options));
+    let python = with_grpc.clone().unwrap_or_else(|| PathBuf::from("python3"));
+    let ways: &[&str] = match with_grpc {
+        Some(_) => &["Names", "Coursework", "Tracker", "Fluffy"],
+        None => &["Names", "Coursework"],
+    };
+    let [mut kept, mut lost] = gateways.each_mut().map(|gateway| -> Vec<Client> {
+        let client = |way: &&str| {
+            let place = gateway.place(way);
+            Client::start(&python, &way.to_lowercase(), place.split(',').next().expect("an address"))
+        };
+        ways.iter().map(client).collect()
+    });
+    kept.iter_mut().chain(&mut lost).for_each(Client::goes_on);
+    let (leader, id) = store.leader();
+    store.controllers[leader].process.kill();
+    eventually("another one leads", || store.leader().1 != id);
+    kept.iter_mut().chain(&mut lost).for_each(Client::goes_on);
+    gateways[1].program.kill();
+    kept.iter_mut().for_each(Client::goes_on);
+    kept.into_iter().for_each(Client::ends_well);
+}
+
+#[test]
+fn each_controller_has_the_same_changes_without_a_gap() {
+    let mut store = Store::of_three();
+    // Users who know one Controller each.
+    let users: Vec<User> = (0..3)
+        .map(|number| {
+            let all = fs::read_to_string(&store.user.cluster).unwrap();
+            let address = store.controllers[number].address();
+            let of_one = |line: &str| match line.starts_with("controllers = ") {
+                true => format!("controllers = [\"{address}\"]"),
+                false => line.to_owned(),
+            };
+            let cluster = store.folder.path().join(format!("user{number}.toml"));
+            fs::write(&cluster, all.lines().map(of_one).collect::<Vec<_>>().join("\n")).unwrap();
+            User { cluster }
+        })
+        .collect();
+    let files = store.folder.path().join("files");
+    fs::create_dir(&files).unwrap();
+    (0..50).for_each(|number| fs::write(files.join(format!("{number:02}")), b"x").unwrap());
+    let version = store.status()["version"].as_str().unwrap().to_owned();
+    store.user.ok(&["put", "-r", text(&files), "/files"]);
+    let seen = |count: usize| -> Vec<Value> {
+        let count = count.to_string();
+        let words = ["watch", "--json", "--after", &version, "--count", &count, "/"];
+        let all: Vec<String> = users.iter().map(|user| user.ok(&words)).collect();
+        assert!(all.iter().all(|one| *one == all[0]), "{all:#?}");
+        all[0].lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let numbers = |events: &[Value]| -> Vec<u64> {
+        let number = |event: &Value| event["version"].as_str()?.rsplit('.').next()?.parse().ok();
+        events.iter().map(|event| number(event).expect("a version")).collect()
+    };
+    let first = numbers(&seen(50));
+    assert!(first.windows(2).all(|two| two[1] == two[0] + 1), "no number is left out: {first:?}");
+    let later = store.under_load("later", |store| {
+        let (leader, id) = store.leader();
+        store.controllers[leader].process.kill();
+        eventually("another one leads", || store.leader().1 != id);
+        store.controllers[leader].restart();
+        eventually("it is back", || store.voters(&store.status()) == 3);
+    });
+    let all = numbers(&seen(50 + later as usize));
+    assert!(all.starts_with(&first) && all.is_sorted_by(|one, next| one < next), "{all:?}");
 }
 
 #[test]

@@ -27,7 +27,8 @@ fn served(store: &Arc<dyn Files>) -> (Gateway, String) {
     let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
     let listener = listen();
     let acting = Acting { directory: "/docs".parse().unwrap(), ..Acting::anonymous(true) };
-    let facade = Facade { name: "Gopher", acting, starter: Box::new(|store| gopher::Gopher::start(listener, store)) };
+    let facade =
+        Facade { name: "Gopher", acting, starter: Box::new(|store, _| gopher::Gopher::start(listener, store)) };
     let options = Options { facades: vec![facade], ..Options::new(listen()) };
     let gateway = Gateway::start(options, Arc::clone(store)).unwrap();
     let (name, address) = gateway.facades().next().expect("there is one");

@@ -7,6 +7,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use common::{Gateway, STEVEDORE, User, Whole, limited, python, run_script, script, start, text, wait_for_dstores};
 use kit::{Program, TempFolder, bytes, eventually};
@@ -210,4 +211,41 @@ fn a_keeper_reads_from_its_own_dstore_while_that_lives() {
     dstores[1].start_again();
     eventually("it is named again, and nothing is lost", || has_holders("1,2,3"));
     tracker.check(&[&format!("read_from={}", keepers[1])]);
+}
+
+/// The original looked for missing copies each 10 s. Here a Dstore that joins gets them at once.
+#[test]
+fn a_file_has_three_copies_soon_after_there_are_three_dstores() {
+    let Some(python) = python("grpc_tools") else { return };
+    let folder = TempFolder::new();
+    let data = folder.path().join("controller");
+    let _controller = start(&["controller", "--port", "0", "--sync", "never", "--data", text(&data)]);
+    let user = User { cluster: data };
+    let start_dstore = |number: usize| {
+        let disk = folder.path().join(number.to_string());
+        fs::create_dir(&disk).unwrap();
+        fs::copy(user.cluster.join("cluster.toml"), disk.join("cluster.toml")).unwrap();
+        let host = number.to_string();
+        let words = ["dstore", "--port", "0", "--sync", "never", "--host", &host, "--data", text(&disk)];
+        let dstore = Dstore::start(words.map(str::to_owned).into());
+        wait_for_dstores(&user, number);
+        dstore
+    };
+    let _two = [start_dstore(1), start_dstore(2)];
+    let tracker = Tracker::start(&user, python);
+    tracker.check(&["keep"]);
+    let copies = || {
+        let files = user.ok(&["find", "/", "*"]);
+        let of_file = |path: &str| {
+            let said = user.json(&["stat", "--copies", "--json", path]);
+            let objects = said["objects"].as_array().cloned().unwrap_or_default();
+            objects.iter().map(|object| object["copies"].as_array().map_or(0, Vec::len)).min().unwrap_or(3)
+        };
+        files.lines().map(of_file).min().expect("files")
+    };
+    assert_eq!(copies(), 2);
+    let _third = start_dstore(3);
+    let joined = Instant::now();
+    eventually("each has three copies", || copies() == 3);
+    eprintln!("three copies {:?} after the third Dstore had joined", joined.elapsed());
 }

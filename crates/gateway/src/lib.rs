@@ -135,7 +135,8 @@ impl Gateway {
             servers.push(Box::new(of_s3(listener)?));
         }
         let (of_access, of_locks, of_uploads) = (Arc::clone(&access), Arc::clone(&locks), Arc::clone(&uploads));
-        let common = facade::Common { access: of_access, locks: of_locks, uploads: of_uploads };
+        let of_journal = Arc::clone(&journal);
+        let common = facade::Common { access: of_access, locks: of_locks, uploads: of_uploads, journal: of_journal };
         let start = |facade: Facade| Ok((facade.name, facade.start(&store, &common)?));
         let facades = facades.into_iter().map(start).collect::<io::Result<_>>()?;
         let (of_http, options) = (Arc::clone(&journal), http::Options { is_private });

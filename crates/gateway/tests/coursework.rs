@@ -28,7 +28,7 @@ fn served(timeout: Duration) -> (Served, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let acting = Acting { directory: path("/box"), ..Acting::anonymous(true) };
-    let starter = Box::new(move |store| Coursework::start(listener, true, timeout, store));
+    let starter = Box::new(move |store, record| Coursework::start(listener, true, timeout, store, record));
     let store = Arc::new(Memory::new("test").unwrap());
     store.set(&Settings { replicas: Replicas::Number(3), ..Settings::default() }).unwrap();
     let served = Served::of(store, |options| options.facades = vec![Facade { name: "Coursework", acting, starter }]);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use depot::client::memory::Memory;
 use depot::client::{Files, PutOptions, Source};
 use gateway::facade::Running;
+use gateway::monitoring::Record;
 use gateway::server::Limits;
 use gateway::{fluffy, tracker};
 use kit::bytes;
@@ -64,7 +65,7 @@ impl Served {
         let store: Arc<dyn Files> = Arc::new(Memory::new("test").unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let facade = fluffy::start(listener, Arc::clone(&store), limits).unwrap();
+        let facade = fluffy::start(listener, Arc::clone(&store), limits, Record::default()).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         Self { store, facade, address, runtime }
     }
@@ -281,7 +282,7 @@ fn an_upload_to_a_keeper_that_ends_too_early_is_not_put() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let options = tracker::Options { keepers: 0, notify: 0, ..tracker::Options::default() };
-    let tracker = tracker::start(listener, Arc::clone(&store), options).unwrap();
+    let tracker = tracker::start(listener, Arc::clone(&store), options, Record::default()).unwrap();
     let upload = call("/services.Services/clientToDataKeeperUpload");
     // A file "a" of three bytes, and its port: 12 bytes.
     let message = [0, 0, 0, 0, 12, 0x0a, 1, b'a', 0x12, 3, b'x', b'y', b'z', 0x1a, 2, b'8', b'0'];

@@ -8,8 +8,16 @@ use std::process::{Command, Stdio};
 
 use common::Served;
 use gateway::access::{ANONYMOUS, Right, User, Users};
+use gateway::coursework::Coursework;
+use gateway::facade::{Acting, Facade, Starter};
+use gateway::fluffy;
 use gateway::monitoring::{AccessLog, Admin, Monitor, Watched};
+use gateway::names::Names;
+use gateway::server::Limits;
 use kit::{TempFolder, eventually};
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::Endpoint;
+use tonic_prost::ProstCodec;
 
 const METRICS: &str = "GET /.stevedore/metrics";
 
@@ -143,4 +151,76 @@ fn each_request_is_a_line_of_the_access_log() {
     let lines: Vec<&str> = log.lines().collect();
     assert!(lines[0].starts_with("127.0.0.1 - - [") && lines[0].contains("] \"PUT /a HTTP/1.1\" 201 "), "{log}");
     assert!(lines[1].ends_with("] \"GET /a?x=%22 HTTP/1.1\" 200 12"), "{log}");
+}
+
+/// Each façade is counted under its own name, and logged, whatever protocol it speaks.
+#[test]
+fn the_other_facades_are_counted_and_logged_as_http_is() {
+    let folder = TempFolder::new();
+    let path = folder.path().join("access.log");
+    let listener = || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    };
+    let ((of_names, names), (of_coursework, coursework), (of_fluffy, fluffy)) = (listener(), listener(), listener());
+    let facade = |name, starter: Starter| Facade { name, acting: Acting::anonymous(true), starter };
+    let served = Served::with(|options| {
+        options.access_log = Some(AccessLog::to_file(&path).unwrap());
+        let without = gateway::names::Options { discovery: None, ..gateway::names::Options::default() };
+        options.facades = vec![
+            facade("Names", Box::new(move |store, record| Names::start(of_names, without, store, record))),
+            facade(
+                "Coursework",
+                Box::new(move |store, record| {
+                    Coursework::start(of_coursework, true, gateway::coursework::TIMEOUT, store, record)
+                }),
+            ),
+            facade("Fluffy", Box::new(move |store, record| fluffy::start(of_fluffy, store, Limits::default(), record))),
+        ];
+    });
+    let mut session = TcpStream::connect(names).unwrap();
+    for request in ["crf][a][", "inf][none][", "what][a][", "exit]["] {
+        session.write_all(format!("{request:2048}").as_bytes()).unwrap();
+    }
+    let mut client = TcpStream::connect(coursework).unwrap();
+    client.write_all(b"LIST\nLOAD none\n").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for method in ["getLeaderInfo", "notAMethod"] {
+        let answer = runtime.block_on(async {
+            let channel = Endpoint::from_shared(format!("http://{fluffy}")).unwrap().connect().await.unwrap();
+            let mut client = tonic::client::Grpc::new(channel);
+            client.ready().await.unwrap();
+            let path = PathAndQuery::try_from(format!("/fileservice.Fileservice/{method}")).unwrap();
+            client.unary::<(), (), _>(tonic::Request::new(()), path, ProstCodec::default()).await
+        });
+        assert_eq!(answer.is_ok(), method == "getLeaderInfo", "{answer:?}");
+    }
+    for labels in [
+        "facade=\"names\",method=\"crf\",code=\"200\"",
+        "facade=\"names\",method=\"inf\",code=\"404\"",
+        "facade=\"names\",method=\"other\",code=\"500\"",
+        "facade=\"coursework\",method=\"LIST\",code=\"200\"",
+        "facade=\"coursework\",method=\"LOAD\",code=\"404\"",
+        "facade=\"fluffy\",method=\"getLeaderInfo\",code=\"200\"",
+        "facade=\"fluffy\",method=\"other\",code=\"501\"",
+    ] {
+        let beginning = format!("stevedore_gateway_requests_total{{{labels}}}");
+        eventually(labels, || values(served.ask(&[METRICS], b"").text(), &beginning) == [1.0]);
+    }
+    let log = std::fs::read_to_string(&path).unwrap();
+    for line in [
+        "] \"crf a NAMES\" 200 12",
+        "] \"inf none NAMES\" 404 18",
+        "] \"LIST - COURSEWORK\" 200 0",
+        "] \"LOAD none COURSEWORK\" 404 0",
+        "] \"POST /fileservice.Fileservice/getLeaderInfo HTTP/2.0\" 200 ",
+        "] \"POST /fileservice.Fileservice/notAMethod HTTP/2.0\" 501 0",
+    ] {
+        assert!(
+            log.lines().any(|logged| logged.starts_with("127.0.0.1 - - [") && logged.contains(line)),
+            "{line}: {log}"
+        );
+    }
+    assert!(!served.ask(&[METRICS], b"").text().contains("notAMethod"), "no label is a client's word");
 }

@@ -27,7 +27,7 @@ fn served(change: impl FnOnce(&mut Options)) -> (Served, SocketAddr) {
     let mut options = Options { ports: free_ports(60), rest: LONG, discovery: None, ..Options::default() };
     change(&mut options);
     let acting = Acting { directory: "/box".parse().unwrap(), ..Acting::anonymous(true) };
-    let starter = Box::new(move |store| Names::start(listener, options, store));
+    let starter = Box::new(move |store, record| Names::start(listener, options, store, record));
     let facades = vec![Facade { name: "Names", acting, starter }];
     let served = Served::of(Arc::new(Memory::new("test").unwrap()), |options| options.facades = facades);
     (served, address)

@@ -13,6 +13,7 @@ use depot::client::Files;
 use depot::path::Path as DepotPath;
 use gateway::access::{ANONYMOUS, Users};
 use gateway::facade::{Acting, Facade, Running};
+use gateway::monitoring::Record;
 use stevedore::program::Failure;
 
 use super::gateway::S3_PORT;
@@ -80,12 +81,12 @@ impl Asked {
     pub fn facade(
         &self,
         name: &'static str,
-        start: impl FnOnce(TcpListener, Arc<dyn Files>) -> io::Result<Box<dyn Running>> + Send + 'static,
+        start: impl FnOnce(TcpListener, Arc<dyn Files>, Record) -> io::Result<Box<dyn Running>> + Send + 'static,
     ) -> Result<Facade, Failure> {
         let listener = super::gateway::listen(self.address, self.option)?;
         let is_open = self.is_open || self.address.ip().is_loopback();
         let acting = Acting { user: self.user.clone(), directory: self.directory.clone(), is_open };
-        Ok(Facade { name, acting, starter: Box::new(move |store| start(listener, store)) })
+        Ok(Facade { name, acting, starter: Box::new(move |store, record| start(listener, store, record)) })
     }
 
     /// Refuses a user that is not there, and an address that others reach where no user bounds what they may do.

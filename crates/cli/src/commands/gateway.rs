@@ -237,14 +237,17 @@ impl RunGateway {
         if let Some(asked) = &tracker {
             let (keepers, notify) = (self.tracker_keepers, self.tracker_notify);
             let options = tracker::Options { keepers, notify, limits: Limits::default() };
-            facades.push(asked.facade("Tracker", |listener, store| tracker::start(listener, store, options))?);
+            facades.push(
+                asked.facade("Tracker", |listener, store, record| tracker::start(listener, store, options, record))?,
+            );
         }
         if let Some(asked) = &fluffy {
-            facades.push(asked.facade("Fluffy", |listener, store| fluffy::start(listener, store, Limits::default()))?);
+            let start = |listener, store, record| fluffy::start(listener, store, Limits::default(), record);
+            facades.push(asked.facade("Fluffy", start)?);
         }
         if let Some(asked) = &coursework {
             let (is_any, timeout) = (asked.address.port() == 0, Duration::from_millis(self.coursework_timeout));
-            let start = move |listener, store| Coursework::start(listener, is_any, timeout, store);
+            let start = move |listener, store, record| Coursework::start(listener, is_any, timeout, store, record);
             facades.push(asked.facade("Coursework", start)?);
         }
         if let Some(asked) = &names {
@@ -256,7 +259,8 @@ impl RunGateway {
             });
             let ports = self.names_ports.clone().unwrap_or(usual.ports);
             let options = names::Options { ports, allows_format: self.allow_format, discovery, ..usual };
-            facades.push(asked.facade("Names", move |listener, store| Names::start(listener, options, store))?);
+            let start = move |listener, store, record| Names::start(listener, options, store, record);
+            facades.push(asked.facade("Names", start)?);
         }
         Ok((S3Listener::bind(self.listen, self.s3, usual_s3, self.no_s3)?, facades))
     }

@@ -1,6 +1,6 @@
 """A file goes in through each way, and comes out of each other: whole, replaced, removed. matrix.py PLACES-AS-JSON
 
-PLACES says where each way in is. Those of gRPC need grpcio; without it they are left out, and that is said.
+With the name of a way behind it, files go in and out through that one, until stdin ends. PLACES says where each way in is. Those of gRPC need grpcio; without it they are left out, and that is said.
 """
 
 import datetime
@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import random
+import select
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "../../../../examples")]
 import names  # the careless client
 
-PLACES = json.loads(sys.argv[1])
+PLACES, ONE_WAY = json.loads(sys.argv[1]), sys.argv[2:]
 # The directory of which each way offers the files.
 DIRECTORY = "/users/box"
 SMALL = [0, 1, 2047, 2048, 2049]
@@ -235,6 +236,32 @@ def is_gone(way, name):
     return False
 
 
+class NamesWithoutTransfers(Names):
+    """For many files: a transfer has a port that rests for a minute afterwards."""
+
+    def put(self, name, data):
+        assert self.shell().run(["create", name]) == "File created"
+
+    def get(self, name):
+        said = self.shell().run(["info", name])
+        assert said.startswith("size=0 "), said
+        return b""
+
+
+def go_on(way):
+    """Stores files and reads them, each by a connection of its own where the way has none that lasts."""
+    names = {"names": NamesWithoutTransfers, "coursework": Coursework, "tracker": of_tracker, "fluffy": of_fluffy}
+    place, way = PLACES[way], names[way]()
+    number = 0
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        name = f"{place.replace(':', '-')}-{number}"
+        data = b"" if isinstance(way, Names) else content(number, 10_000)
+        way.put(name, data)
+        assert way.get(name) == data, name
+        print("done", number, flush=True)
+        number += 1
+
+
 def main():
     ways = [Command(), Http(), Dav(), S3(), Names(), Coursework()]
     if "tracker" in PLACES:
@@ -263,4 +290,7 @@ def main():
     print(len(ways), "ways")
 
 
-main()
+if ONE_WAY:
+    go_on(*ONE_WAY)
+else:
+    main()

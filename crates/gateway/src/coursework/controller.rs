@@ -5,12 +5,13 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use depot::client::{Error, ListOptions, PutOptions};
 use depot::namespace::change::{Condition, Refusal};
 use depot::namespace::listing::Kind;
 use depot::path::Path;
+use hyper::StatusCode;
 use stevedore::complaint::complain;
 use stevedore::protocol::connection::KEEPALIVE;
 use stevedore::protocol::{Connection, FileName, Message};
@@ -28,7 +29,8 @@ pub(super) fn serve(shared: &Shared, stream: Arc<TcpStream>) {
     let peer = connection.peer();
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut client = Client { shared, connection, number, pending: None, load: None, turn: number };
+    let asked = ("", None, Instant::now());
+    let mut client = Client { shared, connection, number, pending: None, load: None, turn: number, asked };
     if let Err(error) = client.serve() {
         complain(format_args!("{peer}: connection closed: {error}"));
     }
@@ -48,6 +50,8 @@ struct Client<'a> {
     load: Option<(FileName, BTreeSet<usize>)>,
     /// The Dstores take turns.
     turn: usize,
+    /// What it has asked for last, and when: the verb, and the file.
+    asked: (&'static str, Option<FileName>, Instant),
 }
 
 impl Client<'_> {
@@ -57,6 +61,13 @@ impl Client<'_> {
         while let Some(line) = self.connection.receive()? {
             // A client that asks for something else does not wait any more: no late answer is to reach it. (spec 6.1)
             self.give_up();
+            self.asked = match &line {
+                Ok(Message::Store { name, .. }) => ("STORE", Some(name.clone()), Instant::now()),
+                Ok(Message::Load { name }) => ("LOAD", Some(name.clone()), Instant::now()),
+                Ok(Message::Reload { name }) => ("RELOAD", Some(name.clone()), Instant::now()),
+                Ok(Message::Remove { name }) => ("REMOVE", Some(name.clone()), Instant::now()),
+                _ => ("LIST", None, Instant::now()),
+            };
             match line {
                 Ok(Message::Store { name, size }) => self.store(&name, size)?,
                 Ok(Message::Load { name }) => self.load(&name, false)?,
@@ -81,16 +92,16 @@ impl Client<'_> {
         let options = PutOptions { condition: Condition::Absent, ..PutOptions::default() };
         match self.shared.files.check_put(&path(name), &options) {
             Ok(()) => {}
-            Err(error) if is_taken(&error) => return self.connection.send(&Message::FileAlreadyExists),
+            Err(error) if is_taken(&error) => return self.say(&Message::FileAlreadyExists),
             Err(error) => return self.refuse(&format_args!("STORE {name}"), &error),
         }
         let Shared { stores, dstores, timeout, .. } = self.shared;
         let Some(store) = stores.begin((name, size), dstores.len(), *timeout, self.connection.outgoing()) else {
-            return self.connection.send(&Message::FileAlreadyExists);
+            return self.say(&Message::FileAlreadyExists);
         };
         self.pending = Some(Arc::clone(&store));
         let is_in_a_hurry = self.connection.has_more()?;
-        self.connection.send(&Message::StoreTo { dstores: dstores.clone() })?;
+        self.say(&Message::StoreTo { dstores: dstores.clone() })?;
         if is_in_a_hurry {
             store.wait_for_end();
         }
@@ -106,10 +117,10 @@ impl Client<'_> {
         let size = match self.shared.files.stat(&path(name)) {
             Ok(stat) => match stat.kind {
                 Kind::File { size, .. } if size <= MOST_BYTES => size,
-                _ => return self.connection.send(&Message::FileDoesNotExist { name: None }),
+                _ => return self.say(&Message::FileDoesNotExist { name: None }),
             },
             Err(error) if is_missing(&error) => {
-                return self.connection.send(&Message::FileDoesNotExist { name: None });
+                return self.say(&Message::FileDoesNotExist { name: None });
             }
             Err(error) => return self.refuse(&format_args!("LOAD {name}"), &error),
         };
@@ -120,16 +131,16 @@ impl Client<'_> {
         let mut tried = tried;
         tried.extend(next);
         self.load = Some((name.clone(), tried));
-        let Some(next) = next else { return self.connection.send(&Message::LoadFailed) };
+        let Some(next) = next else { return self.say(&Message::LoadFailed) };
         self.shared.offers.make(self.number, name, size);
-        self.connection.send(&Message::LoadFrom { dstore: self.shared.dstores[next].clone(), size })
+        self.say(&Message::LoadFrom { dstore: self.shared.dstores[next].clone(), size })
     }
 
     fn remove(&mut self, name: &FileName) -> io::Result<()> {
         self.forget_load();
         match self.shared.files.remove(&path(name), Condition::Any) {
-            Ok(_) => self.connection.send(&Message::RemoveComplete),
-            Err(error) if is_missing(&error) => self.connection.send(&Message::FileDoesNotExist { name: None }),
+            Ok(_) => self.say(&Message::RemoveComplete),
+            Err(error) if is_missing(&error) => self.say(&Message::FileDoesNotExist { name: None }),
             // As if a Dstore had not answered. (spec 4.4)
             Err(error @ Error::OutcomeUnknown(_)) => {
                 complain(format_args!("{}: REMOVE {name}: {error}", self.connection.peer()));
@@ -153,9 +164,22 @@ impl Client<'_> {
             names.extend(told.filter_map(|entry| entry.name.parse::<FileName>().ok()));
             match page.after {
                 Some(after) => options.after = after,
-                None => return self.connection.send(&Message::List { names }),
+                None => return self.say(&Message::List { names }),
             }
         }
+    }
+
+    /// Answers, and notes it.
+    fn say(&self, answer: &Message) -> io::Result<()> {
+        let (verb, name, came) = &self.asked;
+        let status = match answer {
+            Message::FileAlreadyExists => StatusCode::CONFLICT,
+            Message::FileDoesNotExist { .. } => StatusCode::NOT_FOUND,
+            Message::NotEnoughDstores | Message::LoadFailed => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::OK,
+        };
+        self.shared.note(self.connection.peer(), (verb, name.as_ref()), status, 0, came.elapsed());
+        self.connection.send(answer)
     }
 
     fn forget_load(&mut self) {
@@ -166,7 +190,7 @@ impl Client<'_> {
     /// Says that the store cannot do it now. The protocol has one word for that. (spec 3.3)
     fn refuse(&self, request: &dyn std::fmt::Display, error: &Error) -> io::Result<()> {
         complain(format_args!("{}: {request}: {error}", self.connection.peer()));
-        self.connection.send(&Message::NotEnoughDstores)
+        self.say(&Message::NotEnoughDstores)
     }
 }
 

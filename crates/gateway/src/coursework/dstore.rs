@@ -3,11 +3,12 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use depot::checksum::Hasher;
 use depot::client::{Error, PutOptions, Source};
 use depot::namespace::change::Condition;
+use hyper::StatusCode;
 use stevedore::complaint::complain;
 use stevedore::protocol::{Connection, FileName, Message};
 
@@ -50,8 +51,20 @@ fn serve_transfers(shared: &Shared, number: usize, connection: &mut Connection) 
                 connection.send(&Message::SendAhead)?;
                 continue;
             }
-            Ok(Message::Store { name, size }) => store(shared, number, connection, &name, size)?,
-            Ok(Message::LoadData { name }) => load(shared, connection, &name)?,
+            Ok(Message::Store { name, size }) => {
+                let came = Instant::now();
+                let stored = store(shared, number, connection, &name, size);
+                // A copy of a file, and no request of its own: the Controller's STORE is that.
+                shared.note(connection.peer(), ("STORE_COPY", Some(&name)), status(&stored), 0, came.elapsed());
+                stored?;
+            }
+            Ok(Message::LoadData { name }) => {
+                let came = Instant::now();
+                let sent = load(shared, connection, &name);
+                let bytes = sent.as_ref().map_or(0, |bytes| *bytes);
+                shared.note(connection.peer(), ("LOAD_DATA", Some(&name)), status(&sent), bytes, came.elapsed());
+                sent?;
+            }
             Ok(_) => {
                 connection.ignore(&"not a transfer");
                 continue; // spec 2.6
@@ -65,6 +78,11 @@ fn serve_transfers(shared: &Shared, number: usize, connection: &mut Connection) 
             return Ok(());
         }
     }
+}
+
+/// What HTTP would have said of a transfer.
+fn status<T>(done: &io::Result<T>) -> StatusCode {
+    if done.is_ok() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR }
 }
 
 /// Takes one copy of a new file.
@@ -135,15 +153,16 @@ impl<C: Read> Read for Whole<'_, '_, C> {
     }
 }
 
-/// Sends a file's content. What goes wrong ends the connection: the client then asks elsewhere. (spec 4.3)
-fn load(shared: &Shared, connection: &Connection, name: &FileName) -> io::Result<()> {
+/// Sends a file's content; how much that was. What goes wrong ends the connection: the client then asks elsewhere. (spec 4.3)
+fn load(shared: &Shared, connection: &Connection, name: &FileName) -> io::Result<u64> {
     let failed = |error: Error| io::Error::other(format!("LOAD_DATA {name}: {error}"));
     let mut content = shared.files.get(&path(name), Condition::Any).map_err(failed)?;
     let size = content.size();
     if !shared.offers.take(name, size) {
         return Err(io::Error::other(format!("LOAD_DATA {name}: it was replaced since a client was told its size")));
     }
-    content.copy_to(0..size, &mut Sink(connection)).map_err(failed)
+    content.copy_to(0..size, &mut Sink(connection)).map_err(failed)?;
+    Ok(size)
 }
 
 struct Sink<'a>(&'a Connection);

@@ -41,10 +41,12 @@ use std::time::Duration;
 use depot::client::{DstoreState, Error, Files};
 use depot::namespace::change::Replicas;
 use depot::path::Path;
+use hyper::StatusCode;
 use stevedore::protocol::{Address, FileName};
 use stevedore::server::{Server, ThreadGroup, listen};
 
 use crate::facade::{Running, Seats};
+use crate::monitoring::{Noted, Record};
 use offers::Offers;
 use stores::Stores;
 
@@ -72,9 +74,26 @@ struct Shared {
     stores: Stores,
     offers: Offers,
     timeout: Duration,
+    record: Record,
     /// So many connections to the Controller's port, and so many to the others.
     clients: Seats,
     transfers: Seats,
+}
+
+impl Shared {
+    /// Notes an answer: `sent` is how many bytes of content came with it.
+    fn note(
+        &self,
+        peer: SocketAddr,
+        (verb, name): (&str, Option<&FileName>),
+        status: StatusCode,
+        sent: u64,
+        waited: Duration,
+    ) {
+        let name = name.map_or_else(|| "-".to_owned(), FileName::to_string);
+        let request = (verb, &*name, "COURSEWORK");
+        self.record.note(&Noted { peer, label: verb, request, status, sent, waited });
+    }
 }
 
 impl Coursework {
@@ -85,6 +104,7 @@ impl Coursework {
         is_any_port: bool,
         timeout: Duration,
         files: Arc<dyn Files>,
+        record: Record,
     ) -> io::Result<Box<dyn Running>> {
         let at = listener.local_addr()?;
         let replicas = replicas(&*files).map_err(|error| io::Error::other(format!("the store: {error}")))?;
@@ -103,6 +123,7 @@ impl Coursework {
             stores: Stores::default(),
             offers: Offers::default(),
             timeout,
+            record,
             clients: Seats::new(MOST_CONNECTIONS),
             transfers: Seats::new(MOST_CONNECTIONS),
         });

@@ -13,10 +13,12 @@
 //! | all that is about the whole store: `set`, `repair`, `drain`, `format`, ... | admin, at the root of the store |
 //!
 //! The store's own directory, `/.stevedore/`, can be reached by no operation. Locks that a client of WebDAV has taken bind all
-//! changes: they are looked at when a change begins. What puts keep in memory comes from the one budget for all uploads.
+//! changes: they are looked at when a change begins, and for a put once more when its last byte has come, as over HTTP. What puts
+//! keep in memory comes from the one budget for all uploads. Content that moves is counted for the gateway's metrics.
 
-use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,8 +35,9 @@ use hyper::HeaderMap;
 
 use super::{Acting, Common};
 use crate::access::{Access, Caller, Right};
+use crate::console::Statistics;
 use crate::http::{Budget, CHUNK, PATIENCE, Share, is_reserved};
-use crate::locks::{Locks, Touched};
+use crate::locks::{Admission, Locks, Touched};
 
 /// What a façade gets in place of the store. See the module.
 pub(super) struct Bounded {
@@ -42,13 +45,14 @@ pub(super) struct Bounded {
     access: Arc<Access>,
     locks: Arc<Locks>,
     uploads: Arc<Budget>,
+    statistics: Arc<Statistics>,
     acting: Acting,
 }
 
 impl Bounded {
     pub(super) fn new(store: Arc<dyn Files>, common: &Common, acting: Acting) -> Self {
-        let Common { access, locks, uploads } = common.clone();
-        Self { store, access, locks, uploads, acting }
+        let Common { access, locks, uploads, journal } = common.clone();
+        Self { store, access, locks, uploads, statistics: Arc::clone(journal.statistics()), acting }
     }
 
     /// The user as it is now.
@@ -106,12 +110,24 @@ impl Bounded {
 
     /// The path in the store of what is to be changed; with `parents`, also if directories come to be on the way to it.
     fn change(&self, path: &Path, parents: bool, touched: fn(Path) -> Touched) -> Result<Path, Error> {
+        self.admitted(path, parents, touched).map(|(inside, _)| inside)
+    }
+
+    /// The same, and what looks once more whether locks forbid it.
+    fn admitted(
+        &self,
+        path: &Path,
+        parents: bool,
+        touched: fn(Path) -> Touched,
+    ) -> Result<(Path, Admission<'_>), Error> {
         let inside = self.at(Right::Write, path)?;
         if parents {
             self.permit_parents(&inside, path)?;
         }
-        self.admit(&inside, touched)?;
-        Ok(inside)
+        let touched = vec![touched(inside.clone())];
+        let admitted = self.locks.admit(&HeaderMap::new(), &self.caller()?, &inside, touched);
+        let admission = admitted.map_err(|problem| Error::NotPermitted(problem.message))?;
+        Ok((inside, admission))
     }
 
     /// Refuses if a directory would come to be where the user may not write.
@@ -128,13 +144,6 @@ impl Bounded {
             path = parent;
         }
         Ok(())
-    }
-
-    /// Refuses what a lock forbids.
-    fn admit(&self, inside: &Path, touched: fn(Path) -> Touched) -> Result<(), Error> {
-        let touched = vec![touched(inside.clone())];
-        let admitted = self.locks.admit(&HeaderMap::new(), &self.caller()?, inside, touched);
-        admitted.map(drop).map_err(|problem| Error::NotPermitted(problem.message))
     }
 
     /// Whether the user may see an entry of a listing of `directory`, a path of the store.
@@ -164,17 +173,23 @@ fn verb(right: Right) -> &'static str {
 
 impl Files for Bounded {
     fn put(&self, path: &Path, source: Source<'_>, options: &PutOptions) -> Result<Version, Error> {
-        let inside = self.change(path, options.parents, Touched::Entry)?;
-        let share = self.uploads.share();
-        match source {
+        let (inside, admission) = self.admitted(path, options.parents, Touched::Entry)?;
+        let (share, statistics) = (self.uploads.share(), &*self.statistics);
+        let mut metering = Metering { share, kept: 0, statistics, admission, forbidden: None };
+        let metered = &mut metering;
+        let put = match source {
             Source::Once(reader) => {
-                self.store.put(&inside, Source::Once(&mut Metered { reader, share, kept: 0 }), options)
+                self.store.put(&inside, Source::Once(&mut Metered { reader, metering: metered }), options)
             }
             Source::Digested(reader) => {
-                self.store.put(&inside, Source::Digested(&mut Metered { reader, share, kept: 0 }), options)
+                self.store.put(&inside, Source::Digested(&mut Metered { reader, metering: metered }), options)
             }
             // It can be read again, so nothing of it is kept.
             source @ Source::File(_) => self.store.put(&inside, source, options),
+        };
+        match metering.forbidden.take() {
+            Some(why) if matches!(put, Err(Error::Source(_))) => Err(Error::NotPermitted(why)),
+            _ => put,
         }
     }
 
@@ -184,7 +199,8 @@ impl Files for Bounded {
     }
 
     fn get(&self, path: &Path, condition: Condition) -> Result<Box<dyn Content + Send + '_>, Error> {
-        self.store.get(&self.at(Right::Read, path)?, condition)
+        let content = self.store.get(&self.at(Right::Read, path)?, condition)?;
+        Ok(Box::new(Counted { content, statistics: &self.statistics }))
     }
 
     fn stat(&self, path: &Path) -> Result<Stat, Error> {
@@ -360,26 +376,89 @@ impl Files for Bounded {
     }
 }
 
-/// A source that takes from the budget what is kept of it in memory.
-struct Metered<'a, R: ?Sized> {
+/// A source that takes from the budget what is kept of it in memory, and fails at its end if what it is put to is locked by then.
+struct Metered<'a, 'b, R: ?Sized> {
     reader: &'a mut R,
-    share: Share<'a>,
-    kept: u64,
+    metering: &'a mut Metering<'b>,
 }
 
-impl<R: Read + ?Sized> Read for Metered<'_, R> {
+struct Metering<'a> {
+    share: Share<'a>,
+    kept: u64,
+    statistics: &'a Statistics,
+    admission: Admission<'a>,
+    /// Why it has failed at its end.
+    forbidden: Option<String>,
+}
+
+impl<R: Read + ?Sized> Read for Metered<'_, '_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
-        let more = (read as u64).min(CHUNK - self.kept);
-        if !self.share.grow(more, PATIENCE) {
+        let metering = &mut self.metering;
+        if read == 0
+            && !buffer.is_empty()
+            && let Err(problem) = metering.admission.renew()
+        {
+            metering.forbidden = Some(problem.message);
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it was locked meanwhile"));
+        }
+        let more = (read as u64).min(CHUNK - metering.kept);
+        if !metering.share.grow(more, PATIENCE) {
             return Err(io::Error::new(io::ErrorKind::OutOfMemory, "too many uploads are under way"));
         }
-        self.kept += more;
+        metering.kept += more;
+        metering.statistics.received(read as u64);
         Ok(read)
     }
 }
 
-impl Digested for Metered<'_, dyn Digested + '_> {
+/// Content of which is counted what is handed over.
+struct Counted<'a> {
+    content: Box<dyn Content + Send + 'a>,
+    statistics: &'a Statistics,
+}
+
+/// Where it is handed over.
+struct Counting<'a> {
+    sink: &'a mut dyn Write,
+    statistics: &'a Statistics,
+}
+
+impl Content for Counted<'_> {
+    fn stat(&self) -> &Stat {
+        self.content.stat()
+    }
+
+    fn size(&self) -> u64 {
+        self.content.size()
+    }
+
+    fn holders(&self) -> BTreeSet<DstoreId> {
+        self.content.holders()
+    }
+
+    fn prefer(&mut self, dstore: DstoreId) {
+        self.content.prefer(dstore);
+    }
+
+    fn copy_to(&mut self, range: Range<u64>, sink: &mut dyn Write) -> Result<(), Error> {
+        self.content.copy_to(range, &mut Counting { sink, statistics: self.statistics })
+    }
+}
+
+impl Write for Counting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.sink.write(bytes)?;
+        self.statistics.sent(taken as u64);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+impl Digested for Metered<'_, '_, dyn Digested + '_> {
     fn digests(&mut self) -> BTreeMap<String, String> {
         self.reader.digests()
     }
@@ -389,7 +468,9 @@ impl Digested for Metered<'_, dyn Digested + '_> {
 mod tests {
     use super::*;
     use crate::access::{User, Users};
+    use crate::console::Console;
     use crate::locks::{Pauses, Wanted};
+    use crate::monitoring::Journal;
     use depot::client::memory::Memory;
 
     const SOON: Duration = Duration::from_secs(30);
@@ -414,7 +495,9 @@ mod tests {
             let access = Arc::new(Access::new(Arc::clone(&store), false).unwrap());
             let pauses = Pauses { fresh: Duration::ZERO, notice: Duration::ZERO, unused: SOON };
             let locks = Arc::new(Locks::new(Arc::clone(&store), pauses));
-            Self { store, common: Common { access, locks, uploads: Arc::new(Budget::new(1 << 20)) } }
+            let console = Console::start(Arc::clone(&store), Arc::clone(&locks)).unwrap();
+            let journal = Arc::new(Journal::new(console, None, None));
+            Self { store, common: Common { access, locks, uploads: Arc::new(Budget::new(1 << 20)), journal } }
         }
 
         fn grant(&self, name: &str, rights: &[(&str, Right)]) {
@@ -630,6 +713,32 @@ mod tests {
         assert!(files.remove_directory(&Path::root(), Condition::Any, RemovalExtent::Tree).is_err());
         bench.common.locks.release(&lock.token).unwrap();
         assert!(put().is_ok());
+    }
+
+    #[test]
+    fn what_is_locked_while_a_put_is_under_way_is_not_replaced() {
+        struct LockedAtItsEnd<'a>(&'a Bench, u8);
+        impl Read for LockedAtItsEnd<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                if self.1 > 0 {
+                    self.1 -= 1;
+                    buffer[0] = b'y';
+                    return Ok(1);
+                }
+                let (user, owner) = ("alice".to_owned(), String::new());
+                let at = path("/box/a");
+                let wanted = Wanted { path: at, is_deep: false, is_shared: false, user, owner, timeout: SOON };
+                self.0.common.locks.grant(&wanted).unwrap();
+                Ok(0)
+            }
+        }
+        let bench = Bench::new();
+        bench.grant("alice", &[("/", Right::Write)]);
+        let files = bench.as_user("alice", "/box");
+        let before = files.stat(&path("/a")).unwrap().version;
+        let put = files.put(&path("/a"), Source::Once(&mut LockedAtItsEnd(&bench, 3)), &PutOptions::default());
+        assert!(matches!(&put, Err(Error::NotPermitted(why)) if why.contains("locked")), "{put:?}");
+        assert_eq!(files.stat(&path("/a")).unwrap().version, before);
     }
 
     #[test]

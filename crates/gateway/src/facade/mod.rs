@@ -5,7 +5,7 @@
 //! gets a store that is bounded to that (`bounded`). So no façade decides what its clients may do, and none can forget to.
 //!
 //! ```text
-//!   Facade { name, acting, starter }  ── Gateway::start ─▶  starter(bounded store)  ─▶  Running { places, stop }
+//!   Facade { name, acting, starter }  ── Gateway::start ─▶  starter(bounded store, record)  ─▶  Running { places, stop }
 //! ```
 
 mod bounded;
@@ -22,6 +22,7 @@ use depot::path::Path;
 use crate::access::{ANONYMOUS, Access};
 use crate::http::Budget;
 use crate::locks::Locks;
+use crate::monitoring::{Journal, Record};
 use crate::server;
 use bounded::Bounded;
 pub(crate) use seats::Seats;
@@ -55,8 +56,8 @@ pub struct Facade {
     pub starter: Starter,
 }
 
-/// What starts a façade on a store.
-pub type Starter = Box<dyn FnOnce(Arc<dyn Files>) -> io::Result<Box<dyn Running>> + Send>;
+/// What starts a façade on a store. What it has answered it may note in the record.
+pub type Starter = Box<dyn FnOnce(Arc<dyn Files>, Record) -> io::Result<Box<dyn Running>> + Send>;
 
 /// A façade that serves. Dropping it ends it at once.
 pub trait Running: Send {
@@ -76,6 +77,8 @@ pub(crate) struct Common {
     pub(crate) locks: Arc<Locks>,
     /// The memory for all uploads.
     pub(crate) uploads: Arc<Budget>,
+    /// Where answers are noted.
+    pub(crate) journal: Arc<Journal>,
 }
 
 impl Running for server::Server {
@@ -94,8 +97,9 @@ impl Facade {
         let Self { name, acting, starter } = self;
         make_directory(&**store, &acting.directory)
             .map_err(|error| io::Error::other(format!("{name}: {}: {error}", acting.directory)))?;
+        let record = Record::new(Arc::clone(&common.journal), name, &acting.user);
         let bounded = Bounded::new(Arc::clone(store), common, acting);
-        starter(Arc::new(bounded)).map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
+        starter(Arc::new(bounded), record).map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
     }
 }
 

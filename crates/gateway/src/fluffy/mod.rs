@@ -31,6 +31,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::facade::Running;
 use crate::grpc::{Answers, Calls, Messages, Runtime, status_of};
+use crate::monitoring::Record;
 use crate::server::Limits;
 use list::Printed;
 use name::Name;
@@ -58,9 +59,14 @@ const NO_MESSAGE: &str = "Nothing was sent, not even a name: an empty file canno
 const FOREIGN: &str = "This cluster has its nodes and leaders from its store: nodes of other systems take no part.";
 
 /// Starts to serve `files` on a port. `limits` are for its clients.
-pub fn start(listener: TcpListener, files: Arc<dyn Files>, limits: Limits) -> io::Result<Box<dyn Running>> {
+pub fn start(
+    listener: TcpListener,
+    files: Arc<dyn Files>,
+    limits: Limits,
+    record: Record,
+) -> io::Result<Box<dyn Running>> {
     let address = listener.local_addr()?;
-    let runtime = Runtime::start(limits)?;
+    let runtime = Runtime::start(limits, record)?;
     let fluffy = Arc::new(Fluffy { files, calls: runtime.calls() });
     let services = runtime
         .services(DESCRIPTORS)

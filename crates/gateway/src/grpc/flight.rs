@@ -27,9 +27,10 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::timeout;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 
+use super::called::{Called, code_in};
 use super::socket::Connection;
 use crate::server::pace::Pace;
 
@@ -60,6 +61,10 @@ struct State {
     is_idle: bool,
     /// No more is handed over.
     is_over: bool,
+    /// How the call has ended, as it was said behind the answer.
+    code: Option<Code>,
+    /// So many bytes were written.
+    written: u64,
     /// Since when the client's time runs, or the last time that some of its bytes were written.
     since: Option<Instant>,
     pace: Pace,
@@ -74,10 +79,17 @@ struct Part {
 }
 
 impl Answer {
-    /// The body as it is to be sent. `place` is given back once the client has taken all of it; `connection` is cut if it takes it too slowly.
-    pub(super) fn new(body: Body, pace: Pace, place: OwnedSemaphorePermit, connection: Option<Connection>) -> Self {
+    /// The body as it is to be sent. The call's place is given back once the client has taken all of it, and the call is noted;
+    /// `connection` is cut if it takes it too slowly.
+    pub(super) fn new(
+        body: Body,
+        pace: Pace,
+        (place, mut called): (OwnedSemaphorePermit, Called),
+        connection: Option<Connection>,
+    ) -> Self {
         let since = Some(Instant::now());
-        let state = State { waiting: 0, is_idle: false, is_over: false, since, pace, answer: None };
+        let (waiting, written, code, answer) = (0, 0, None, None);
+        let state = State { waiting, is_idle: false, is_over: false, code, written, since, pace, answer };
         let flight = Arc::new(Flight { state: Mutex::new(state), changed: Notify::new() });
         let watched = Arc::clone(&flight);
         tokio::spawn(async move {
@@ -86,7 +98,11 @@ impl Answer {
             {
                 connection.cut();
             }
-            drop(place);
+            {
+                let state = watched.state.lock();
+                called.ends(state.code.unwrap_or(Code::Cancelled), state.written);
+            }
+            drop((place, called));
         });
         Self { body, rest: Bytes::new(), flight }
     }
@@ -174,6 +190,7 @@ impl Drop for Part {
             }
             state.pace.earn(self.bytes.len() as u64);
             state.waiting -= self.bytes.len();
+            state.written += self.bytes.len() as u64;
             answer = state.answer.take();
         });
         if let Some(answer) = answer {
@@ -209,7 +226,11 @@ impl HttpBody for Answer {
             match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => this.rest = data,
-                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                    Err(frame) => {
+                        let code = frame.trailers_ref().and_then(code_in);
+                        this.flight.change(|state| state.code = code);
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
                 },
                 ended => return Poll::Ready(ended),
             }
@@ -230,6 +251,7 @@ impl HttpBody for Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::monitoring::Record;
     use std::future::poll_fn;
     use tokio::sync::Semaphore;
 
@@ -238,7 +260,11 @@ mod tests {
         let places = Arc::new(Semaphore::new(1));
         let place = Arc::clone(&places).try_acquire_owned().unwrap();
         let body = Body::new(Whole(Some(Bytes::from(vec![7; bytes]))));
-        (Answer::new(body, Pace::new(stall, 1 << 10), place, None), places)
+        (Answer::new(body, Pace::new(stall, 1 << 10), (place, called()), None), places)
+    }
+
+    fn called() -> Called {
+        Called::new(Record::default(), None, "/")
     }
 
     struct Whole(Option<Bytes>);
@@ -306,7 +332,7 @@ mod tests {
             let place = Arc::clone(&places).try_acquire_owned().unwrap();
             let pace = Pace::new(Duration::from_secs(3_600), 1 << 10);
             let mut silent = Silent(None);
-            let mut answer = Answer::new(Body::empty(), pace, place, None);
+            let mut answer = Answer::new(Body::empty(), pace, (place, called()), None);
             let flight = flight_of(&answer);
             assert!(flight.state.lock().since.is_some(), "nothing asks for it yet");
             let mut context = Context::from_waker(Waker::noop());

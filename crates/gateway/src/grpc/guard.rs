@@ -17,8 +17,10 @@ use tonic::codegen::Service;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 
+use super::called::{Called, code_in};
 use super::flight::Answer;
 use super::socket::Connection;
+use crate::monitoring::Record;
 use crate::server::Limits;
 use crate::server::pace::Pace;
 
@@ -40,6 +42,7 @@ impl Gate {
 pub(super) struct Guarded<S> {
     pub(super) inner: S,
     pub(super) gate: Arc<Gate>,
+    pub(super) record: Record,
 }
 
 impl<S: NamedService> NamedService for Guarded<S> {
@@ -65,18 +68,23 @@ where
         let pace = Pace::new(limits.stall, limits.slowest_rate);
         let of_answer = Pace::new(limits.stall, limits.slowest_rate);
         let connection = request.extensions().get::<Connection>().cloned();
+        let peer = connection.as_ref().map(|connection| connection.ends.1);
+        let mut called = Called::new(self.record.clone(), peer, request.uri().path());
         let request = request.map(|body| Body::new(Paced { body, pace, waiting: None }));
         let mut inner = self.inner.clone();
         Box::pin(async move {
             let Ok(place) = place else {
                 let refusal = "the gateway has as many calls as it may have: try again soon";
+                called.ends(Code::ResourceExhausted, 0);
                 return Ok(Status::resource_exhausted(refusal).into_http());
             };
             let response = inner.call(request).await?;
+            called.begins();
             if response.body().is_end_stream() {
-                return Ok(response); // a head alone
+                called.ends(code_in(response.headers()).unwrap_or(Code::Ok), 0); // a head alone
+                return Ok(response);
             }
-            Ok(response.map(|body| Body::new(Answer::new(body, of_answer, place, connection))))
+            Ok(response.map(|body| Body::new(Answer::new(body, of_answer, (place, called), connection))))
         })
     }
 }
@@ -153,7 +161,8 @@ mod tests {
 
     #[test]
     fn calls_beyond_the_limit_are_refused_until_others_end() {
-        let mut service = Guarded { inner: Stuck, gate: Arc::new(Gate::new(2, Limits::default())) };
+        let mut service =
+            Guarded { inner: Stuck, gate: Arc::new(Gate::new(2, Limits::default())), record: Record::default() };
         let mut call = || service.call(Request::new(Body::empty()));
         let mut context = Context::from_waker(std::task::Waker::noop());
         let mut both = [call(), call()];

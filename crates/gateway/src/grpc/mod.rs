@@ -30,7 +30,7 @@
 //! connection has sent of calls that nothing reads yet is 1 MiB at most.
 //!
 //! Health and reflection have places of their own, so that a client that watches the one or asks for the other takes none from
-//! those that store files.
+//! those that store files. Nor are they counted among the requests that the gateway has answered; all other calls are (`called`).
 //!
 //! # The end
 //!
@@ -40,6 +40,7 @@
 //! Each port also answers for health (`grpc.health.v1`) and for what it offers (reflection, v1 and v1alpha), so that `grpcurl`
 //! needs no .proto files.
 
+mod called;
 mod calls;
 mod flight;
 mod guard;
@@ -72,6 +73,7 @@ pub(crate) use socket::Connection;
 pub(crate) use status::status_of;
 pub(crate) use upload::Upload;
 
+use crate::monitoring::Record;
 use crate::server::Limits;
 use guard::{Gate, Guarded};
 
@@ -100,6 +102,7 @@ pub(crate) struct Runtime {
     gate: Arc<Gate>,
     connections: Arc<Semaphore>,
     limits: Limits,
+    record: Record,
     ports: Mutex<Vec<Port>>,
 }
 
@@ -123,7 +126,7 @@ impl Port {
 
 impl Runtime {
     /// Serves nothing yet.
-    pub(crate) fn start(limits: Limits) -> io::Result<Self> {
+    pub(crate) fn start(limits: Limits, record: Record) -> io::Result<Self> {
         let mut tokio = tokio::runtime::Builder::new_multi_thread();
         let tokio = tokio.worker_threads(2).thread_name("grpc").enable_io().enable_time().build()?;
         Ok(Self {
@@ -132,6 +135,7 @@ impl Runtime {
             gate: Arc::new(Gate::new(CALLS, limits.clone())),
             connections: Arc::new(Semaphore::new(limits.connections)),
             limits,
+            record,
             ports: Mutex::default(),
         })
     }
@@ -143,8 +147,8 @@ impl Runtime {
 
     /// Services for a port, none yet; `descriptors` are those of their .proto files.
     pub(crate) fn services(&self, descriptors: &'static [u8]) -> Services {
-        let (gate, limits) = (Arc::clone(&self.gate), self.limits.clone());
-        Services { gate, limits, routes: Routes::builder(), names: Vec::new(), descriptors }
+        let (gate, limits, record) = (Arc::clone(&self.gate), self.limits.clone(), self.record.clone());
+        Services { gate, limits, record, routes: Routes::builder(), names: Vec::new(), descriptors }
     }
 
     /// Serves a port from now on.
@@ -219,6 +223,7 @@ impl Drop for Runtime {
 pub(crate) struct Services {
     gate: Arc<Gate>,
     limits: Limits,
+    record: Record,
     routes: RoutesBuilder,
     names: Vec<&'static str>,
     descriptors: &'static [u8],
@@ -237,7 +242,7 @@ impl Services {
         S::Future: Send,
     {
         self.names.push(S::NAME);
-        self.routes.add_service(Guarded { inner: service, gate: Arc::clone(&self.gate) });
+        self.routes.add_service(Guarded { inner: service, gate: Arc::clone(&self.gate), record: self.record.clone() });
         self
     }
 
@@ -254,6 +259,7 @@ impl Services {
         };
         let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
         self.gate = Arc::new(Gate::new(CALLS, self.limits.clone()));
+        self.record = Record::default();
         Ok(self.with(health_service).with(v1).with(v1alpha).routes.routes())
     }
 }

@@ -58,7 +58,7 @@ use crate::access::{Access, Caller, Right};
 use crate::console::{self, Console};
 use crate::dav;
 use crate::locks::Locks;
-use crate::monitoring::{self, Answered, GatewayProbe, Journal, Monitor, Watched};
+use crate::monitoring::{self, GatewayProbe, Journal, Monitor, Watched};
 use crate::server::{Answer, Body, Facade, Head, Reply, Request};
 pub(crate) use budget::{Budget, Share};
 pub(crate) use change::{CHUNK, PATIENCE, no_parent};
@@ -185,7 +185,12 @@ impl Facade for Http {
             () if console::is_asked(head) => monitoring::Facade::Console,
             () => monitoring::Facade::Http,
         };
-        self.journal.note(&Answered { facade, peer, user, head, status: *status, sent, waited: *waited });
+        self.journal.note_http(
+            facade,
+            (peer, user),
+            head,
+            monitoring::Answer { status: *status, sent, waited: *waited },
+        );
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::journal::{Answered, target};
+use super::journal::Answered;
 use crate::access::ANONYMOUS;
 
 /// How often it is looked whether the file is still at its path.
@@ -85,11 +85,11 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 fn line(answered: &Answered<'_>, now: SystemTime) -> String {
-    let Answered { peer, user, head, status, sent, .. } = answered;
+    let Answered { peer, user, request: (method, target, protocol), status, sent, .. } = answered;
     let user = if *user == ANONYMOUS { "-".to_owned() } else { tame(user) };
-    let (method, target) = (tame(head.method.as_str()), tame(&target(head)));
+    let (method, target) = (tame(method), tame(target));
     let (time, status, ip) = (time(now), status.as_u16(), peer.ip());
-    format!("{ip} - {user} [{time}] \"{method} {target} {:?}\" {status} {sent}\n", head.version)
+    format!("{ip} - {user} [{time}] \"{method} {target} {protocol}\" {status} {sent}\n")
 }
 
 /// Keeps a word from being taken for more than one.
@@ -115,11 +115,11 @@ mod tests {
     use kit::TempFolder;
 
     fn line_of(user: &str, target: &str, sent: u64) -> String {
-        let (head, ()) = hyper::Request::builder().uri(target).body(()).unwrap().into_parts();
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(951_782_401);
         let status = StatusCode::NOT_FOUND;
         let (peer, waited) = ("10.0.0.7:999".parse().unwrap(), Duration::ZERO);
-        line(&Answered { facade: Facade::Http, peer, user, head: &head, status, sent, waited }, at)
+        let request = ("GET", target, "HTTP/1.1");
+        line(&Answered { facade: Facade::Http, peer, user, label: "GET", request, status, sent, waited }, at)
     }
 
     #[test]
@@ -128,7 +128,6 @@ mod tests {
             line_of("alice", "/a%20b?x=1", 613),
             "10.0.0.7 - alice [29/Feb/2000:00:00:01 +0000] \"GET /a%20b?x=1 HTTP/1.1\" 404 613\n"
         );
-        assert!(line_of("alice", "/b/k?X-Amz-Date=1&x-amz-Signature=f0&x=%zz", 1).contains("\"GET /b/k HTTP/1.1\""));
         assert!(line_of(ANONYMOUS, "/", 0).starts_with("10.0.0.7 - - ["));
         assert!(line_of("al ice\n\"", "/", 0).starts_with("10.0.0.7 - al\\x20ice\\x0a\\x22 ["));
     }

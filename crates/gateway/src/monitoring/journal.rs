@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::access_log::AccessLog;
-use super::requests::{Facade, Requests};
+use super::requests::{Facade, Requests, known};
 use crate::cache::Cache;
 use crate::console::{Console, Statistics};
 use crate::server::Head;
@@ -32,11 +32,21 @@ pub(crate) struct Answered<'a> {
     pub(crate) peer: SocketAddr,
     /// The user's name.
     pub(crate) user: &'a str,
-    pub(crate) head: &'a Head,
+    /// What was asked for: one of few words, whatever clients say.
+    pub(crate) label: &'a str,
+    /// The same as clients say it: method, target and protocol.
+    pub(crate) request: (&'a str, &'a str, &'a str),
     pub(crate) status: StatusCode,
     /// So many bytes of the answer's body were taken by the client.
     pub(crate) sent: u64,
     /// So long after its head the answer began.
+    pub(crate) waited: Duration,
+}
+
+/// How a request of HTTP was answered: as in [`Answered`].
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) sent: u64,
     pub(crate) waited: Duration,
 }
 
@@ -47,15 +57,28 @@ impl Journal {
 
     /// Notes that a request was answered.
     pub(crate) fn note(&self, answered: &Answered<'_>) {
-        let Answered { facade, peer, user, head, status, waited, .. } = answered;
-        self.requests.count(*facade, &head.method, *status, *waited);
+        let Answered { facade, peer, user, label, request: (method, target, _), status, waited, .. } = answered;
+        self.requests.count(*facade, label, *status, *waited);
         if !matches!(facade, Facade::Console | Facade::Monitoring) {
             self.console.statistics.answered(status.is_server_error(), *waited);
         }
         if let Some(log) = &self.log {
             log.write(answered);
         }
-        log::info!("{peer} {user}: {} {}: {}", head.method, target(head), status.as_u16());
+        log::info!("{peer} {user}: {method} {target}: {}", status.as_u16());
+    }
+
+    /// Notes that a request of HTTP was answered.
+    pub(crate) fn note_http(&self, facade: Facade, (peer, user): (SocketAddr, &str), head: &Head, answer: Answer) {
+        let Answer { status, sent, waited } = answer;
+        let (target, protocol) = (target(head), format!("{:?}", head.version));
+        let request = (head.method.as_str(), &*target, &*protocol);
+        self.note(&Answered { facade, peer, user, label: known(&head.method), request, status, sent, waited });
+    }
+
+    /// Where bytes that move are counted.
+    pub(crate) fn statistics(&self) -> &Arc<Statistics> {
+        &self.console.statistics
     }
 
     /// Why the gateway cannot do its work now.
@@ -72,7 +95,7 @@ impl Journal {
 
 /// What a request is about, for a log: a signed URL is as good as the key that has signed it until it expires, so its query is left
 /// out, whichever façade it was sent to.
-pub(super) fn target(head: &Head) -> String {
+fn target(head: &Head) -> String {
     let is_signed = head.uri.query().is_some_and(|query| query.to_ascii_lowercase().contains("signature"));
     if is_signed { head.uri.path().to_owned() } else { head.uri.to_string() }
 }
@@ -110,5 +133,17 @@ impl Collector for Totals {
             None,
             bytes.metric_type(),
         )?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_signs_a_url_is_not_logged() {
+        let of = |uri: &str| target(&hyper::Request::builder().uri(uri).body(()).unwrap().into_parts().0);
+        assert_eq!(of("/b/k?X-Amz-Date=1&x-amz-Signature=f0&x=%zz"), "/b/k");
+        assert_eq!(of("/a%20b?x=1"), "/a%20b?x=1");
     }
 }

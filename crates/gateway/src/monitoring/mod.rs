@@ -21,6 +21,7 @@
 //! | `process` | the process itself: memory, threads, files |
 //! | `requests` | what the gateway was asked for, as metrics |
 //! | `journal` | where façades note what they have answered |
+//! | `record` | the same for those that do not speak HTTP |
 //! | `access_log` | a line for each request, in the common log format |
 //! | `admin` | a server for all of it |
 //! | `exposition` | the two formats of metrics that Prometheus reads |
@@ -30,6 +31,7 @@ mod admin;
 mod exposition;
 mod journal;
 mod process;
+mod record;
 mod requests;
 mod servers;
 
@@ -44,7 +46,8 @@ use prometheus_client::registry::Registry;
 
 pub use access_log::AccessLog;
 pub use admin::Admin;
-pub(crate) use journal::{Answered, Journal};
+pub(crate) use journal::{Answer, Journal};
+pub use record::{Noted, Record};
 pub(crate) use requests::Facade;
 
 use exposition::Format;

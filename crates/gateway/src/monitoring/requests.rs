@@ -21,6 +21,8 @@ pub(crate) enum Facade {
     Console,
     /// Metrics and health.
     Monitoring,
+    /// A further one, as people call it.
+    Named(&'static str),
 }
 
 /// Counts of answers. Each label has few values, whatever clients send.
@@ -32,7 +34,7 @@ pub(super) struct Requests {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AnswerLabels {
     facade: Facade,
-    method: &'static str,
+    method: String,
     code: u16,
 }
 
@@ -43,13 +45,13 @@ struct FacadeLabel {
 
 impl EncodeLabelValue for Facade {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        let name = match self {
-            Self::Http => "http",
-            Self::S3 => "s3",
-            Self::Console => "console",
-            Self::Monitoring => "monitoring",
-        };
-        name.encode(encoder)
+        match self {
+            Self::Http => "http".encode(encoder),
+            Self::S3 => "s3".encode(encoder),
+            Self::Console => "console".encode(encoder),
+            Self::Monitoring => "monitoring".encode(encoder),
+            Self::Named(name) => name.to_lowercase().encode(encoder),
+        }
     }
 }
 
@@ -67,15 +69,15 @@ impl Requests {
     }
 
     /// A request was answered, and its answer began after so long.
-    pub(super) fn count(&self, facade: Facade, method: &Method, status: StatusCode, waited: Duration) {
-        let labels = AnswerLabels { facade, method: known(method), code: status.as_u16() };
+    pub(super) fn count(&self, facade: Facade, label: &str, status: StatusCode, waited: Duration) {
+        let labels = AnswerLabels { facade, method: label.to_owned(), code: status.as_u16() };
         self.answers.get_or_create(&labels).inc();
         self.seconds.get_or_create(&FacadeLabel { facade }).observe(waited.as_secs_f64());
     }
 }
 
-/// The method's name, if it is one that some façade knows.
-fn known(method: &Method) -> &'static str {
+/// The method's name, if it is one that some façade of HTTP knows.
+pub(super) fn known(method: &Method) -> &'static str {
     const KNOWN: &[&str] = &[
         "GET",
         "HEAD",

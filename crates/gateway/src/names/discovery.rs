@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use depot::datagrams::{Listening, bind};
@@ -16,6 +16,9 @@ pub const DISCOVERY: u16 = 3_501;
 
 /// The port to which they answer.
 pub const ANSWERS: u16 = 3_502;
+
+/// All of this machine.
+const HERE: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
 
 const QUESTION: &[u8] = b"discovery";
 const ANSWER: &[u8] = b"Alive";
@@ -55,8 +58,12 @@ impl Broadcast {
                 return;
             }
             next = now + period;
-            if let Err(error) = socket.send_to(QUESTION, to) {
-                log::debug!("names: {to}: {error}");
+            // To other machines, and to this one, which may have no network.
+            let here = (to.ip() == Ipv4Addr::BROADCAST).then_some((HERE, to.port()).into());
+            for to in [Some(to), here].into_iter().flatten() {
+                if let Err(error) = socket.send_to(QUESTION, to) {
+                    log::debug!("names: {to}: {error}");
+                }
             }
             storages.retain(|storage, heard| {
                 let is_there = now.duration_since(*heard) < period * MISSED;

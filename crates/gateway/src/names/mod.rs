@@ -40,6 +40,7 @@ use depot::client::Files;
 use stevedore::server::{Server, ThreadGroup};
 
 use crate::facade::{Running, Seats};
+use crate::monitoring::Record;
 use crate::server::Limits;
 use discovery::Broadcast;
 pub use discovery::{ANSWERS, Answering, DISCOVERY};
@@ -107,11 +108,17 @@ struct Shared {
     allows_format: bool,
     sessions: Seats,
     limits: Limits,
+    record: Record,
 }
 
 impl Names {
     /// Serves sessions at `listener`.
-    pub fn start(listener: TcpListener, options: Options, files: Arc<dyn Files>) -> io::Result<Box<dyn Running>> {
+    pub fn start(
+        listener: TcpListener,
+        options: Options,
+        files: Arc<dyn Files>,
+        record: Record,
+    ) -> io::Result<Box<dyn Running>> {
         let address = listener.local_addr()?;
         let threads = ThreadGroup::new("names");
         let ports = Ports::new(options.ports, options.rest);
@@ -127,6 +134,7 @@ impl Names {
             allows_format: options.allows_format,
             sessions: Seats::new(MOST_SESSIONS),
             limits: options.limits,
+            record,
         });
         let serve = move |stream: Arc<TcpStream>| session::serve(&shared, stream);
         let server = Server::start(listener, &threads, None, serve)?;

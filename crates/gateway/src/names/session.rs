@@ -2,7 +2,7 @@
 
 use std::cmp;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use depot::client::{Content, CopyOptions, DstoreState, Error, ListOptions, MoveO
 use depot::namespace::change::{Condition, Details, Refusal, RemovalExtent, Replicas};
 use depot::namespace::listing::{Kind, Stat};
 use depot::path::Path;
+use hyper::StatusCode;
 use socket2::SockRef;
 use stevedore::complaint::complain;
 use stevedore::socket::{Incoming, Wait};
@@ -18,6 +19,7 @@ use super::Shared;
 use super::frame::{Request, answer, escaped, unescaped};
 use super::ports::Port;
 use super::transfer::{Blocks, dial};
+use crate::monitoring::Noted;
 use crate::server::pace::Pace;
 
 /// How long a client may take none of an answer, or send none of a request that it has begun.
@@ -25,6 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An answer fits one segment of this size if the kernel does not say how large one is: Ethernet's, with time stamps.
 const SEGMENT: usize = 1_448;
+
+/// What can be asked for.
+const KINDS: &[&str] = &["init", "crf", "rdf", "wrf", "rmf", "inf", "cpf", "mvf", "opdir", "rddir", "mkdir", "rmdir"];
+
+/// What a client is told in place of a port.
+const REFUSED: &str = "0000";
 
 /// So many names are tried where one is taken.
 const MOST_NAMES: u32 = 10_000;
@@ -34,7 +42,9 @@ pub(super) fn serve(shared: &Shared, stream: Arc<TcpStream>) {
     let Some(_seat) = shared.sessions.take() else { return };
     let Ok(peer) = stream.peer_addr() else { return };
     let client = peer.ip().to_canonical();
-    let mut session = Session { shared, stream: &stream, client, here: Path::root(), request: String::new() };
+    let (here, request) = (Path::root(), String::new());
+    let mut session =
+        Session { shared, stream: &stream, peer, client, here, request, came: Instant::now(), waited: None };
     if let Err(error) = session.serve() {
         complain(format_args!("names: {peer}: session closed: {error}"));
     }
@@ -44,11 +54,15 @@ pub(super) fn serve(shared: &Shared, stream: Arc<TcpStream>) {
 struct Session<'a> {
     shared: &'a Shared,
     stream: &'a Arc<TcpStream>,
+    peer: SocketAddr,
     client: IpAddr,
     /// Its current directory.
     here: Path,
     /// For the log.
     request: String,
+    /// When the request came; how long it took until its answer began.
+    came: Instant,
+    waited: Option<Duration>,
 }
 
 /// What a request is answered with.
@@ -79,16 +93,36 @@ impl Session<'_> {
             let Some(request) = Request::read(&mut begins)? else { return Ok(()) };
             self.request = format!("{} {}", request.kind, request.arguments.join(" "));
             log::debug!("names: {}: {}", self.client, self.request);
-            match self.answer(&request, &mut incoming)? {
-                Reply::Frame(body) => self.send(&answer(&request.kind, &body))?,
-                Reply::Said => {}
+            (self.came, self.waited) = (Instant::now(), None);
+            let reply = self.answer(&request, &mut incoming)?;
+            let said = match &reply {
+                Reply::Frame(body) => {
+                    self.send(&answer(&request.kind, body))?;
+                    body.as_str()
+                }
+                Reply::Said => REFUSED,
                 Reply::End => return Ok(()),
-            }
+            };
+            self.record(&request, said);
         }
     }
 
+    /// Notes how a request was answered.
+    fn record(&self, request: &Request, said: &str) {
+        let label = KINDS.iter().find(|kind| **kind == request.kind).unwrap_or(&"other");
+        let what = request.arguments.first().map_or("-", String::as_str);
+        let sent = match said.strip_suffix(" bytes sent").and_then(|sent| sent.parse().ok()) {
+            Some(content) if request.kind == "rdf" => content,
+            _ => said.len() as u64,
+        };
+        let waited = self.waited.unwrap_or_else(|| self.came.elapsed());
+        let (request, status) = ((&*request.kind, what, "NAMES"), status(said));
+        self.shared.record.note(&Noted { peer: self.peer, label, request, status, sent, waited });
+    }
+
     /// In one write: the client takes it with one `recv`.
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.waited.get_or_insert(self.came.elapsed());
         (&**self.stream).write_all(bytes)
     }
 
@@ -200,7 +234,7 @@ impl Session<'_> {
         }
     }
 
-    fn read(&self, name: &str, incoming: &mut Incoming) -> io::Result<Reply> {
+    fn read(&mut self, name: &str, incoming: &mut Incoming) -> io::Result<Reply> {
         const MISSING: &str = "0][0";
         let Some((path, _)) = self.file(name) else { return Ok(MISSING.into()) };
         let mut content = match self.shared.files.get(&path, Condition::Any) {
@@ -233,17 +267,12 @@ impl Session<'_> {
         Ok(blocks.sent)
     }
 
-    fn write(&self, name: &str, size: &str, incoming: &mut Incoming) -> io::Result<Reply> {
-        const REFUSED: &[u8] = b"0000";
-        let refuse = |why: &dyn std::fmt::Display| {
-            self.note(why);
-            self.send(REFUSED).map(|()| Reply::Said)
-        };
+    fn write(&mut self, name: &str, size: &str, incoming: &mut Incoming) -> io::Result<Reply> {
         let (Some(path), Ok(size)) = (self.resolve(name), size.parse::<u64>()) else {
-            return refuse(&"no name, or no size");
+            return self.refuse(&"no name, or no size");
         };
         if let Err(error) = self.shared.files.check_put(&path, &new_file()) {
-            return refuse(&error);
+            return self.refuse(&error);
         }
         let Some(port) = self.shared.ports.take(self.client) else { return Ok(Reply::End) };
         self.send(format!("{:04}", port.number).as_bytes())?;
@@ -253,6 +282,11 @@ impl Session<'_> {
             0
         });
         Ok(Reply::Frame(format!("{received} bytes recieved"))) // as the original spells it
+    }
+
+    fn refuse(&mut self, why: &dyn std::fmt::Display) -> io::Result<Reply> {
+        self.note(why);
+        self.send(REFUSED.as_bytes()).map(|()| Reply::Said)
     }
 
     /// Takes content from the client's port, and closes the connection.
@@ -398,6 +432,17 @@ impl Session<'_> {
 fn new_file() -> PutOptions {
     let details = Details { replicas: Some(Replicas::All), ..Details::default() };
     PutOptions { condition: Condition::Absent, details, ..PutOptions::default() }
+}
+
+/// What HTTP would have said in place of this.
+fn status(said: &str) -> StatusCode {
+    match said {
+        REFUSED | "File already exists" | "Directory is not empty" => StatusCode::CONFLICT,
+        "0][0" | "No such file" | "No such file exist" | "No such directory" => StatusCode::NOT_FOUND,
+        "Error" => StatusCode::INTERNAL_SERVER_ERROR,
+        _ if said.starts_with("Not allowed") => StatusCode::FORBIDDEN,
+        _ => StatusCode::OK,
+    }
 }
 
 /// The name with a number before its extension; as it is for 0.

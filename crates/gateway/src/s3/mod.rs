@@ -78,7 +78,7 @@ use crate::access::{Access, Caller};
 use crate::console::Console;
 use crate::http::{Budget, admit};
 use crate::locks::{Admission, Locks, Touched};
-use crate::monitoring::{self, Answered, Journal};
+use crate::monitoring::{self, Journal};
 use crate::server::{Answer, Body, Facade, Head, Reply, Request};
 pub(crate) use expiry::Expiry;
 use operation::{Operation, operation, refuse_unknown};
@@ -184,7 +184,12 @@ impl Facade for S3 {
         }
         let Call { head, caller, status, waited, .. } = &call;
         let (user, sent, facade) = (caller.name(), sent.load(Ordering::Relaxed), monitoring::Facade::S3);
-        self.journal.note(&Answered { facade, peer, user, head, status: *status, sent, waited: *waited });
+        self.journal.note_http(
+            facade,
+            (peer, user),
+            head,
+            monitoring::Answer { status: *status, sent, waited: *waited },
+        );
     }
 }
 

@@ -47,6 +47,7 @@ use tonic::transport::Endpoint;
 
 use crate::facade::Running;
 use crate::grpc::{Calls, Connection, Runtime, Services, status_of};
+use crate::monitoring::Record;
 use crate::server::Limits;
 use keepers::{Keepers, Watcher};
 use proto::Nothing;
@@ -94,9 +95,14 @@ impl Default for Options {
 }
 
 /// Starts to serve `files`: the tracker on the listener's port, and a keeper for each Dstore.
-pub fn start(listener: TcpListener, files: Arc<dyn Files>, options: Options) -> io::Result<Box<dyn Running>> {
+pub fn start(
+    listener: TcpListener,
+    files: Arc<dyn Files>,
+    options: Options,
+    record: Record,
+) -> io::Result<Box<dyn Running>> {
     let address = listener.local_addr()?;
-    let runtime = Arc::new(Runtime::start(options.limits.clone())?);
+    let runtime = Arc::new(Runtime::start(options.limits.clone(), record)?);
     let tracker = Arc::new(Tracker {
         files,
         calls: runtime.calls(),
