@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use depot::client::memory::Memory;
 use depot::client::{Files, PutOptions, Source};
@@ -250,7 +250,10 @@ fn an_answer_that_is_granted_no_window_is_given_up() {
         let call = call("/fileservice.Fileservice/DownloadFile");
         let (preface, rest) = call.split_at(PREFACE.len());
         let said = [preface, &of_window, rest, &frame(0, 1, 1, &data)].concat();
+        let begun = Instant::now();
         ends(&mut dial(served.address, &said));
+        // A ping that is not answered would end it, too, after 50 s.
+        assert!(begun.elapsed() < SOON, "with a window of {window}");
     }
     served.works("b");
 }
