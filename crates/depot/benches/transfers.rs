@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use stevedore::server::{Server, ThreadGroup};
 
 /// What a link passes on in a second, in each direction.
-const RATE: u64 = 50_000_000;
+const RATE: u64 = 20_000_000;
 
 /// So much slower is the slow one of three.
 const SLOWER: u64 = 10;
@@ -120,7 +120,7 @@ fn median(values: &[f64]) -> f64 {
 fn main() {
     // `cargo bench` passes --bench; a test run does not, and only checks that this still works.
     let is_bench = env::args().any(|arg| arg == "--bench");
-    let (rounds, size) = if is_bench { (5, 128 << 20) } else { (1, 5 << 20) };
+    let (rounds, size) = if is_bench { (5, 64 << 20) } else { (1, 5 << 20) };
     let folder = TempFolder::in_memory();
     let links: Arc<Mutex<Vec<Link>>> = Arc::default();
     let linked = Arc::clone(&links);

@@ -17,7 +17,7 @@ const CONNECT: Duration = Duration::from_secs(3);
 const STALL: Duration = Duration::from_secs(10);
 
 /// So many idle connections are kept to one server.
-const MOST_IDLE: usize = 16;
+const MOST_IDLE: usize = 64;
 
 /// Connections to the servers of one store.
 pub(super) struct Pool {
