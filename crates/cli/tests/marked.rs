@@ -43,7 +43,9 @@ fn what_mark_checks_from_a_clients_side_holds_for_a_depot() {
     marking.args(["--dstore", &command("dstore {port} {cport} {timeout} {folder}")]);
     // A few at a time, and with patience: each starts a whole store.
     marking.args(["--jobs", "2", "--patience", "30", "--json", text(&results)]);
-    CHECKS.iter().for_each(|check| drop(marking.args(["--only", check])));
+    for check in CHECKS {
+        marking.args(["--only", check]);
+    }
     let output = marking.stdin(Stdio::null()).env_remove("STEVEDORE_CLUSTER").output().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     let results: Value = serde_json::from_str(&fs::read_to_string(&results).expect(&said)).unwrap();
