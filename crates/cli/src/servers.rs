@@ -458,6 +458,8 @@ impl RunController {
                 "It waits to be added to the store. Unless it is one of those that the store begins with:"
             ))?;
             say(format_args!("  stevedore controllers add {address}"))?;
+            say(format_args!("or, in place of one whose disk is lost, which stevedore controllers list names:"))?;
+            say(format_args!("  stevedore controllers replace ID {address}"))?;
         } else {
             say(format_args!("Each Dstore needs a copy of {} in its folder DIR, then:", cluster.display()))?;
             say(format_args!("  stevedore dstore --data DIR --controllers {address}"))?;

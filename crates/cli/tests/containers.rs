@@ -138,8 +138,7 @@ fn python_program(name: &str) -> Option<PathBuf> {
     found
 }
 
-/// Waits for what containers do: each look at them starts processes, and where many are busy, names are looked up in vain for a
-/// while.
+/// Waits for what containers do: each look at them starts processes.
 #[track_caller]
 fn becomes(what: &str, condition: impl FnMut() -> bool) {
     assert!(comes_true(4 * PATIENCE, condition), "it never comes true: {what}");
@@ -154,7 +153,7 @@ fn is_served(port: u16, bytes: &[u8]) -> bool {
 
 #[test]
 fn a_store_of_containers_outlives_each_of_them() {
-    // Podman's name server now and then leaves a container without an answer for minutes.
+    // An image is made, and ten containers start twice: machines.rs has the kills and the names in less time.
     if !kit::hunt::is_long() {
         return eprintln!("SKIPPED: STEVEDORE_LONG=1 runs the store of compose.yaml, for a minute or two");
     }

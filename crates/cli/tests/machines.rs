@@ -180,13 +180,9 @@ fn a_store_outlives_the_loss_of_machines_and_a_partition() {
     let (first, second) = (kit::bytes(1, 3_000_000), kit::bytes(2, 100_000));
     store.puts("first", &first);
     // The leader and a Dstore that has the file are lost.
-    let mut holder = None;
-    eventually("its copies are known", || {
-        let copies = store.user(&["stat", "--copies", "/first"]).1;
-        holder = (1..=4).map(|number| format!("d{number}")).find(|name| copies.contains(&format!("{name}:")));
-        holder.is_some()
-    });
-    let lost = [store.leader(), holder.expect("awaited")];
+    let copies = store.user(&["stat", "--copies", "/first"]).1;
+    let holder = (1..=4).map(|number| format!("d{number}")).find(|name| copies.contains(&format!("{name}:")));
+    let lost = [store.leader(), holder.expect(&copies)];
     lost.iter().for_each(|name| store.kill(name));
     store.gets("first", &first);
     lost.iter().for_each(|name| store.start(name));

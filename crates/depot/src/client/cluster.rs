@@ -664,7 +664,14 @@ impl Files for Cluster {
     }
 
     fn status(&self) -> Result<Status, Error> {
-        if let Answer::Controllers { leader, controllers } = self.ask(&Request::Controllers)? {
+        let mut answer = self.ask(&Request::Controllers)?;
+        // One that waits to be added knows none, and nothing of the store. Is there one that knows more?
+        if matches!(&answer, Answer::Controllers { controllers, .. } if controllers.is_empty())
+            && self.ask_all(&Request::Session, Failure::NotLeader { leader: None }).is_ok()
+        {
+            answer = self.ask(&Request::Controllers)?;
+        }
+        if let Answer::Controllers { leader, controllers } = answer {
             self.controllers.lock().learn(leader, controllers); // the leader is asked, which knows most
         }
         match self.ask(&Request::Status)? {

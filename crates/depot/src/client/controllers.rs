@@ -140,10 +140,10 @@ impl Request {
             | Self::Find { .. }
             | Self::Watch { .. }
             | Self::Backup
-            | Self::Copies { .. }
             | Self::Controllers => false,
             Self::Status
             | Self::Places { .. }
+            | Self::Copies { .. }
             | Self::Replace { .. }
             | Self::Renew { .. }
             | Self::Change { .. }

@@ -645,6 +645,7 @@ fn is_for_leader(request: &Request) -> bool {
         | Request::Replace { .. }
         | Request::Renew { .. }
         | Request::Change { .. }
+        | Request::Copies { .. }
         | Request::Holders { .. }
         | Request::Suspect { .. }
         | Request::Repair { .. }
@@ -662,7 +663,6 @@ fn is_for_leader(request: &Request) -> bool {
         | Request::Watch { .. }
         | Request::Status
         | Request::Backup
-        | Request::Copies { .. }
         | Request::Controllers => false,
     }
 }

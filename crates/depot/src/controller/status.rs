@@ -281,6 +281,15 @@ impl Shared {
             .map_err(|error| Failure::Unavailable { what: error.to_string() })?
             .map_err(|refusal| Failure::Refused { refusal })?;
         let wanted = stat.details.replicas.unwrap_or(replicas);
+        // What a Dstore has not reported yet is not missing.
+        let dstores: Vec<DstoreId> = self.replica.look(|namespace| {
+            let belong = namespace.dstores().filter(|(_, record)| record.duty != Duty::Removed);
+            belong.map(|(id, _)| id).collect()
+        });
+        self.wait_for_dstores(|| {
+            let state = self.state.lock();
+            dstores.iter().all(|id| state.links.get(id).is_some_and(|link| link.has_reported))
+        });
         let state = self.state.lock();
         let objects = objects.iter().map(|object| {
             let copies = state.holdings.holders(object.key).into_iter().map(|(dstore, kind)| {
