@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::IsTerminal as _;
 
 use depot::dstore::COPY_RATE;
 use depot::identity::DstoreId;
@@ -18,10 +19,10 @@ const DAY: f64 = 24.0 * HOUR;
 const YEAR: f64 = 365.0 * DAY;
 
 /// Orders are given so often. The Controller does so every 10 ms; copies take 10 s here.
-const ROUND: f64 = 2.0;
+const ROUND: f64 = 5.0;
 
 /// A round ends after so many objects in a row for which nothing could be ordered, as Dstores have enough to do.
-const MOST_IN_VAIN: usize = 50;
+const MOST_IN_VAIN: usize = 10;
 
 /// An empty disk is there so long after the last one was lost.
 const REPLACED_AFTER: f64 = DAY;
@@ -293,7 +294,12 @@ impl World {
 
     pub fn run(mut self, days: f64) -> Outcome {
         let end = days * DAY;
+        let mut told = 0.0;
         while let Some((at, event)) = self.events.next_until(end) {
+            if at > told && std::io::stderr().is_terminal() {
+                eprint!("\rday {:.0} of {days}   ", at / DAY);
+                told = at + 10.0 * DAY;
+            }
             self.pass(at);
             self.happen(event);
         }

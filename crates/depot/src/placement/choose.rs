@@ -34,27 +34,58 @@ pub fn choose(
     mut random: impl FnMut(usize) -> usize,
 ) -> Vec<DstoreId> {
     let mean = candidates.iter().map(|candidate| candidate.load).sum::<f64>() / candidates.len().max(1) as f64;
-    let mut used: Vec<&Candidate<'_>> = candidates.iter().filter(|candidate| taken.contains(&candidate.id)).collect();
+    let is_taken = |candidate: &&Candidate<'_>| taken.contains(&candidate.id);
+    let mut free: Vec<Free<'_>> = candidates
+        .iter()
+        .filter(|candidate| !is_taken(candidate))
+        .map(|candidate| Free {
+            candidate,
+            rank: Rank {
+                shares_zone: false,
+                shares_host: false,
+                is_too_busy: candidate.load > mean + FAR_ABOVE,
+                times: candidate.times,
+            },
+        })
+        .collect();
+    for candidate in candidates.iter().filter(is_taken) {
+        free.iter_mut().for_each(|free| free.beside(candidate));
+    }
     let mut chosen = Vec::new();
     for _ in 0..count {
-        let shares_zone = |candidate: &Candidate<'_>| {
-            !candidate.zone.is_empty() && used.iter().any(|other| other.zone == candidate.zone)
-        };
-        let shares_host = |candidate: &Candidate<'_>| used.iter().any(|other| other.host == candidate.host);
-        let rank = |candidate: &Candidate<'_>| {
-            let is_too_busy = candidate.load > mean + FAR_ABOVE;
-            (shares_zone(candidate), shares_host(candidate), is_too_busy, candidate.times)
-        };
-        let free = candidates.iter().filter(|candidate| !used.iter().any(|other| other.id == candidate.id));
-        let Some(best) = free.clone().map(rank).min() else { break };
-        let best: Vec<&Candidate<'_>> = free.filter(|candidate| rank(candidate) == best).collect();
+        let Some(best) = free.iter().map(|free| free.rank).min() else { break };
+        let best: Vec<usize> = (0..free.len()).filter(|at| free[*at].rank == best).collect();
         let (one, other) = (best[random(best.len())], best[random(best.len())]);
-        let is_better = (one.used, one.load) <= (other.used, other.load);
-        let winner = if is_better { one } else { other };
-        used.push(winner);
+        let fullness = |at: usize| (free[at].candidate.used, free[at].candidate.load);
+        let winner = free.remove(if fullness(one) <= fullness(other) { one } else { other }).candidate;
+        free.iter_mut().for_each(|free| free.beside(winner));
         chosen.push(winner.id);
     }
     chosen
+}
+
+/// How well a Dstore suits; the least is the best.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    shares_zone: bool,
+    shares_host: bool,
+    is_too_busy: bool,
+    times: usize,
+}
+
+/// A Dstore that can still be chosen. Its rank is kept, as comparing names with those of a thousand others is what takes time.
+struct Free<'a> {
+    candidate: &'a Candidate<'a>,
+    rank: Rank,
+}
+
+impl Free<'_> {
+    /// Another Dstore has a copy, or gets one.
+    fn beside(&mut self, other: &Candidate<'_>) {
+        let Candidate { zone, host, .. } = self.candidate;
+        self.rank.shares_zone |= !zone.is_empty() && *zone == other.zone;
+        self.rank.shares_host |= *host == other.host;
+    }
 }
 
 #[cfg(test)]
