@@ -34,7 +34,7 @@ const EARLIER: Duration = Duration::days(1);
     subcommand,
     help_triggers("-h", "--help"),
     name = "certs",
-    note = "The first call makes a certificate authority in the folder, and each call certifies a server that is reached by these\nnames and addresses, for 397 days. Copy ca.pem to the clients: curl --cacert ca.pem, or add it to what the system\ntrusts. Whoever has ca-key.pem can pretend to be any server that these clients ask for: keep it.",
+    note = "The first call makes a certificate authority in the folder, and each call certifies a server that is reached by these\nnames and addresses, for 397 days. Copy ca.pem to the clients: curl --cacert ca.pem, or add it to what the system\ntrusts. The holder of ca-key.pem can pretend to be any server that these clients ask for: keep it.",
     example = "stevedore certs ~/certs files.example 10.0.0.1\nstevedore gateway --listen 10.0.0.1 --tls-cert ~/certs/server.pem --tls-key ~/certs/server-key.pem\ncurl --cacert ~/certs/ca.pem https://10.0.0.1:8080/"
 )]
 pub struct Certs {

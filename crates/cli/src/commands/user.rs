@@ -171,7 +171,7 @@ pub struct ListKeys {
     /// print them as JSON
     #[argh(switch)]
     pub json: bool,
-    /// whose (default: everyone's)
+    /// whose (default: those of all users)
     #[argh(positional, arg_name = "NAME")]
     pub name: Option<String>,
 }
