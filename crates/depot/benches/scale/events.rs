@@ -37,6 +37,8 @@ pub enum Event {
     CopyEnds {
         order: u64,
     },
+    /// It is looked whether copies should move to emptier disks.
+    Balance,
     /// What is most urgent is ordered.
     Round,
     /// Figures are taken for the picture.

@@ -24,6 +24,10 @@ const ROUND: f64 = 5.0;
 /// A round ends after so many objects in a row for which nothing could be ordered, as Dstores have enough to do.
 const MOST_IN_VAIN: usize = 10;
 
+/// So often it is looked whether copies should move to emptier disks, and so many are chosen at a time, as the Controller does.
+const BALANCING: f64 = 300.0;
+const MOST_MOVES: usize = 1_000;
+
 /// An empty disk is there so long after the last one was lost.
 const REPLACED_AFTER: f64 = DAY;
 
@@ -132,7 +136,7 @@ pub struct Outcome {
     pub longest_short: f64,
     /// Expected losses in a year, by the time with one copy and the rate at which disks fail.
     pub losses_a_year: f64,
-    /// Each hour: its day, copies that are missing on disks, and by how many points shares of used space differ.
+    /// Each hour: its day, the most copies that were missing on disks, and by how many points shares of used space differ.
     pub samples: Vec<(f64, u64, f64)>,
 }
 
@@ -203,12 +207,17 @@ pub struct World {
     object_bytes: u64,
     now: f64,
     events: Events,
+    /// What the planners draw.
     random: fastrand::Rng,
+    /// What fails when: the same in all runs, whatever the planners do.
+    chance: fastrand::Rng,
     members: Vec<Member>,
     dstores: Vec<Dstore>,
     objects: Vec<Object>,
     backlog: BTreeSet<(Urgency, usize)>,
     urgency: BTreeMap<usize, Urgency>,
+    /// Objects of which a copy is to move.
+    moving: BTreeSet<usize>,
     orders: BTreeMap<u64, CopyOrder>,
     next_order: u64,
     has_round: bool,
@@ -217,6 +226,8 @@ pub struct World {
     with_one: u64,
     with_none_there: u64,
     missing: u64,
+    /// The most that were missing since the last sample.
+    most_missing: u64,
     outcome: Outcome,
 }
 
@@ -242,11 +253,13 @@ impl World {
             now: 0.0,
             events: Events::default(),
             random: fastrand::Rng::with_seed(seed),
+            chance: fastrand::Rng::with_seed(!seed),
             members: (0..shape.dstores()).map(member).collect(),
             dstores: vec![Dstore::default(); shape.dstores()],
             objects: vec![Object::default(); shape.objects],
             backlog: BTreeSet::new(),
             urgency: BTreeMap::new(),
+            moving: BTreeSet::new(),
             orders: BTreeMap::new(),
             next_order: 0,
             has_round: false,
@@ -254,6 +267,7 @@ impl World {
             with_one: 0,
             with_none_there: 0,
             missing: 0,
+            most_missing: 0,
             outcome: Outcome::default(),
         };
         world.fill();
@@ -263,6 +277,7 @@ impl World {
         (0..shape.hosts()).for_each(|host| world.enter_after(rates.host, Event::HostFails { host }));
         (0..shape.zones).for_each(|zone| world.enter_after(rates.zone, Event::ZoneFails { zone }));
         world.events.enter(0.0, Event::Sample);
+        world.events.enter(BALANCING, Event::Balance);
         world
     }
 
@@ -288,7 +303,7 @@ impl World {
 
     /// It happens so often in a year: the next time is drawn.
     fn enter_after(&mut self, rate: f64, event: Event) {
-        let wait = -self.random.f64().max(f64::MIN_POSITIVE).ln() * YEAR / rate;
+        let wait = -self.chance.f64().max(f64::MIN_POSITIVE).ln() * YEAR / rate;
         self.events.enter(self.now + wait, event);
     }
 
@@ -349,9 +364,9 @@ impl World {
             }
             Event::HostFails { host } => {
                 self.outcome.host_failures += 1;
-                let restarts = self.random.f64() < self.rates.host_restarts;
+                let restarts = self.chance.f64() < self.rates.host_restarts;
                 let mean = if restarts { self.rates.restart } else { self.rates.repair };
-                let away = -self.random.f64().max(f64::MIN_POSITIVE).ln() * mean;
+                let away = -self.chance.f64().max(f64::MIN_POSITIVE).ln() * mean;
                 self.events.enter(self.now + away, Event::HostReturns { host });
                 self.of_host(host).for_each(|dstore| self.goes(dstore));
             }
@@ -362,7 +377,7 @@ impl World {
             Event::ZoneFails { zone } => {
                 self.outcome.zone_failures += 1;
                 let (least, most) = self.rates.zone_away;
-                let away = least + self.random.f64() * (most - least);
+                let away = least + self.chance.f64() * (most - least);
                 self.events.enter(self.now + away, Event::ZoneReturns { zone });
                 self.of_zone(zone).for_each(|dstore| self.goes(dstore));
             }
@@ -381,11 +396,16 @@ impl World {
                 self.has_round = false;
                 self.work_off();
             }
+            Event::Balance => {
+                self.balance();
+                self.events.enter(self.now + BALANCING, Event::Balance);
+            }
             Event::Sample => {
                 let used =
                     || self.members.iter().zip(&self.dstores).filter(|(_, it)| !it.is_lost).map(|(it, _)| it.used);
                 let apart = used().fold(0.0, f64::max) - used().fold(1.0, f64::min);
-                self.outcome.samples.push((self.now / DAY, self.missing, apart * 100.0));
+                self.outcome.samples.push((self.now / DAY, self.most_missing, apart * 100.0));
+                self.most_missing = self.missing;
                 self.events.enter(self.now + HOUR, Event::Sample);
             }
         }
@@ -420,7 +440,6 @@ impl World {
         if self.dstores[dstore].reasons == 0 {
             self.set_there(dstore, Presence::Known);
             self.look_at_all_of(dstore);
-            self.balance();
         }
     }
 
@@ -480,6 +499,9 @@ impl World {
         let missing = self.replicas.saturating_sub(copies.len());
         self.missing = self.missing.wrapping_add_signed(by * missing as i64);
         if by > 0 {
+            self.most_missing = self.most_missing.max(self.missing);
+        }
+        if by > 0 {
             let since = self.objects[object].short_since;
             self.objects[object].short_since = (missing > 0 && !copies.is_empty()).then(|| since.unwrap_or(self.now));
             if let (0, Some(since)) = (missing, since) {
@@ -521,6 +543,7 @@ impl World {
         // At rest.
         if self.objects[object].coming.is_empty() {
             self.objects[object].moving = None;
+            self.moving.remove(&object);
         }
         self.objects[object].copies.iter_mut().for_each(|copy| copy.is_verified = false);
     }
@@ -599,8 +622,21 @@ impl World {
         self.look(object);
     }
 
-    /// Copies that are to move, so that Dstores are filled alike.
+    /// Chooses copies that are to move, so that Dstores are filled alike: once those that were chosen before have, and while nothing is to
+    /// be repaired.
     fn balance(&mut self) {
+        let is_calm = |member: &Member| member.presence != Presence::Resting;
+        let repairs = self.backlog.first().is_some_and(|(urgency, _)| *urgency < Urgency::Surplus);
+        let rests = self.is_guarded || repairs || !self.members.iter().all(is_calm);
+        if rests {
+            for object in std::mem::take(&mut self.moving) {
+                self.objects[object].moving = None;
+                self.look(object);
+            }
+        }
+        if rests || !self.moving.is_empty() {
+            return;
+        }
         let there = |dstore: &usize| self.members[*dstore].presence == Presence::Known;
         let room = |dstore: usize| {
             let used = self.dstores[dstore].objects.len() as u64 * self.object_bytes;
@@ -621,7 +657,11 @@ impl World {
                     && let Some(relocation) = balance.choose(self.object_bytes, &places, &self.members)
                 {
                     self.objects[object].moving = Some(relocation);
+                    self.moving.insert(object);
                     self.look(object);
+                }
+                if self.moving.len() == MOST_MOVES {
+                    return;
                 }
                 if balance.is_done() || !balance.gives(id(giver)) {
                     break;
