@@ -236,12 +236,18 @@ impl Shared {
             _ => false,
         };
         let epoch = self.epoch()?;
+        let was_made = || self.replica.look(|namespace| namespace.was_made(&stamp));
         let mut keys = Vec::new();
         if let Command::Put { objects, details, .. } = &command
             && !objects.objects.is_empty()
-            && !self.replica.look(|namespace| namespace.was_made(&stamp))
+            && !was_made()
         {
-            keys = self.accept_objects(epoch, client, (stamp.session, stamp.number), objects, details.replicas)?;
+            match self.accept_objects(epoch, client, (stamp.session, stamp.number), objects, details.replicas) {
+                Ok(accepted) => keys = accepted,
+                // An attempt before this one was made in this moment, and its leases have ended with it.
+                Err(Failure::NoLease) if was_made() => {}
+                Err(failure) => return Err(failure),
+            }
         }
         let change = Change { now_ms: now_ms(), stamp: Some(stamp), command };
         let applied = match self.replica.propose_in(epoch, &change) {
