@@ -251,7 +251,7 @@ fn content_that_moves_too_slowly_is_given_up() {
     let begun = Instant::now();
     while data.write_all(b"x").is_ok() {
         assert!(begun.elapsed() < SOON, "it is waited for without end");
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50)); // too slowly on purpose: the pace is under test
     }
     session.hears("wrf][16][0 bytes recieved");
     // It is not taken at all.

@@ -96,7 +96,7 @@ type KnownKeys = (Instant, Arc<HashMap<String, (Arc<User>, Secret)>>);
 /// The sender of a request.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// A user who has proved to be it, or `anonymous`, if there is such a user.
+    /// A user whose password or key was proved, or `anonymous`, if there is such a user.
     User(Arc<User>),
     /// A client that names no user, on a gateway that is open.
     Anyone,
