@@ -19,8 +19,8 @@ use depot::namespace::change::{
     Command, Condition, Details, NewObject, NewObjects, Refusal, RemovalExtent, Settings, Stamp,
 };
 use depot::path::Path;
-use depot::wire::message::{Answer, Failure, Grants, Request};
-use depot::wire::{self, ClientId, Connection, Role, Secret};
+use depot::wire::message::{Answer, Failure, Grants, ObjectAnswer, ObjectRequest, Request};
+use depot::wire::{self, Access, ClientId, Connection, Role, Secret};
 use kit::{bytes, eventually};
 use stevedore::socket::Wait;
 
@@ -671,6 +671,68 @@ fn a_commit_counts_only_copies_that_may_be_there() {
     // What it has not reported yet may be there.
     let answer = commit(2, Position { start: 1, number: 100 });
     assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
+}
+
+/// Asks over a connection of its own.
+fn ask(connection: &mut Connection, request: &Request) -> Answer {
+    connection.send(request).unwrap();
+    connection.receive(Wait::deadline(SOON)).unwrap()
+}
+
+#[test]
+fn all_repeats_of_a_put_are_told_of_the_same_change() {
+    // depot 3.5: the leases end with the change, and a repeat may just have been let in
+    const ROUNDS: u64 = 16;
+    let mut store = Store::new(1);
+    let [dstore] = dstores(&store);
+    let places = Request::Places {
+        path: path("/0"),
+        condition: Condition::Any,
+        parents: false,
+        replicas: None,
+        objects: ROUNDS as u32,
+    };
+    let Answer::Granted { grants } = ask(&mut store.dial(), &places) else { panic!("nothing is granted") };
+    let Grants { history, term, .. } = grants;
+    // Keys of an earlier leadership: a put with one of them waits until its copy is reported, and so do its repeats.
+    store.stop();
+    store.start();
+    dstore.join(&store);
+    let keys: Vec<Key> = grants.objects.iter().map(|grant| Key { history, term, number: grant.number }).collect();
+    assert_eq!(ask(&mut store.dial(), &Request::Renew { keys: keys.clone() }), Answer::Ok);
+    let Answer::Session { born, .. } = ask(&mut store.dial(), &Request::Session) else { panic!("no session") };
+    let mut repeats: Vec<Connection> = (0..32).map(|_| store.dial()).collect();
+    for (key, number) in keys.into_iter().zip(1..) {
+        let (content, at) = (b"bytes", path(&format!("/{number}")));
+        let checksum = Checksum::of(content);
+        let holders = vec![(dstore.number(), Position { start: 1, number })];
+        let object = NewObject { term, number: key.number, length: content.len() as u64, checksum, holders };
+        let command = Command::Put {
+            path: at,
+            condition: Condition::Any,
+            parents: false,
+            objects: NewObjects { history, objects: vec![object] },
+            checksum,
+            modified_ms: None,
+            details: Details::default(),
+        };
+        let stamp = Stamp { session: SessionId(9), born, number, done_below: number };
+        let change = Request::Change { stamp, more: 0, command: Box::new(command) };
+        repeats.iter_mut().for_each(|connection| connection.send(&change).unwrap());
+        let access = Access::Client { id: ClientId(7), key: store.secret.client_key(ClientId(7)) };
+        let mut to = wire::connect(&dstore.address, &access, CLUSTER, Role::Dstore, SOON, |_| ()).unwrap();
+        let length = content.len() as u64;
+        to.send_with_content(&ObjectRequest::Put { key, length, checksum }, content).unwrap();
+        let stored = ObjectAnswer::Stored { position: Position { start: 1, number } };
+        assert_eq!(to.receive::<ObjectAnswer>(Wait::deadline(SOON)).unwrap(), stored);
+        let mut versions =
+            repeats.iter_mut().map(|connection| match connection.receive(Wait::deadline(SOON)).unwrap() {
+                Answer::Done { version, .. } => version,
+                other => panic!("round {number}: {other:?}"),
+            });
+        let first = versions.next().unwrap();
+        assert!(versions.all(|version| version == first), "round {number}");
+    }
 }
 
 #[test]
