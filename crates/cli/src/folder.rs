@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/lock           held by the process that uses the folder
-//! DIR/cluster.toml   in the first folder of a store: for its servers
+//! DIR/cluster.toml   in each folder of a store that has a log: for its servers
 //! DIR/client.toml    beside it: for its users
 //! DIR/controller/    the log and snapshots of a Controller; DIR/controller-2/ of another one, in a store to try
 //! DIR/dstore/        the objects of a Dstore
@@ -98,18 +98,29 @@ impl DataFolder {
         Ok(log.is_dir() && RealFolder::new(log).and_then(|log| has_log(&log)).map_err(cannot_read)?)
     }
 
+    /// The first of these folders in which a Controller has begun a log: one before it may have been lost.
+    pub fn first_with_log(folders: &[Self]) -> Result<Option<&Self>, Failure> {
+        for folder in folders {
+            if folder.has_log()? {
+                return Ok(Some(folder));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether a Dstore has used the folder.
     pub fn has_objects(&self) -> Result<bool, Failure> {
         holds_anything(&self.objects())
     }
 }
 
-/// What a store is called and knows, as its Controller starts: read from the first folder, or drawn for a new store.
+/// What a store is called and knows, as its Controllers start: read from the first folder with a log, or drawn for a new store.
 ///
 /// A new store is made only where there is nothing of another one: a missing `cluster.toml` or log beside data is a mistake
 /// or a loss, and to go on would bury what is left.
 pub fn store_in(folders: &[DataFolder], name: &str) -> Result<ClusterFile, Failure> {
-    let first = folders.first().ok_or_else(|| Failure::usage("which folder?"))?;
+    let with_log = DataFolder::first_with_log(folders)?;
+    let first = with_log.or(folders.first()).ok_or_else(|| Failure::usage("which folder?"))?;
     let known = ClusterFile::read(&first.cluster_file())?;
     let mut holding = None;
     for folder in folders {
@@ -117,16 +128,7 @@ pub fn store_in(folders: &[DataFolder], name: &str) -> Result<ClusterFile, Failu
             holding.get_or_insert(folder);
         }
     }
-    let has_log = first.has_log()?;
-    let mut with_log = None;
-    for folder in folders {
-        if folder.has_log()? {
-            with_log.get_or_insert(folder);
-        }
-    }
-    // A folder that is there and was named too late is no loss.
     let advice = match with_log {
-        Some(folder) if !has_log => format!("The log is in {}: name that one first", folder.path.display()),
         Some(_) => format!("If it is lost, another one is made by: {}", recovery::words_to_draw_a_secret(first.path())),
         None => format!(
             "If it is lost, a backup at a Dstore takes its place: {}",
@@ -135,19 +137,25 @@ pub fn store_in(folders: &[DataFolder], name: &str) -> Result<ClusterFile, Failu
     };
     match known {
         Some(known) => match holding {
-            Some(folder) if !has_log => Err(Failure::new(format!(
+            Some(folder) if with_log.is_none() => Err(Failure::new(format!(
                 "{} holds objects of the store {:?}, but its log is missing in {}: without it no file is known. Put the log back \
                  where it was; a new store is never made beside data. {advice}",
                 folder.path.display(),
                 known.name,
                 first.log().display()
             ))),
+            // It is no loss, and the Controller would be reached at another port.
+            _ if known.controllers.len() < 2 && first.path != folders[0].path => Err(Failure::new(format!(
+                "the log of the store {:?} is in {}: name that folder first",
+                known.name,
+                first.path.display()
+            ))),
             _ => Ok(known),
         },
-        None => match holding.or(has_log.then_some(first)) {
+        None => match holding.or(with_log) {
             Some(folder) => Err(Failure::new(format!(
-                "{} holds data of a store, but there is no {CLUSTER_FILE} in {}. Put it back, or name the store's folders in \
-                 their old order; a new store is never made beside data. {advice}",
+                "{} holds data of a store, but there is no {CLUSTER_FILE} in {}. Put it back, or name all of the store's folders; a \
+                 new store is never made beside data. {advice}",
                 folder.path.display(),
                 first.path.display()
             ))),
@@ -234,10 +242,18 @@ mod tests {
         fs::create_dir(folders[0].log()).unwrap();
         fs::write(folders[0].log().join("log-0"), "changes").unwrap();
         assert_eq!(store_in(&folders, "x").unwrap(), drawn);
-        // In another order, the first folder has no file.
         let [a, b] = folders;
-        let refused = store_in(&[b, a], "x").unwrap_err().message;
-        assert!(refused.contains("old order") && refused.contains("name that one first"), "{refused}");
+        let folders = [claim(&folder, "new"), b, a];
+        let refused = store_in(&folders, "x").unwrap_err().message;
+        assert!(refused.contains("name that folder first"), "{refused}");
+        // Of several Controllers, the first may have lost its disk.
+        let controllers = ["h:1", "h:2", "h:3"].map(|address| address.parse().unwrap()).to_vec();
+        let several = ClusterFile { controllers, ..drawn };
+        several.write(&folders[2].cluster_file()).unwrap();
+        assert_eq!(store_in(&folders, "x").unwrap(), several);
+        drop(folders);
+        let refused = store_in(&[claim(&folder, "new"), claim(&folder, "b")], "x").unwrap_err().message;
+        assert!(refused.contains("all of the store's folders"), "{refused}");
         fs::remove_dir_all(folder.path().join("b")).unwrap();
         let folders = [DataFolder::claim(&folder.path().join("b")).unwrap()];
         assert_eq!(store_in(&folders, "fresh").unwrap().name, "fresh");

@@ -291,7 +291,7 @@ impl Serve {
         let _log = program::start_log("warn")?;
         let end = signals::requests_to_end()?;
         let folders = DataFolder::claim_all(&self.folders)?;
-        let is_new = !folders[0].has_log()?;
+        let is_new = DataFolder::first_with_log(&folders)?.is_none();
         let at_most_three = Replicas::Number(folders.len().min(3) as u8);
         let new = NewStore { name: self.name.as_deref(), replicas: self.replicas, usual_replicas: at_most_three };
         let place = Place { listen: self.listen, advertise: self.advertise.as_deref() };
@@ -767,7 +767,7 @@ fn start_controllers(
     if wanted.is_some_and(|wanted| !(1..=MOST).contains(&wanted)) {
         return Err(Failure::usage(format!("a store has 1 to {MOST} Controllers")));
     }
-    let is_new = !folders[0].has_log()?;
+    let is_new = DataFolder::first_with_log(folders)?.is_none();
     let mut places: Vec<(usize, PathBuf)> =
         (0..MOST).map(|k| (k, folders[k % folders.len()].log_at(k / folders.len()))).collect();
     if is_new {
@@ -776,12 +776,16 @@ fn start_controllers(
         setup.new.warn_of_old(file);
         let is_here = |address: &&Address| address.host() == setup.place.host();
         let before = file.controllers.iter().filter(is_here).count().min(folders.len());
-        let mut there = Vec::new();
+        let (mut there, mut lost) = (Vec::new(), Vec::new());
         for (k, log) in places {
-            if k < before || DataFolder::has_log_in(&log)? {
+            if DataFolder::has_log_in(&log)? {
                 there.push((k, log));
+            } else if k < before {
+                lost.push((k, log));
             }
         }
+        // A log first: it knows whether there are others.
+        there.extend(lost);
         places = there;
         if wanted.is_some_and(|wanted| wanted != places.len()) {
             log::warn!("--controllers is for a new store: stevedore controllers add and remove change it in this one");

@@ -435,13 +435,22 @@ fn one_that_is_left_of_three_is_recovered_alone() {
 
 #[test]
 fn a_lost_folder_of_a_whole_store_is_made_good_by_one_command() {
+    make_good("disk2");
+}
+
+#[test]
+fn the_first_folder_of_a_whole_store_may_be_the_lost_one() {
+    make_good("disk1");
+}
+
+fn make_good(lost: &str) {
     let mut store = Whole::start_with(3, 3, "never");
     let local = store.local("content");
     fs::write(&local, "kept").unwrap();
     store.user.ok(&["put", text(&local), "/kept"]);
     store.server.signal("TERM");
     assert!(store.server.wait_for_exit().success());
-    fs::remove_dir_all(store.local("disk2")).unwrap();
+    fs::remove_dir_all(store.local(lost)).unwrap();
     store.server = start(&store.words());
     // It says what to type.
     let said = store.server.log_so_far();

@@ -247,7 +247,10 @@ fn a_store_is_never_made_beside_data() {
         assert!(server.comes_to_log(says), "{says}: {:?}", server.log_so_far());
     };
     let (disk1, disk2) = (store.local("disk1"), store.local("disk2"));
-    refused(&["serve", "--controller-port", "0", "--dstore-port", "0", text(&disk2), text(&disk1)], "old order");
+    refused(
+        &["serve", "--controller-port", "0", "--dstore-port", "0", text(&disk2), text(&disk1)],
+        "name that folder first",
+    );
     let (log, away) = (disk1.join("controller"), store.local("away"));
     fs::rename(&log, &away).unwrap();
     refused(&store.words(), "log is missing");
