@@ -10,7 +10,7 @@ use super::{Shared, group, healing, now_ms};
 use crate::disk::Folder;
 use crate::namespace::change::{Change, Command};
 
-/// Raft's clock.
+/// Raft's clock, on average. What else is looked after comes as often.
 const TICK: Duration = Duration::from_millis(100);
 
 /// With fewer bytes free on its disk, or more of it in use, a Controller accepts only removals. (depot 12)
@@ -33,10 +33,18 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
 
 /// Raft's clock has a thread of its own: what else there is to do may wait for a majority, which may wait for this clock.
 fn keep_time(shared: &Arc<Shared>) {
+    let mut random = fastrand::Rng::new();
     while !shared.is_stopping() {
-        thread::park_timeout(TICK);
+        thread::park_timeout(next_tick(&mut random));
         shared.replica.tick();
     }
+}
+
+/// A little more or less, each time. Two members that stand for election at the same moment write their votes at the same time, and
+/// begin to wait again at the same time: by clocks that go alike they stand again at the same moment, as the time that an
+/// election takes is drawn from a few ticks.
+fn next_tick(random: &mut fastrand::Rng) -> Duration {
+    TICK.mul_f64(0.75 + random.f64() / 2.0)
 }
 
 fn keep_house(shared: &Arc<Shared>) {
@@ -92,5 +100,25 @@ impl Shared {
                 log::info!("{} has room again: all changes are accepted", self.data.display());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_were_in_step_do_not_stay_so() {
+        let mut clocks = [1, 2].map(fastrand::Rng::with_seed);
+        let election = |random: &mut fastrand::Rng| (0..7).map(|_| next_tick(random)).sum::<Duration>();
+        let apart: Vec<Duration> = (0..100)
+            .map(|_| {
+                let [one, other] = clocks.each_mut().map(election);
+                assert!(one.abs_diff(7 * TICK) < 2 * TICK, "it is about as long: {one:?}");
+                one.abs_diff(other)
+            })
+            .collect();
+        let close = apart.iter().filter(|apart| **apart < Duration::from_millis(5)).count();
+        assert!(close < 20, "{apart:?}");
     }
 }

@@ -95,8 +95,8 @@ pub use probe::{Figures, Probe};
 /// (depot 6.2)
 pub const SETTLING: Duration = Duration::from_secs(10);
 
-/// After so many ticks without a word of the leader a Controller stands for election; each time drawn anew. A tick is 100 ms.
-/// So service resumes within 2 s even if the first election has no winner.
+/// After so many ticks without a word of the leader a Controller stands for election; each time drawn anew. A tick is about
+/// 100 ms. So service resumes within 2 s even if the first election has no winner.
 const ELECTION_TICKS: Range<usize> = 5..10;
 
 /// So often Dstores are sent a backup of the metadata, unless told otherwise. (depot 4.9)

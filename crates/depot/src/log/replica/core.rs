@@ -129,6 +129,16 @@ impl Core {
         is_heartbeat && message.commit > self.node.raft.raft_log.last_index()
     }
 
+    /// Where this member would stand for election, asks the others anew whether they would vote for it. One that has heard of the
+    /// leader a moment later does not answer yet, and the library asks again only after another election's time: by then that one
+    /// stands as well, and neither wins.
+    pub(super) fn ask_for_votes_again(&mut self) {
+        if self.node.raft.state == StateRole::PreCandidate {
+            // It is refused for good reasons only: then the library has it follow.
+            let _ = self.node.campaign();
+        }
+    }
+
     pub(super) fn leads(&self) -> bool {
         self.node.raft.state == StateRole::Leader
     }

@@ -331,7 +331,7 @@ impl Replica {
         self.core.lock().doubt()
     }
 
-    /// Raft's clock: to be called every 100 ms.
+    /// Raft's clock: to be called about every 100 ms, not in step with other members.
     pub fn tick(&self) {
         let mut core = self.core.lock();
         if core.failure.is_some() {
@@ -339,6 +339,7 @@ impl Replica {
         }
         if core.may_tick() {
             core.node.tick();
+            core.ask_for_votes_again();
             core.repeat_round();
             core.make_known(Vec::new());
         }

@@ -1,6 +1,7 @@
 //! Members of a group: single cases, where the simulation draws its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -66,8 +67,18 @@ fn member(folder: &SimulatedFolder, joins: bool) -> Member {
 }
 
 fn member_with(options: ReplicaOptions, folder: &SimulatedFolder, joins: bool) -> Member {
+    member_that_stands(10..11, options, folder, joins)
+}
+
+/// One that stands for election after so many ticks.
+fn member_that_stands(
+    election_ticks: Range<usize>,
+    options: ReplicaOptions,
+    folder: &SimulatedFolder,
+    joins: bool,
+) -> Member {
     let outbox = Outbox::default();
-    let seat = Seat { post: Arc::new(outbox.clone()), election_ticks: 10..11, ..Seat::default() };
+    let seat = Seat { post: Arc::new(outbox.clone()), election_ticks, ..Seat::default() };
     let disk = Arc::new(folder.clone());
     let opened = if joins { Replica::open_to_join(disk, options, seat) } else { Replica::open(disk, options, seat) };
     let replica = opened.unwrap_or_else(|error| panic!("{error}"));
@@ -85,16 +96,19 @@ impl Group {
         Self::with(SMALL, count)
     }
 
+    fn add(&mut self, joiner: Member) {
+        let id = joiner.replica.id();
+        self.members.push(joiner);
+        self.change(0, MemberChange::AddLearner(id));
+        self.change(0, MemberChange::Promote(id));
+    }
+
     fn with(options: ReplicaOptions, count: usize) -> Self {
         let first = member_with(options, &SimulatedFolder::default(), false);
         let mut group = Self { members: vec![first], cut: BTreeSet::new() };
         group.put(0, "/first");
         for _ in 1..count {
-            let joiner = member_with(options, &SimulatedFolder::default(), true);
-            let id = joiner.replica.id();
-            group.members.push(joiner);
-            group.change(0, MemberChange::AddLearner(id));
-            group.change(0, MemberChange::Promote(id));
+            group.add(member_with(options, &SimulatedFolder::default(), true));
         }
         group
     }
@@ -141,7 +155,7 @@ impl Group {
     }
 
     /// Goes on until the condition holds.
-    fn wait(&self, condition: impl Fn(&Self) -> bool) {
+    fn wait(&self, mut condition: impl FnMut(&Self) -> bool) {
         let holds = (0..1000).any(|_| {
             self.tick();
             condition(self)
@@ -500,6 +514,21 @@ fn two_that_differ_are_reported_and_go_on() {
     group.replica(0).namespace.lock().damage(); // as the other
     group.put(0, "/c");
     group.wait(|group| (0..2).all(|at| group.replica(at).doubt().is_none()));
+}
+
+#[test]
+fn a_member_that_would_lead_is_elected_once_the_other_gives_the_leader_up() {
+    // The other one does not answer before: it has heard of the leader as lately. It does not stand for long.
+    let mut group = Group::new(2);
+    group.add(member_that_stands(10..1_000_000, SMALL, &SimulatedFolder::default(), true));
+    group.tick();
+    group.cut.insert(0);
+    let mut ticks = 0;
+    group.wait(|group| {
+        ticks += 1;
+        group.replica(1).epoch().is_some()
+    });
+    assert!(ticks <= 12, "{ticks} ticks: it has asked once, and then waited for another election's time");
 }
 
 #[test]
