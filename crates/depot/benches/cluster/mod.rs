@@ -41,6 +41,8 @@ pub struct StoreOptions {
     pub scrub_period: Duration,
     /// How many bytes a second each Dstore fetches from others.
     pub copy_rate: u64,
+    /// The most bytes of objects that each Dstore takes; `None` for what its disk holds.
+    pub capacity: Option<u64>,
 }
 
 impl Default for StoreOptions {
@@ -52,6 +54,7 @@ impl Default for StoreOptions {
             healing: HealingOptions::default(),
             scrub_period: dstore::SCRUB_PERIOD,
             copy_rate: dstore::COPY_RATE,
+            capacity: None,
         }
     }
 }
@@ -61,6 +64,20 @@ impl Store {
     #[allow(dead_code, reason = "not every bench does")]
     pub fn start(folder: &std::path::Path, options: StoreOptions) -> Self {
         Self::start_behind(folder, options, &|address| address)
+    }
+
+    /// The same, but its last Dstore is not started yet.
+    #[allow(dead_code, reason = "not every bench does")]
+    pub fn start_all_but_one(folder: &std::path::Path, options: StoreOptions) -> Self {
+        let mut store = Self::start(folder, StoreOptions { dstores: options.dstores - 1, ..options });
+        store.dstores.push(None);
+        store
+    }
+
+    /// Dstores that are started from now on verify all that they have in so much time.
+    #[allow(dead_code, reason = "not every bench does")]
+    pub fn set_scrub_period(&mut self, period: Duration) {
+        self.options.scrub_period = period;
     }
 
     /// The same. Its Dstores are reached where `behind` says, given where they listen.
@@ -122,7 +139,11 @@ impl Store {
             controllers: self.addresses.clone(),
             host: format!("host-{number}"),
             zone: String::new(),
-            disk: pack::Options { sync: self.options.sync, ..pack::Options::default() },
+            disk: pack::Options {
+                sync: self.options.sync,
+                capacity: self.options.capacity,
+                ..pack::Options::default()
+            },
             scrub_period: self.options.scrub_period,
             gives_up_after: dstore::GIVES_UP_AFTER,
             copy_rate: self.options.copy_rate,
