@@ -77,15 +77,21 @@ fn snapshot(shared: &Arc<Shared>) {
 }
 
 impl Shared {
-    /// Takes apart what was removed with all that is in it, a thousand records at a time.
+    /// Takes apart what was removed with all that is in it, a thousand records at a time; as long again is left to requests. It
+    /// may go on at the next tick: other things are due then, too.
     fn reap(&self) {
-        while !self.is_stopping() && self.epoch().is_ok() && self.replica.look(|namespace| namespace.has_to_reap()) {
+        let end = Instant::now() + TICK;
+        let has_to_reap = || self.epoch().is_ok() && self.replica.look(|namespace| namespace.has_to_reap());
+        while !self.is_stopping() && Instant::now() < end && has_to_reap() {
+            let begun = Instant::now();
             let reap = Change { now_ms: now_ms(), stamp: None, command: Command::Reap };
             let Ok(applied) = self.replica.propose(&reap) else {
                 return; // it leads no more, or the log has failed, which is said elsewhere
             };
             let Ok((mut state, _)) = self.lead() else { return };
             state.healing.released(applied.released.iter().map(|released| released.key));
+            drop(state);
+            thread::park_timeout(begun.elapsed());
         }
     }
 

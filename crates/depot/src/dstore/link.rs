@@ -40,8 +40,8 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Changes wait so long for others to be reported with.
 const BATCHING: Duration = Duration::from_millis(20);
 
-/// So many copies or changes are reported in a line.
-const MOST_REPORTED: usize = 1000;
+/// So many copies or changes are reported in a line. The Controller enters them all at once, while requests wait.
+const MOST_REPORTED: usize = 250;
 
 /// No store has more Controllers.
 const MOST_CONTROLLERS: usize = 16;
@@ -471,6 +471,7 @@ impl Reports<'_> {
         log::info!("Dstore {}: reported all that it has", self.number);
 
         let mut reported = from;
+        let mut is_behind = false;
         loop {
             beat.send_if_due(self)?;
             disk.wait_for_changes(reported.number, beat.due, &|| self.is_over() || self.has_outcomes());
@@ -480,11 +481,14 @@ impl Reports<'_> {
             if disk.position() == reported && !self.has_outcomes() {
                 continue;
             }
-            self.rest(BATCHING)?;
+            if !is_behind {
+                self.rest(BATCHING)?;
+            }
             let Some(changes) = disk.changes(reported.number, MOST_REPORTED) else {
                 return Err(End::Broken("it takes reports too slowly: all is reported anew".into()));
             };
             reported.number += changes.len() as u64;
+            is_behind = changes.len() == MOST_REPORTED;
             let changes: Vec<CopyChange> = changes
                 .into_iter()
                 .map(|change| match copy_report(change.key, change.now) {
@@ -498,6 +502,7 @@ impl Reports<'_> {
             // Behind the changes that are their effects.
             let Some(orderer) = self.link.orderer() else { continue };
             let outcomes = orderer.take_outcomes(reported.number, MOST_REPORTED);
+            is_behind |= outcomes.len() == MOST_REPORTED;
             if !outcomes.is_empty() {
                 self.link.say(&Report::Done { epoch: orderer.epoch(), outcomes })?;
             }

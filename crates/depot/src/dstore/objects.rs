@@ -168,16 +168,20 @@ fn get(
         let why = format!("a get is of whole blocks of {BLOCK} bytes, and the object has {} bytes", object.length());
         return failed(Failure::BadRequest { why });
     }
-    connection.send(&ObjectAnswer::Object { length: object.length(), sums: object.block_sums().to_vec() })?;
+    // The first bytes go with the line in front of them: most objects are small.
+    let mut lines = vec![ObjectAnswer::Object { length: object.length(), sums: object.block_sums().to_vec() }];
     let blocks = (from / BLOCK) as usize..end.div_ceil(BLOCK) as usize;
     for first in blocks.clone().step_by(PIECE_BLOCKS) {
         let result = object.read(first..(first + PIECE_BLOCKS).min(blocks.end), buffer);
         if !buffer.is_empty() {
-            connection.send_with_content(&ObjectAnswer::Data { length: buffer.len() as u64 }, buffer)?;
+            lines.push(ObjectAnswer::Data { length: buffer.len() as u64 });
+            connection.send_all(&lines, buffer)?;
+            lines.clear();
             shared.traffic.sent_bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         }
         if let Err(error) = result {
-            return failed(failure(error));
+            lines.push(ObjectAnswer::Error { failure: failure(error) });
+            return Ok(connection.send_all(&lines, &[])?);
         }
     }
     Ok(())

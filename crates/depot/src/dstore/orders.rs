@@ -12,6 +12,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +36,12 @@ const MOST_ORDERS: usize = 10_000;
 
 /// So many objects are removed with one sync.
 const REMOVED_TOGETHER: usize = 256;
+
+/// Objects of up to so many bytes are copied together, if they come from the same Dstore: so many, of so many bytes in all. One
+/// by one, each would wait for its question and its answer.
+const SMALL_COPY: u64 = 64 << 10;
+const COPIED_TOGETHER: usize = 64;
+const COPIED_TOGETHER_BYTES: u64 = 1 << 20;
 
 /// How long another Dstore may take to begin, and to go on.
 const STALL: Duration = Duration::from_secs(10);
@@ -116,6 +123,11 @@ impl Job {
         }
     }
 
+    /// How many bytes it fetches.
+    fn bytes(&self) -> u64 {
+        if let Self::Copy(order) = self { order.length } else { 0 }
+    }
+
     fn kind(&self) -> OrderKind {
         match self {
             Self::Verify(_) => OrderKind::Verify,
@@ -125,19 +137,44 @@ impl Job {
     }
 }
 
+impl Item {
+    /// Whether it is carried out together with another one, which was first.
+    fn goes_with(&self, first: &Self) -> bool {
+        match (&self.job, &first.job) {
+            (Job::Remove(_), Job::Remove(_)) => true,
+            (Job::Copy(order), Job::Copy(other)) => {
+                order.length.max(other.length) <= SMALL_COPY
+                    && order.from == other.from
+                    && Arc::ptr_eq(&self.orderer, &first.orderer)
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Orders {
-    /// The next order that may be begun, without the copies if it says so. Removals come together.
+    /// The next order that may be begun, without the copies if it says so. Removals come together, and so do copies of small
+    /// objects from one Dstore.
     fn take(&mut self, takes_copies: bool) -> Vec<Item> {
         let mut busy: HashSet<Key> = self.running.iter().map(|(_, key)| *key).collect();
         let mut taken: Vec<usize> = Vec::new();
+        let mut bytes = 0;
         for (at, item) in self.waiting.iter().enumerate() {
             let kind = item.job.kind();
             let is_oldest = busy.insert(item.job.key());
-            let fits =
-                if taken.is_empty() { takes_copies || kind != OrderKind::Copy } else { kind == OrderKind::Remove };
+            let fits = match taken.first() {
+                None => takes_copies || kind != OrderKind::Copy,
+                Some(first) => item.goes_with(&self.waiting[*first]),
+            };
             if is_oldest && fits {
                 taken.push(at);
-                if kind != OrderKind::Remove || taken.len() == REMOVED_TOGETHER {
+                bytes += item.job.bytes();
+                let is_enough = match kind {
+                    OrderKind::Verify => true,
+                    OrderKind::Copy => taken.len() == COPIED_TOGETHER || bytes >= COPIED_TOGETHER_BYTES,
+                    OrderKind::Remove => taken.len() == REMOVED_TOGETHER,
+                };
+                if is_enough {
                     break;
                 }
             }
@@ -178,6 +215,10 @@ fn carry_out(shared: &Shared, threads: &Arc<ThreadGroup>, takes_copies: bool) {
         let failures: Vec<Option<Failure>> = match &items[..] {
             [Item { job: Job::Verify(key), .. }] => vec![shared.verify(key)],
             [Item { job: Job::Copy(order), orderer }] => vec![sources.copy(order, orderer)],
+            [Item { job: Job::Copy(_), orderer }, ..] => {
+                let order = |item: &Item| if let Job::Copy(order) = &item.job { Some(order.clone()) } else { None };
+                sources.copy_small(&items.iter().filter_map(order).collect::<Vec<_>>(), orderer)
+            }
             removals => {
                 let keys: Vec<Key> = removals.iter().map(|item| item.job.key()).collect();
                 shared.disk.remove_all(&keys).into_iter().map(|outcome| outcome.err().map(of_disk)).collect()
@@ -312,51 +353,87 @@ impl Sources<'_> {
     /// Fetches an object and keeps it; why not, if so.
     fn copy(&mut self, order: &CopyOrder, orderer: &Orderer) -> Option<Failure> {
         let CopyOrder { key, length, checksum, purpose, from } = order;
-        let shared = self.shared;
         if *length == 0 {
-            return Some(Failure::BadRequest { why: "an object has at least one byte".into() });
+            return Some(no_bytes());
         }
-        let not_reached = |error: &dyn std::fmt::Display| {
-            Some(Failure::Unavailable { what: format!("the Dstore at {from} does not give object {key}: {error}") })
-        };
         let mut source = match self.connect(from) {
             Ok(source) => source,
-            Err(error) => return not_reached(&error),
+            Err(error) => return Some(not_reached(order, &error)),
         };
-        let connection = &mut source.connection;
-        let get = ObjectRequest::Get { key: *key, from: 0, length: *length };
-        if let Err(error) = connection.send(&get) {
-            return not_reached(&error);
-        }
-        match connection.receive(Wait::deadline(STALL)) {
-            Ok(ObjectAnswer::Object { length: there, .. }) if there == *length => {}
-            Ok(ObjectAnswer::Error { failure }) => {
-                self.keep(from, source);
-                // It is asked for blocks of an object of this length: it has another one.
-                let is_other = matches!(failure, Failure::BadRequest { .. });
-                return Some(if is_other { Failure::Mismatch } else { failure });
-            }
-            Ok(ObjectAnswer::Object { .. }) => return Some(Failure::Mismatch),
-            Ok(other) => return not_reached(&format!("an answer to another question: {other:?}")),
-            Err(error) => return not_reached(&error),
-        }
-        let begun = Instant::now();
-        let mut fetched = Fetched { shared, orderer, connection, piece: 0, left: *length, failure: None, begun };
-        let result = shared.disk.put(*key, *length, *checksum, &mut fetched, *purpose);
+        let mut fetched = match source.connection.send(&question(order)) {
+            Ok(()) => match Fetched::begin(&mut source.connection, order) {
+                Ok(fetched) => fetched,
+                Err(Refusal::NotGiven(failure)) => {
+                    self.keep(from, source);
+                    return Some(failure);
+                }
+                Err(Refusal::Broken(failure)) => return Some(failure),
+            },
+            Err(error) => return Some(not_reached(order, &error)),
+        };
+        let mut paced = Paced { shared: self.shared, orderer, fetched: &mut fetched, begun: Instant::now() };
+        let result = self.shared.disk.put(*key, *length, *checksum, &mut paced, *purpose);
         let (left, failure) = (fetched.left, fetched.failure);
         if left == 0 || failure.is_some() {
             self.keep(from, source);
         }
-        match result {
-            Ok(_) => None,
-            Err(PutError::Source(error)) => failure.or_else(|| not_reached(&error)),
-            // Its blocks were sound there, and are not what was ordered: it is another object.
-            Err(PutError::Mismatch { .. }) => Some(Failure::Mismatch),
-            Err(PutError::Conflict) => Some(Failure::Conflict),
-            Err(PutError::Full) => Some(Failure::NoSpace),
-            Err(error @ PutError::TooLarge) => Some(Failure::BadRequest { why: error.to_string() }),
-            Err(PutError::Disk(error)) => Some(of_disk(error)),
+        result.err().map(|error| failure.unwrap_or_else(|| of_put(order, error)))
+    }
+
+    /// Fetches small objects from one Dstore, and then keeps them; of each, why not, if so. All are asked for before the first
+    /// answer is waited for.
+    fn copy_small(&mut self, orders: &[CopyOrder], orderer: &Orderer) -> Vec<Option<Failure>> {
+        let begun = Instant::now();
+        let mut contents = Vec::with_capacity(orders.len());
+        if let Err(failure) = self.fetch_small(orders, &mut contents) {
+            contents.resize(orders.len(), Err(failure)); // the connection is of no more use
         }
+        let bytes = contents.iter().flatten().map(Vec::len).sum();
+        if !self.shared.pace(orderer, bytes, begun) {
+            return orders.iter().map(|order| Some(not_reached(order, &"the copy shall not go on"))).collect();
+        }
+        let keep = |(order, content): (&CopyOrder, Result<Vec<u8>, Failure>)| {
+            let CopyOrder { key, length, checksum, purpose, .. } = order;
+            let content = match content {
+                Ok(content) => content,
+                Err(failure) => return Some(failure),
+            };
+            let result = self.shared.disk.put(*key, *length, *checksum, &mut &content[..], *purpose);
+            result.err().map(|error| of_put(order, error))
+        };
+        orders.iter().zip(contents).map(keep).collect()
+    }
+
+    /// Appends what each answer has. An error is of the first one that is not appended, and of all behind it.
+    fn fetch_small(
+        &mut self,
+        orders: &[CopyOrder],
+        contents: &mut Vec<Result<Vec<u8>, Failure>>,
+    ) -> Result<(), Failure> {
+        let Some(first) = orders.first() else { return Ok(()) };
+        let mut source = self.connect(&first.from).map_err(|error| not_reached(first, &error))?;
+        let questions: Vec<ObjectRequest> = orders.iter().map(question).collect();
+        source.connection.send_all(&questions, &[]).map_err(|error| not_reached(first, &error))?;
+        for order in orders {
+            let mut fetched = match Fetched::begin(&mut source.connection, order) {
+                Ok(fetched) => fetched,
+                Err(Refusal::NotGiven(failure)) => {
+                    contents.push(Err(failure));
+                    continue;
+                }
+                Err(Refusal::Broken(failure)) => return Err(failure),
+            };
+            let mut content = Vec::with_capacity(order.length as usize);
+            let result = fetched.read_to_end(&mut content);
+            let failure = fetched.failure.take();
+            contents.push(match (result, failure) {
+                (Ok(_), _) => Ok(content),
+                (Err(_), Some(failure)) => Err(failure),
+                (Err(error), None) => return Err(not_reached(order, &error)),
+            });
+        }
+        self.keep(&first.from, source);
+        Ok(())
     }
 
     fn connect(&mut self, address: &Address) -> Result<Source, HandshakeError> {
@@ -379,10 +456,41 @@ impl Sources<'_> {
     }
 }
 
+/// What another Dstore is asked for.
+fn question(order: &CopyOrder) -> ObjectRequest {
+    ObjectRequest::Get { key: order.key, from: 0, length: order.length }
+}
+
+fn no_bytes() -> Failure {
+    Failure::BadRequest { why: "an object has at least one byte".into() }
+}
+
+fn not_reached(order: &CopyOrder, error: &dyn fmt::Display) -> Failure {
+    Failure::Unavailable { what: format!("the Dstore at {} does not give it: {error}", order.from) }
+}
+
+fn of_put(order: &CopyOrder, error: PutError) -> Failure {
+    match error {
+        PutError::Source(error) => not_reached(order, &error),
+        // Its blocks were sound there, and are not what was ordered: it is another object.
+        PutError::Mismatch { .. } => Failure::Mismatch,
+        PutError::Conflict => Failure::Conflict,
+        PutError::Full => Failure::NoSpace,
+        error @ PutError::TooLarge => Failure::BadRequest { why: error.to_string() },
+        PutError::Disk(error) => of_disk(error),
+    }
+}
+
+/// Why another Dstore does not give an object.
+enum Refusal {
+    /// It says so. It can be asked for others.
+    NotGiven(Failure),
+    /// The connection is of no more use.
+    Broken(Failure),
+}
+
 /// The bytes of an object, as another Dstore sends them. They are verified by what reads them.
 struct Fetched<'a> {
-    shared: &'a Shared,
-    orderer: &'a Orderer,
     connection: &'a mut Connection,
     /// What is left of the piece that was announced.
     piece: u64,
@@ -390,8 +498,25 @@ struct Fetched<'a> {
     left: u64,
     /// What the other Dstore says in place of a piece.
     failure: Option<Failure>,
-    /// When the last bytes were asked for.
-    begun: Instant,
+}
+
+impl<'a> Fetched<'a> {
+    /// Waits for the answer to a question.
+    fn begin(connection: &'a mut Connection, order: &CopyOrder) -> Result<Self, Refusal> {
+        match connection.receive(Wait::deadline(STALL)) {
+            Ok(ObjectAnswer::Object { length, .. }) if length == order.length => {
+                Ok(Self { connection, piece: 0, left: length, failure: None })
+            }
+            Ok(ObjectAnswer::Error { failure }) => {
+                // It is asked for blocks of an object of this length: it has another one.
+                let is_other = matches!(failure, Failure::BadRequest { .. });
+                Err(Refusal::NotGiven(if is_other { Failure::Mismatch } else { failure }))
+            }
+            Ok(ObjectAnswer::Object { .. }) => Err(Refusal::Broken(Failure::Mismatch)),
+            Ok(other) => Err(Refusal::Broken(not_reached(order, &format!("an answer to another question: {other:?}")))),
+            Err(error) => Err(Refusal::Broken(not_reached(order, &error))),
+        }
+    }
 }
 
 impl Read for Fetched<'_> {
@@ -415,7 +540,23 @@ impl Read for Fetched<'_> {
         let count = self.connection.content(self.piece, STALL).read(buffer)?;
         self.piece -= count as u64;
         self.left -= count as u64;
-        if !self.shared.pace(self.orderer, count, self.begun) {
+        Ok(count)
+    }
+}
+
+/// A large object: between its pieces it rests.
+struct Paced<'a, 'b> {
+    shared: &'a Shared,
+    orderer: &'a Orderer,
+    fetched: &'a mut Fetched<'b>,
+    /// When the last bytes were asked for.
+    begun: Instant,
+}
+
+impl Read for Paced<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fetched.read(buffer)?;
+        if count > 0 && !self.shared.pace(self.orderer, count, self.begun) {
             return Err(io::Error::other("the copy shall not go on"));
         }
         self.begun = Instant::now();
@@ -434,10 +575,13 @@ mod tests {
         Key { history: History(1), term: 1, number }
     }
 
-    fn copy(number: u64) -> Job {
-        let from = "h:1".parse().expect("an address");
-        let (length, checksum, purpose) = (1, Checksum::EMPTY, Purpose::Repair);
+    fn copy_of(number: u64, length: u64, from: &str) -> Job {
+        let (checksum, purpose, from) = (Checksum::EMPTY, Purpose::Repair, from.parse().expect("an address"));
         Job::Copy(CopyOrder { key: key(number), length, checksum, purpose, from })
+    }
+
+    fn copy(number: u64) -> Job {
+        copy_of(number, SMALL_COPY + 1, "h:1")
     }
 
     #[test]
@@ -461,6 +605,25 @@ mod tests {
         orders.running.clear();
         orders.take(false);
         assert!(orders.waiting.is_empty());
+    }
+
+    #[test]
+    fn small_objects_of_one_dstore_are_copied_together() {
+        let orderer = Arc::new(Orderer::new(Epoch::default()));
+        let mut orders = Orders::default();
+        let small = |number| copy_of(number, 10, "h:1");
+        let jobs = [small(1), small(2), copy_of(3, 10, "h:2"), Job::Remove(key(2)), copy(4), small(2), small(5)];
+        orders.waiting.extend(jobs.map(|job| Item { orderer: Arc::clone(&orderer), job }));
+        let another = Arc::new(Orderer::new(Epoch::default()));
+        orders.waiting.push_back(Item { orderer: another, job: small(6) });
+        orders.waiting.extend((7..200).map(|number| Item { orderer: Arc::clone(&orderer), job: small(number) }));
+        let mut take = || orders.take(true).iter().map(|item| item.job.key().number).collect::<Vec<_>>();
+        let first: Vec<u64> = [1, 2, 5].into_iter().chain(7..).take(COPIED_TOGETHER).collect();
+        assert_eq!(take(), first, "neither the second copy of 2 nor another's orders");
+        assert_eq!(take(), [3], "of another Dstore");
+        assert_eq!(take(), [4], "a large one");
+        assert_eq!(take(), [6], "of another leadership");
+        assert_eq!(take().len(), COPIED_TOGETHER);
     }
 
     #[test]

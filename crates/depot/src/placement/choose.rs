@@ -20,7 +20,7 @@ pub struct Candidate<'a> {
 }
 
 /// A Dstore this much busier than the mean of all comes last.
-const FAR_ABOVE: f64 = 0.5;
+pub(super) const FAR_ABOVE: f64 = 0.5;
 
 /// Up to `count` Dstores for one object, none twice: in zones and on hosts that have no copy yet as far as there are such;
 /// of these, those that have no other object of the same file; of these, the emptier of two that `random` draws. The last

@@ -18,7 +18,7 @@
 use std::collections::BTreeSet;
 
 use super::balance::Relocation;
-use super::choose::{Candidate, choose};
+use super::choose::{Candidate, FAR_ABOVE, choose};
 use super::holdings::CopyState;
 use crate::identity::DstoreId;
 use crate::namespace::change::Duty;
@@ -266,19 +266,31 @@ fn targets(
     missing: usize,
     random: &mut impl FnMut(usize) -> usize,
 ) -> Vec<DstoreId> {
-    let can_take = |member: &Member| takes(member, Purpose::Repair) && !need.avoided.contains(&member.id);
-    let is_damaged = |member: &Member| {
-        need.copies.iter().any(|copy| copy.dstore == member.id && copy.state == CopyState::Damaged && !copy.is_leaving)
+    let member = |id: &DstoreId| members.binary_search_by_key(id, |member| member.id).ok().map(|at| &members[at]);
+    let held = |id: DstoreId| need.copies.iter().find(|copy| copy.dstore == id);
+    let is_usable = |member: &Member| {
+        takes(member, Purpose::Repair)
+            && !need.avoided.contains(&member.id)
+            && !expected.contains(&member.id)
+            && !held(member.id).is_some_and(|copy| copy.is_leaving)
     };
-    let is_leaving = |member: &Member| need.copies.iter().any(|copy| copy.dstore == member.id && copy.is_leaving);
-    let usable =
-        || members.iter().filter(|member| can_take(member) && !expected.contains(&member.id) && !is_leaving(member));
-    let mut targets: Vec<DstoreId> =
-        usable().filter(|member| is_damaged(member)).map(|member| member.id).take(missing).collect();
-    let taken: Vec<DstoreId> = expected.iter().chain(&targets).copied().collect();
-    let holders = members.iter().filter(|member| taken.contains(&member.id));
-    let others = usable().filter(|member| !taken.contains(&member.id));
-    let candidates: Vec<Candidate<'_>> = holders
+    let damaged = need.copies.iter().filter(|copy| copy.state == CopyState::Damaged).map(|copy| copy.dstore);
+    let mut targets: Vec<DstoreId> = damaged.filter(|id| member(id).is_some_and(is_usable)).take(missing).collect();
+    let mut taken: Vec<&Member> = expected.iter().chain(&targets).filter_map(member).collect();
+    while members.len() >= MANY && targets.len() < missing {
+        let is_free = |member: &Member| is_usable(member) && taken.iter().all(|other| other.id != member.id);
+        let Some(found) = draw_place(members, is_free, &taken, random) else { break };
+        targets.push(found.id);
+        taken.push(found);
+    }
+    if targets.len() == missing {
+        return targets;
+    }
+    let is_taken = |member: &&Member| taken.iter().any(|other| other.id == member.id);
+    let others = members.iter().filter(|member| is_usable(member) && !is_taken(member));
+    let candidates: Vec<Candidate<'_>> = taken
+        .iter()
+        .copied()
         .chain(others)
         .map(|member| Candidate {
             id: member.id,
@@ -289,8 +301,34 @@ fn targets(
             times: 0,
         })
         .collect();
+    let taken: Vec<DstoreId> = expected.iter().chain(&targets).copied().collect();
     targets.extend(choose(&candidates, &taken, missing - targets.len(), random));
     targets
+}
+
+/// Among so many Dstores a place is drawn before all are compared: that would take most of the time of a plan.
+const MANY: usize = 32;
+
+/// So often it is tried to draw one.
+const DRAWS: usize = 16;
+
+/// A place that is as good as any: in a zone and on a host without a copy, and not busy; the emptier of two, as [`choose`] would
+/// find it. `None` if there seem to be few of that kind.
+fn draw_place<'m>(
+    members: &'m [Member],
+    is_free: impl Fn(&Member) -> bool,
+    taken: &[&Member],
+    random: &mut impl FnMut(usize) -> usize,
+) -> Option<&'m Member> {
+    let shares = |member: &Member, other: &Member| {
+        member.host == other.host || !member.zone.is_empty() && member.zone == other.zone
+    };
+    let is_good = |member: &Member| {
+        member.load <= FAR_ABOVE && is_free(member) && !taken.iter().any(|other| shares(member, other))
+    };
+    let mut draw = || (0..DRAWS).map(|_| &members[random(members.len())]).find(|member| is_good(member));
+    let (one, other) = (draw()?, draw()?);
+    Some(if (one.used, one.load) <= (other.used, other.load) { one } else { other })
 }
 
 /// Whether a Dstore takes copies for this purpose.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,7 +161,12 @@ impl Connection {
 
     /// Sends a message, and content behind it, in one write.
     pub fn send_with_content(&self, message: &impl Words, content: &[u8]) -> io::Result<()> {
-        send(&self.stream, self.peer, message, content)
+        self.send_all(slice::from_ref(message), content)
+    }
+
+    /// Sends several messages, and content behind the last of them, in one write.
+    pub fn send_all(&self, messages: &[impl Words], content: &[u8]) -> io::Result<()> {
+        send(&self.stream, self.peer, messages, content)
     }
 
     /// Sends bytes as they are.
@@ -236,7 +242,7 @@ pub struct LineSender {
 impl LineSender {
     /// Sends a message, in one write.
     pub fn send(&self, message: &impl Words) -> io::Result<()> {
-        send(&self.stream, self.peer, message, &[])
+        send(&self.stream, self.peer, slice::from_ref(message), &[])
     }
 
     /// Ends both directions.
@@ -245,12 +251,20 @@ impl LineSender {
     }
 }
 
-fn send(stream: &TcpStream, peer: SocketAddr, message: &impl Words, content: &[u8]) -> io::Result<()> {
-    let mut line = Line::with_room_for(content.len().min(MOST_COPIED));
-    message.write(&mut line);
-    log(peer, "->", line.as_str());
-    let mut bytes = line.into_string().into_bytes();
-    bytes.push(b'\n');
+fn send(stream: &TcpStream, peer: SocketAddr, messages: &[impl Words], content: &[u8]) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    for (at, message) in messages.iter().enumerate() {
+        let is_last = at + 1 == messages.len();
+        let mut line = Line::with_room_for(if is_last { content.len().min(MOST_COPIED) } else { 0 });
+        message.write(&mut line);
+        log(peer, "->", line.as_str());
+        if bytes.is_empty() {
+            bytes = line.into_string().into_bytes();
+        } else {
+            bytes.extend_from_slice(line.as_str().as_bytes());
+        }
+        bytes.push(b'\n');
+    }
     if content.len() <= MOST_COPIED {
         bytes.extend_from_slice(content);
         return write(stream, &mut [IoSlice::new(&bytes)]);

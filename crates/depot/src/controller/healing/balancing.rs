@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{BACKSTOP, STEP, at_all};
+use super::{BACKSTOP, STEP};
 use crate::controller::{Shared, State};
 use crate::identity::{DstoreId, Key};
 use crate::namespace::Object;
@@ -25,7 +25,7 @@ use crate::placement::{Balance, CopyState, Member, Plan, Presence, Relocation, R
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// So many copies are chosen in one walk.
-const MOST_MOVES: usize = 1_000;
+const MOST_MOVES: usize = 16_384;
 
 /// How far it is.
 #[derive(Debug)]
@@ -178,7 +178,7 @@ impl State {
         let is_busy = healing.agenda.contains(key)
             || healing.backlog.entries.contains_key(&key)
             || healing.balancing.moves.contains_key(&key)
-            || healing.under_way.range(at_all(key)).next().is_some();
+            || healing.under_way.of(key).next().is_some();
         let holders = self.holdings.holders(key);
         let is_known =
             |id: DstoreId| members.iter().any(|member| member.id == id && member.presence == Presence::Known);

@@ -132,7 +132,7 @@ impl Shared {
         named.into_iter().for_each(|key| state.healing.look_at(key));
         let members = state.members(records);
         garbage.into_iter().for_each(|key| state.condemn(key, &members));
-        let mut orders = Orders { batches: Default::default(), burdens: state.healing.burdens() };
+        let mut orders = Orders::new();
         let is_more = state.remove_condemned(&members, &mut orders) || is_more;
         state.send(orders, epoch);
         is_more
@@ -189,7 +189,7 @@ impl State {
         for (at, keys) in due {
             for key in keys {
                 let object = Object { key, length: 0, checksum: Default::default() };
-                let is_busy = self.healing.under_way.contains_key(&(key, at));
+                let is_busy = self.healing.under_way.get(key, at).is_some();
                 let is_there = self.holdings.state(key, at).is_some();
                 if is_there && (is_busy || !self.give(&Step::Remove { at }, &object, orders)) {
                     continue; // a little later
@@ -226,7 +226,8 @@ impl State {
 }
 
 fn is_known(members: &[Member], id: DstoreId) -> bool {
-    members.iter().any(|member| member.id == id && member.presence == Presence::Known)
+    let found = members.binary_search_by_key(&id, |member| member.id); // they are in the order of their numbers
+    found.is_ok_and(|at| members[at].presence == Presence::Known)
 }
 
 #[cfg(test)]

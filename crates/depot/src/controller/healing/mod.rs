@@ -27,6 +27,7 @@
 //! | `presence` | which Dstores are there, and how long one may be away |
 //! | `collection` | objects that no file names |
 //! | `balancing` | copies that move to emptier Dstores |
+//! | `under_way` | which orders Dstores have, and how many more each takes |
 
 mod agenda;
 mod balancing;
@@ -34,9 +35,10 @@ mod collection;
 mod presence;
 #[cfg(test)]
 mod tests;
+mod under_way;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,6 +53,7 @@ use agenda::Agenda;
 use balancing::Balancing;
 use collection::Unnamed;
 use presence::Presences;
+use under_way::{Task, UnderWay};
 
 /// How a Controller heals its store. No safety rests on any of these times: at 0 there is only more work. (depot 1.7)
 #[derive(Clone, Copy, Debug)]
@@ -86,21 +89,17 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// What becomes due within so long is looked at together.
 const BREATH: Duration = Duration::from_millis(10);
 
-/// So many objects are looked at, or ordered for, under one hold of the lock.
+/// So many objects are looked at in one round, and twice as many are ordered for.
 const STEP: usize = 250;
+
+/// For so long the lock is held at a time, about: requests wait for it.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// All objects are looked at so often although nothing was heard of them.
 const BACKSTOP: Duration = Duration::from_secs(600);
 
 /// A sweep pauses while so many objects are in the backlog.
 const MOST_BACKLOG: usize = 1_000_000;
-
-/// So many copies may be under way to a Dstore, or from one, and so many bytes; one copy always may.
-const MOST_COPIES: usize = 64;
-const MOST_COPY_BYTES: u64 = 256 << 20;
-
-/// So many other orders may be under way to a Dstore.
-const MOST_OTHERS: usize = 2_000;
 
 /// An order that failed is given again after so long, then twice as long, up to the longest.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
@@ -115,7 +114,9 @@ pub(super) struct Healing {
     started: Instant,
     agenda: Agenda,
     backlog: Backlog,
-    under_way: BTreeMap<(Key, DstoreId), Task>,
+    under_way: UnderWay,
+    /// The links that were open when it was last looked which orders have ended with theirs.
+    open: Vec<(DstoreId, u64)>,
     /// Copies that were verified so that others can be removed, with the link over which that was said.
     verified: BTreeMap<(Key, DstoreId), u64>,
     /// Objects for which orders have failed.
@@ -135,16 +136,6 @@ pub(super) struct Healing {
     repairs_all: bool,
     /// When how many bytes became certain by copies.
     copied: VecDeque<(Instant, u64)>,
-}
-
-/// An order that a Dstore was given.
-struct Task {
-    kind: OrderKind,
-    /// The link over which it was given. When that has ended, so has the order.
-    connection: u64,
-    /// Where a copy comes from.
-    from: Option<DstoreId>,
-    bytes: u64,
 }
 
 #[derive(Default)]
@@ -202,19 +193,8 @@ struct Batch {
     remove: Vec<Key>,
 }
 
-/// What is under way to and from a Dstore.
-#[derive(Clone, Copy, Default)]
-struct Burden {
-    copies: usize,
-    bytes: u64,
-    others: usize,
-}
-
-/// One round's orders.
-struct Orders {
-    batches: BTreeMap<DstoreId, Batch>,
-    burdens: BTreeMap<DstoreId, Burden>,
-}
+/// What Dstores are to be told.
+type Orders = BTreeMap<DstoreId, Batch>;
 
 impl Healing {
     /// `settled` is when Dstores have had time to come after the start.
@@ -225,7 +205,8 @@ impl Healing {
             started: now,
             agenda: Agenda::default(),
             backlog: Backlog::default(),
-            under_way: BTreeMap::new(),
+            under_way: UnderWay::default(),
+            open: Vec::new(),
             verified: BTreeMap::new(),
             failed: HashMap::new(),
             presences: Presences::new(settled, options.grace),
@@ -248,7 +229,7 @@ impl Healing {
 
     /// Whether a Dstore has been told something about an object, and has not answered yet.
     pub(super) fn has_order(&self, key: Key, dstore: DstoreId) -> bool {
-        self.under_way.contains_key(&(key, dstore))
+        self.under_way.get(key, dstore).is_some()
     }
 
     /// Whether this leadership has lasted long enough to remove what no file names.
@@ -326,9 +307,9 @@ impl Healing {
         while self.copied.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW) {
             self.copied.pop_front();
         }
-        let copies = || self.under_way.iter().filter(|(_, task)| task.kind == OrderKind::Copy);
+        let copies = || self.under_way.copies();
         let waiting: BTreeSet<Key> =
-            copies().map(|((key, _), _)| *key).filter(|key| !self.backlog.entries.contains_key(key)).collect();
+            copies().map(|(key, _)| key).filter(|key| !self.backlog.entries.contains_key(key)).collect();
         let copied: u64 = self.copied.iter().map(|(_, bytes)| bytes).sum();
         let waits = |key: &&Key| self.backlog.entries.get(key).is_some_and(|waiting| waiting.missing == 0);
         let moves_waiting = self.balancing.moving().filter(waits).count();
@@ -349,17 +330,6 @@ impl Healing {
         }
     }
 
-    fn burdens(&self) -> BTreeMap<DstoreId, Burden> {
-        let mut burdens: BTreeMap<DstoreId, Burden> = BTreeMap::new();
-        for ((_, dstore), task) in &self.under_way {
-            burdens.entry(*dstore).or_default().add(task.kind, task.bytes);
-            if let Some(from) = task.from {
-                burdens.entry(from).or_default().add(task.kind, task.bytes);
-            }
-        }
-        burdens
-    }
-
     /// An order has failed: the object is looked at again, later and later.
     fn try_later(&mut self, key: Key, avoided: Option<DstoreId>) {
         let failed = self.failed.entry(key).or_default();
@@ -367,24 +337,6 @@ impl Healing {
         failed.avoided.extend(avoided);
         let wait = FIRST_RETRY.saturating_mul(1 << failed.times.min(16)).min(LONGEST_RETRY);
         self.agenda.add(key, Instant::now() + wait);
-    }
-}
-
-impl Burden {
-    fn add(&mut self, kind: OrderKind, bytes: u64) {
-        if kind == OrderKind::Copy {
-            self.copies += 1;
-            self.bytes += bytes;
-        } else {
-            self.others += 1;
-        }
-    }
-
-    fn can_take(&self, kind: OrderKind, bytes: u64) -> bool {
-        match kind {
-            OrderKind::Copy => self.copies == 0 || self.copies < MOST_COPIES && self.bytes + bytes <= MOST_COPY_BYTES,
-            _ => self.others < MOST_OTHERS,
-        }
     }
 }
 
@@ -452,27 +404,56 @@ impl Shared {
         Some(Round { epoch, records, duties, looked: looked.ok()?, is_more })
     }
 
-    /// Gives orders, and returns the records of Dstores that they rest on. `None` if these are of the past: then all that the
-    /// round looked at is looked at again, and nothing is ordered. An operator's command that has been answered must not be
-    /// followed by an order that knows nothing of it.
-    fn act(&self, round: Round) -> Option<Vec<(DstoreId, DstoreRecord)>> {
-        let Round { epoch, records, duties, looked, .. } = round;
+    /// Gives orders, and returns the records of Dstores that they rest on. `None` if these are of the past: then what was
+    /// not looked at yet is left to the next round, and nothing more is ordered. An operator's command that has been answered must
+    /// not be followed by an order that knows nothing of it.
+    fn act(&self, mut round: Round) -> Option<Vec<(DstoreId, DstoreRecord)>> {
+        let mut looked = std::mem::take(&mut round.looked).into_iter();
+        let has_looked = self.by_moments(&round, |state, members, end| {
+            while Instant::now() < end {
+                let Some((key, wanted)) = looked.next() else { return false };
+                state.look(key, wanted, members);
+            }
+            true
+        });
+        let (mut after, mut left) = (None, 2 * STEP);
+        let has_acted = has_looked
+            && self.by_moments(&round, |state, members, end| {
+                let mut orders = Orders::new();
+                while left > 0 && Instant::now() < end {
+                    after = state.work_off_next(after, members, &mut orders);
+                    left = if after.is_some() { left - 1 } else { 0 };
+                }
+                state.send(orders, round.epoch);
+                left > 0
+            });
+        if has_acted {
+            return Some(round.records);
+        }
         let mut state = self.state.lock();
-        if state.epoch != Some(epoch) {
-            return None;
+        if state.epoch == Some(round.epoch) {
+            looked.for_each(|(key, _)| state.healing.look_at(key));
         }
-        if state.healing.duties != duties {
-            looked.into_iter().for_each(|(key, _)| state.healing.look_at(key));
-            return None;
+        None
+    }
+
+    /// Works under the lock, a moment at a time, until there is no more to do; as long again is left to requests. False if what
+    /// the round knows of Dstores is of the past.
+    fn by_moments(&self, round: &Round, mut work: impl FnMut(&mut State, &[Member], Instant) -> bool) -> bool {
+        loop {
+            let begun = Instant::now();
+            {
+                let mut state = self.state.lock();
+                if state.epoch != Some(round.epoch) || state.healing.duties != round.duties {
+                    return false;
+                }
+                let members = state.members(&round.records);
+                if !work(&mut state, &members, Instant::now() + MOMENT) {
+                    return true;
+                }
+            }
+            thread::park_timeout(begun.elapsed());
         }
-        let members = state.members(&records);
-        for (key, wanted) in looked {
-            state.look(key, wanted, &members);
-        }
-        let mut orders = Orders { batches: BTreeMap::new(), burdens: state.healing.burdens() };
-        state.work_off(&members, &mut orders);
-        state.send(orders, epoch);
-        Some(records)
     }
 
     /// A Dstore says what became of orders. Their effects were reported before.
@@ -535,17 +516,17 @@ impl State {
         };
         let members = records.iter().filter(|(_, record)| record.duty != Duty::Removed).map(of).collect();
         let links = &self.links;
-        // With a link, the orders that were given over it have ended.
-        let is_open = |id: &DstoreId, connection: u64| links.get(id).is_some_and(|link| link.connection == connection);
-        let ended: Vec<_> = {
-            let ended = self.healing.under_way.iter().filter(|((_, id), task)| !is_open(id, task.connection));
-            ended.map(|(place, _)| *place).collect()
-        };
-        for place in ended {
-            self.healing.under_way.remove(&place);
-            self.healing.look_at(place.0);
+        let open = links.iter().map(|(id, link)| (*id, link.connection));
+        if !open.clone().eq(self.healing.open.iter().copied()) {
+            self.healing.open = open.collect();
+            // With a link, the orders that were given over it have ended.
+            let is_open = |id: DstoreId, connection| links.get(&id).is_some_and(|link| link.connection == connection);
+            for (key, at) in self.healing.under_way.ended(is_open) {
+                self.healing.under_way.remove(key, at);
+                self.healing.look_at(key);
+            }
+            self.healing.verified.retain(|(_, id), connection| is_open(*id, *connection));
         }
-        self.healing.verified.retain(|(_, id), connection| is_open(id, *connection));
         members
     }
 
@@ -574,12 +555,12 @@ impl State {
         let held = |(dstore, state): (DstoreId, CopyState)| Held {
             dstore,
             state,
-            is_leaving: healing.under_way.get(&(key, dstore)).is_some_and(|task| task.kind == OrderKind::Remove),
+            is_leaving: healing.under_way.get(key, dstore).is_some_and(|task| task.kind == OrderKind::Remove),
             is_verified: healing.verified.contains_key(&(key, dstore)),
         };
         let copies: Vec<Held> = self.holdings.holders(key).into_iter().map(held).collect();
-        let coming = healing.under_way.range(at_all(key)).filter(|(_, task)| task.kind == OrderKind::Copy);
-        let coming: Vec<DstoreId> = coming.map(|((_, dstore), _)| *dstore).collect();
+        let coming = healing.under_way.of(key).filter(|(_, task)| task.kind == OrderKind::Copy);
+        let coming: Vec<DstoreId> = coming.map(|(dstore, _)| dstore).collect();
         let avoided = healing.failed.get(&key).map_or(&[][..], |failed| &failed.avoided);
         let is_guarded = healing.is_guarded && !healing.repairs_all;
         let moving = healing.balancing.of(key);
@@ -606,7 +587,7 @@ impl State {
         let plan = self.plan(key, wanted, members);
         if let Some(urgency) = plan.urgency {
             self.healing.backlog.insert(Waiting { object, wanted, urgency, missing: plan.missing as u64 });
-        } else if self.healing.under_way.range(at_all(key)).next().is_none() {
+        } else if self.healing.under_way.of(key).next().is_none() {
             // At rest: what was found out on the way is not needed any more.
             self.healing.balancing.ended(key);
             let verified: Vec<_> = self.healing.verified.range(at_all(key)).map(|(place, _)| *place).collect();
@@ -622,23 +603,30 @@ impl State {
         }
     }
 
-    /// Orders what is most urgent, as far as Dstores can take it.
-    fn work_off(&mut self, members: &[Member], orders: &mut Orders) {
-        let first: Vec<Key> = self.healing.backlog.order.iter().take(2 * STEP).map(|(_, key)| *key).collect();
-        for key in first {
-            let Some(waiting) = self.healing.backlog.entries.get(&key).copied() else { continue };
-            let plan = self.plan(key, waiting.wanted, members);
-            let mut is_ordered = true;
-            for step in &plan.steps {
-                is_ordered &= self.give(step, &waiting.object, orders);
-            }
-            if plan.steps.is_empty() {
-                self.healing.balancing.ended(key); // it cannot be moved any more
-            }
-            if is_ordered {
-                self.healing.backlog.remove(key);
-            }
+    /// Orders what the most urgent object behind this place of the backlog needs, as far as Dstores can take it. Its place;
+    /// `None` if there is none.
+    fn work_off_next(
+        &mut self,
+        after: Option<(Urgency, Key)>,
+        members: &[Member],
+        orders: &mut Orders,
+    ) -> Option<(Urgency, Key)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let place = *self.healing.backlog.order.range((from, Bound::Unbounded)).next()?;
+        let key = place.1;
+        let Waiting { object, wanted, .. } = *self.healing.backlog.entries.get(&key)?;
+        let plan = self.plan(key, wanted, members);
+        let mut is_ordered = true;
+        for step in &plan.steps {
+            is_ordered &= self.give(step, &object, orders);
         }
+        if plan.steps.is_empty() {
+            self.healing.balancing.ended(key); // it cannot be moved any more
+        }
+        if is_ordered {
+            self.healing.backlog.remove(key);
+        }
+        Some(place)
     }
 
     /// Enters an order. False if a Dstore has enough to do.
@@ -649,16 +637,16 @@ impl State {
             Step::Verify { at } => (at, OrderKind::Verify, None, 0),
             Step::Remove { at } => (at, OrderKind::Remove, None, 0),
         };
-        if self.healing.under_way.contains_key(&(key, at)) {
+        if self.healing.under_way.get(key, at).is_some() {
             return true; // its outcome is waited for
         }
-        let can_take = |id: DstoreId| orders.burdens.get(&id).is_none_or(|burden| burden.can_take(kind, bytes));
-        if !can_take(at) || !from.is_none_or(can_take) {
+        let has_room = |id: DstoreId| self.healing.under_way.has_room(id, kind, bytes);
+        if !has_room(at) || !from.is_none_or(has_room) {
             return false;
         }
         let Some(link) = self.links.get(&at) else { return false };
         let task = Task { kind, connection: link.connection, from, bytes };
-        let batch = orders.batches.entry(at).or_default();
+        let batch = orders.entry(at).or_default();
         match *step {
             Step::Copy { from, purpose, .. } => {
                 let Some(source) = self.links.get(&from) else { return false };
@@ -668,16 +656,13 @@ impl State {
             Step::Verify { .. } => batch.verify.push(key),
             Step::Remove { .. } => batch.remove.push(key),
         }
-        for id in std::iter::once(at).chain(from) {
-            orders.burdens.entry(id).or_default().add(kind, bytes);
-        }
-        self.healing.under_way.insert((key, at), task);
+        self.healing.under_way.insert(key, at, task);
         true
     }
 
     /// Sends what was entered. What a link does not take is taken back.
     fn send(&mut self, orders: Orders, epoch: Epoch) {
-        for (id, Batch { verify, copies, remove }) in orders.batches {
+        for (id, Batch { verify, copies, remove }) in orders {
             let copied: Vec<Key> = copies.iter().map(|copy| copy.key).collect();
             for (keys, order) in [
                 (verify.clone(), Order::Verify { epoch, keys: verify }),
@@ -687,7 +672,7 @@ impl State {
                 let is_sent = keys.is_empty() || self.links.get(&id).is_some_and(|link| link.order(order));
                 if !is_sent {
                     for key in keys {
-                        self.healing.under_way.remove(&(key, id));
+                        self.healing.under_way.remove(key, id);
                         self.healing.try_later(key, None);
                     }
                 }
@@ -700,8 +685,8 @@ impl State {
         let key = *key;
         // Something else may be under way: a client's suspicion has a copy verified, too.
         let is_it = |task: &Task| task.kind == *kind && task.connection == connection;
-        let is_ours = self.healing.under_way.get(&(key, id)).is_some_and(is_it);
-        let task = if is_ours { self.healing.under_way.remove(&(key, id)) } else { None };
+        let is_ours = self.healing.under_way.get(key, id).is_some_and(is_it);
+        let task = if is_ours { self.healing.under_way.remove(key, id) } else { None };
         let is_news = match (kind, failure) {
             (OrderKind::Verify, None) => self.holdings.confirmed(key, id),
             (OrderKind::Verify, Some(Failure::NotHere)) => self.holdings.denied(key, id),
@@ -720,7 +705,12 @@ impl State {
         };
         let Some(failure) = failure else {
             match task.kind {
-                OrderKind::Verify => drop(self.healing.verified.insert((key, id), connection)),
+                OrderKind::Verify => {
+                    // It may have ended since: what is verified counts as long as its link is open.
+                    if self.links.get(&id).is_some_and(|link| link.connection == connection) {
+                        self.healing.verified.insert((key, id), connection);
+                    }
+                }
                 OrderKind::Copy => self.healing.copied.push_back((Instant::now(), task.bytes)),
                 OrderKind::Remove => {}
             }

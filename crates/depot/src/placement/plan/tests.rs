@@ -38,13 +38,17 @@ fn plan_of(need: &Need<'_>, members: &[Member]) -> Plan {
 
 /// Where a plan has copies made.
 fn copied_to(plan: &Plan) -> Vec<u32> {
+    let mut to = copied_to_in_order(plan);
+    to.sort_unstable();
+    to
+}
+
+fn copied_to_in_order(plan: &Plan) -> Vec<u32> {
     let to = plan.steps.iter().filter_map(|step| match step {
         Step::Copy { to, .. } => Some(to.0),
         _ => None,
     });
-    let mut to: Vec<u32> = to.collect();
-    to.sort_unstable();
-    to
+    to.collect()
 }
 
 const QUIET: Plan = Plan { urgency: None, steps: Vec::new(), missing: 0 };
@@ -82,6 +86,40 @@ fn copies_go_where_there_is_room_and_to_other_machines() {
     let avoided = [DstoreId(5)];
     let need = Need { avoided: &avoided, ..need(&copies) };
     assert_eq!(copied_to(&plan_of(&need, &all)), [2], "the same machine is better than none");
+}
+
+#[test]
+fn among_many_dstores_a_copy_goes_to_as_good_a_place() {
+    // So many that a place is drawn; in some of these stores hardly any Dstore can take the copy.
+    for seed in 0..500 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (hosts, zones, full) = (random.u32(2..80), random.u32(1..5), random.f64());
+        let members: Vec<Member> = (1..=100)
+            .map(|id| {
+                let zone = if zones == 1 { String::new() } else { format!("zone-{}", random.u32(..zones)) };
+                let used = if random.f64() < full { 0.99 } else { random.f64() * 0.9 };
+                let duty = if random.u8(..4) == 0 { Duty::Draining } else { Duty::Active };
+                Member { used, duty, load: random.f64(), ..member(id, &format!("host-{}", random.u32(..hosts)), &zone) }
+            })
+            .collect();
+        let copies: Vec<Held> = [3, 60].iter().map(|id| held(*id, CopyState::Certain)).collect();
+        let avoided = [DstoreId(random.u32(1..=100))];
+        let need = Need { avoided: &avoided, ..need(&copies) };
+        let kept: Vec<&Member> =
+            [3, 60].iter().map(|id| &members[id - 1]).filter(|member| member.duty == Duty::Active).collect();
+        let shares = |member: &Member| {
+            let shares_zone = kept.iter().any(|other| !member.zone.is_empty() && other.zone == member.zone);
+            (shares_zone, kept.iter().any(|other| other.host == member.host))
+        };
+        let is_usable = |member: &&Member| {
+            takes(member, Purpose::Repair) && ![3, 60].contains(&member.id.0) && member.id != avoided[0]
+        };
+        let best = members.iter().filter(is_usable).map(shares).min();
+        let plan = plan(&need, &members, |n| random.usize(..n));
+        let first = copied_to_in_order(&plan).first().map(|id| &members[*id as usize - 1]);
+        assert!(first.as_ref().is_none_or(is_usable), "seed {seed}: {plan:?}");
+        assert_eq!(first.map(shares), best, "seed {seed}: {plan:?}");
+    }
 }
 
 #[test]
