@@ -2,10 +2,10 @@
 //! divided at times, machines that stand still and whose clocks jump by days, disks that lose at a power cut what was not
 //! synced, a group that grows and shrinks. A seed decides all of it, and replays it exactly. (depot 1.1, 1.2, 1.7, 4.7, 4.8)
 //!
-//! Checked at each step: a term has one leader; members apply the same changes in the same order, and come to the same hash;
-//! what was acknowledged took effect once, although clients repeat what they got no answer to, at any leader; a change or a
-//! read that begins after an acknowledgement comes after it. And in the end, once all are back: the group serves, has the size
-//! that it was told to have, and every member has all that was acknowledged.
+//! Checked at each step: a term has one leader; members apply the same changes in the same order, and come to the same hash and
+//! the same group, also by way of a snapshot; what was acknowledged took effect once, although clients repeat what they got no
+//! answer to, at any leader; a change or a read that begins after an acknowledgement comes after it. And in the end, once all
+//! are back: the group serves, has the size that it was told to have, and every member has all that was acknowledged.
 //!
 //! A run takes a few seeds, or as many as `SIMULATIONS` says. A seed that fails is named; `STEVEDORE_SEED` takes it again.
 
@@ -180,6 +180,8 @@ struct Simulation {
     is_group_known: bool,
     /// The last entry that was applied anywhere, and what the group is then.
     group: (u64, Members),
+    /// What the group is behind each entry, as the first member had it that was seen there.
+    groups: BTreeMap<u64, Members>,
     leaders: BTreeMap<u64, ControllerId>,
     hashes: BTreeMap<u64, u128>,
     history: Arc<Mutex<BTreeMap<u64, String>>>,
@@ -225,6 +227,7 @@ impl Simulation {
             operation: None,
             is_group_known: true,
             group: (0, Members::default()),
+            groups: BTreeMap::new(),
             leaders: BTreeMap::new(),
             hashes: BTreeMap::new(),
             history: Arc::default(),
@@ -668,6 +671,9 @@ impl Simulation {
     fn check(&mut self, at: usize) {
         let seed = self.seed;
         let Some(replica) = &self.machines[at].replica else { return };
+        let mut members = replica.members();
+        members.voters.sort_unstable();
+        members.learners.sort_unstable();
         {
             let core = replica.core.lock();
             // In a term that is not on its disk yet, nothing has left it: that may be lost, and another be elected.
@@ -675,10 +681,14 @@ impl Simulation {
                 let leader = *self.leaders.entry(core.node.raft.term).or_insert(replica.id());
                 assert_eq!(leader, replica.id(), "seed {seed}: two leaders in term {}", core.node.raft.term);
             }
+            let known = self.groups.entry(core.applied).or_insert_with(|| members.clone());
+            assert_eq!(
+                *known, members,
+                "seed {seed}: machine {at} takes others for the group at entry {}",
+                core.applied
+            );
             if core.applied > self.group.0 {
-                self.group.0 = core.applied;
-                drop(core);
-                self.group.1 = replica.members();
+                self.group = (core.applied, members);
             }
         }
         let (sequence, hash) = replica.look(|namespace| (namespace.sequence(), namespace.hash()));
