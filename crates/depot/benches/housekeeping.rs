@@ -38,6 +38,8 @@ use kit::{TempFolder, bytes};
 
 const CLIENTS: usize = 8;
 const DSTORES: usize = 5;
+/// The default.
+const REPLICAS: u64 = 3;
 const SMALL: usize = 1000;
 
 /// The limit of a Dstore that copies as fast as it can.
@@ -144,41 +146,48 @@ fn lose(
     let client = store.client();
     wait_until("all Dstores are there", &client, |status| is_healed(status, dstores));
     fill(&client, objects, size);
-    let (mut before, mut during, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut before, mut during, mut times) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
         wait_until("all is healed", &client, |status| is_healed(status, dstores));
         before.push(measure_for(&client, scale.seconds(5)));
-        let lost = client.status().expect("a status").dstores[round % dstores].clone();
         store.stop_dstore(round % dstores);
         let begun = Instant::now();
         // What is missing is counted once a second: the count from before the loss says nothing, and what is healed in less time
-        // may not be seen at all.
-        let has_begun = Cell::new(false);
+        // may not be seen at all. What the clients put before they knew of the loss is healed 5 s later: it is waited for, too.
+        let (has_begun, copied) = (Cell::new(false), Cell::new(None));
         during.push(measure_until(&client, |status| {
-            has_begun.set(has_begun.get() || status.too_few_copies > 0 || begun.elapsed() > Duration::from_secs(3));
-            has_begun.get() && is_healed(status, dstores - 1)
+            let has_many = status.too_few_copies > objects / 100;
+            has_begun.set(has_begun.get() || has_many);
+            if has_begun.get() && !has_many && copied.get().is_none() {
+                copied.set(Some(begun.elapsed()));
+            }
+            let is_late = begun.elapsed() > Duration::from_secs(3);
+            (has_begun.get() || is_late) && is_healed(status, dstores - 1)
         }));
-        let seconds = begun.elapsed().as_secs_f64();
-        rates.push((lost.objects as f64 / seconds, lost.used_bytes as f64 / seconds / 1e6, seconds));
+        times.push(copied.get().unwrap_or(begun.elapsed()).as_secs_f64());
         if round + 1 < rounds {
             store.start_dstore(round % dstores);
         }
     }
     verify(&client, objects, size);
-    let of = |part: fn(&(f64, f64, f64)) -> f64| median(rates.iter().map(part).collect());
-    let (copies, rate, seconds) = (of(|rate| rate.0), of(|rate| rate.1), of(|rate| rate.2));
-    println!("repair of {name}: {copies:.0} copies/s, {rate:.0} MB/s, {seconds:.1} s");
+    // What a Dstore had of these objects, on average. What the clients have replaced is not copied.
+    let (copies, seconds) = ((objects * REPLICAS) as f64 / dstores as f64, median(times));
+    let (each, rate) = (copies / seconds, copies * size as f64 / seconds / 1e6);
+    println!("repair of {name}: {each:.0} copies/s, {rate:.0} MB/s, {seconds:.1} s");
     compare(&before, &during);
 }
 
 /// An empty Dstore joins four that are half full: copies move until all are about as full.
 fn balance(scale: Scale) {
-    for (what, objects, size) in
-        [("64 KiB", scale.objects(20_000, 60), 64 << 10), ("1 KB", scale.objects(200_000, 300), SMALL)]
-    {
-        let capacity = objects * size as u64 * 3 / 4 * 2;
+    let large = ("64 KiB", scale.objects(20_000, 0), 64 << 10);
+    let small = ("1 KB", scale.objects(200_000, 0), SMALL);
+    // Disks that a test run could fill would be full of what the clients put.
+    for (what, objects, size) in [large, small].into_iter().filter(|(_, objects, _)| *objects > 0) {
+        let capacity = objects * size as u64 * REPLICAS / 4 * 2;
         let folder = TempFolder::in_memory();
-        let options = StoreOptions { dstores: DSTORES, capacity: Some(capacity), ..StoreOptions::default() };
+        // What the clients replace is collected at once: the objects of the new Dstore are those that have moved.
+        let healing = HealingOptions { keep_removed: AT_ONCE, margin: AT_ONCE, ..HealingOptions::default() };
+        let options = StoreOptions { dstores: DSTORES, capacity: Some(capacity), healing, ..StoreOptions::default() };
         let mut store = Store::start_all_but_one(folder.path(), options);
         let client = store.client();
         wait_until("four Dstores are there", &client, |status| is_healed(status, DSTORES - 1));
@@ -216,7 +225,7 @@ fn compaction(scale: Scale) {
         client.remove(&path(name(number)), Condition::Any).expect("it is removed");
     }
     let full = bytes_below(folder.path());
-    let removed = (objects - (0..objects).filter(|number| is_kept(*number)).count() as u64) * size as u64 * 3;
+    let removed = (objects - (0..objects).filter(|number| is_kept(*number)).count() as u64) * size as u64 * REPLICAS;
     let begun = Instant::now();
     // Packs that are open are not compacted. Those of a test run are.
     let during = measure_until(&client, |_| !scale.is_bench || bytes_below(folder.path()) + removed * 2 / 3 < full);
@@ -233,18 +242,13 @@ fn scrub(scale: Scale) {
     let (objects, size) = (scale.objects(20_000, 100), 64 << 10);
     let folder = TempFolder::in_memory();
     let mut store = Store::start(folder.path(), StoreOptions::default());
-    let client = store.client();
+    let mut client = store.client();
     fill(&client, objects, size);
     let rate = 8e12 / depot::dstore::SCRUB_PERIOD.as_secs_f64();
     let at_that_rate = Duration::from_secs_f64(objects as f64 * size as f64 / rate);
     for (name, period) in [("at the rate of a disk of 8 TB", at_that_rate), ("without a limit", Duration::ZERO)] {
         let before = measure_for(&client, scale.seconds(5));
-        store.set_scrub_period(period);
-        for number in 0..3 {
-            store.stop_dstore(number);
-            store.start_dstore(number);
-        }
-        wait_until("all is known again", &client, |status| is_healed(status, 3));
+        client = restart_all(&mut store, &client, period);
         let begun = Instant::now();
         // At the slow rate a part of a round will do. Without a limit all is verified at least once.
         let is_through = |status: &Status| status.dstores.iter().all(|dstore| dstore.scrubbed_ago < begun.elapsed());
@@ -253,14 +257,22 @@ fn scrub(scale: Scale) {
         });
         println!("scrub {name}: for {:.1} s", begun.elapsed().as_secs_f64());
         compare(&[before], &[during]);
-        store.set_scrub_period(depot::dstore::SCRUB_PERIOD);
-        for number in 0..3 {
-            store.stop_dstore(number);
-            store.start_dstore(number);
-        }
-        wait_until("all is known again", &client, |status| is_healed(status, 3));
+        client = restart_all(&mut store, &client, depot::dstore::SCRUB_PERIOD);
     }
     assert_eq!(client.status().expect("a status").dstores.iter().map(|dstore| dstore.damaged).sum::<u64>(), 0);
+}
+
+/// Its three Dstores are started anew, one after another, to verify all that they have in so much time. A client that
+/// knows where they are.
+fn restart_all(store: &mut Store, client: &Cluster, scrub_period: Duration) -> Cluster {
+    store.set_scrub_period(scrub_period);
+    for number in 0..3 {
+        store.stop_dstore(number);
+        wait_until("it is away", client, |status| present(status) == 2);
+        store.start_dstore(number);
+        wait_until("all is known again", client, |status| is_healed(status, 3));
+    }
+    store.client()
 }
 
 /// A tree of so many files is removed, and all of its objects are collected, while clients put and get.
@@ -393,9 +405,12 @@ fn compare(before: &[Times], during: &[Times]) {
     }
 }
 
+fn present(status: &Status) -> usize {
+    status.dstores.iter().filter(|dstore| dstore.state == depot::client::DstoreState::Present).count()
+}
+
 fn is_healed(status: &Status, there: usize) -> bool {
-    let present = status.dstores.iter().filter(|dstore| dstore.state == depot::client::DstoreState::Present).count();
-    (present, status.healing.objects, status.healing.surplus, status.healing.moving, status.too_few_copies)
+    (present(status), status.healing.objects, status.healing.surplus, status.healing.moving, status.too_few_copies)
         == (there, 0, 0, 0, 0)
 }
 
