@@ -448,6 +448,11 @@ fn make_good(lost: &str) {
     let local = store.local("content");
     fs::write(&local, "kept").unwrap();
     store.user.ok(&["put", text(&local), "/kept"]);
+    eventually("all three vote", || {
+        let status = store.user.json(&["status", "--json"]);
+        let votes = |one: &&Value| one["role"] == "leader" || one["role"] == "follower";
+        status["controllers"].as_array().unwrap().iter().filter(votes).count() == 3
+    });
     store.server.signal("TERM");
     assert!(store.server.wait_for_exit().success());
     fs::remove_dir_all(store.local(lost)).unwrap();
