@@ -98,40 +98,43 @@ impl Summary {
     }
 }
 
-/// Does `work` for each item, `jobs` at a time, and adds what became of them to the summary. A failure is told when it
+/// Does `work` for each batch, `jobs` at a time, and adds what became of its items to the summary. A failure is told when it
 /// happens, and the others go on.
 pub fn run<Item: Sync>(
-    items: &[Item],
+    batches: &[&[Item]],
     bytes: u64,
     jobs: usize,
     summary: &mut Summary,
-    work: impl Fn(&Item, &ProgressBar) -> Result<Done, Failure> + Sync,
+    work: impl Fn(&[Item], &ProgressBar, &mut dyn FnMut(Result<Done, Failure>)) + Sync,
 ) -> Result<(), Failure> {
     let begun = Instant::now();
-    let bar = progress::of_transfer(items.len(), bytes);
-    let said = |ended: usize| format!("{ended} of {}", count(items.len() as u64, "file", "files"));
+    let items: usize = batches.iter().map(|batch| batch.len()).sum();
+    let bar = progress::of_transfer(items, bytes);
+    let said = |ended: usize| format!("{ended} of {}", count(items as u64, "file", "files"));
     bar.set_message(said(0));
     let next = AtomicUsize::new(0);
     let ended = AtomicUsize::new(0);
     let shared = Mutex::new(&mut *summary);
-    let one_after_another = || {
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let outcome = work(item, &bar);
-            let ended = ended.fetch_add(1, Ordering::Relaxed) + 1;
-            bar.set_message(said(ended));
-            let mut summary = shared.lock();
-            match outcome {
-                Ok(Done::Moved(bytes)) => {
-                    summary.files += 1;
-                    summary.bytes += bytes;
-                }
-                Ok(Done::Skipped) => summary.skipped += 1,
-                Err(failure) => bar.suspend(|| summary.fail(&failure)),
+    let note = |outcome| {
+        let ended = ended.fetch_add(1, Ordering::Relaxed) + 1;
+        bar.set_message(said(ended));
+        let mut summary = shared.lock();
+        match outcome {
+            Ok(Done::Moved(bytes)) => {
+                summary.files += 1;
+                summary.bytes += bytes;
             }
+            Ok(Done::Skipped) => summary.skipped += 1,
+            Err(failure) => bar.suspend(|| summary.fail(&failure)),
+        }
+    };
+    let one_after_another = || {
+        while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+            work(batch, &bar, &mut |outcome| note(outcome));
         }
     };
     let started = thread::scope(|scope| {
-        for number in 1..jobs.min(items.len()) {
+        for number in 1..jobs.min(batches.len()) {
             thread::Builder::new().name(format!("transfer-{number}")).spawn_scoped(scope, one_after_another)?;
         }
         one_after_another();

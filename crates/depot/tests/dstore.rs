@@ -19,12 +19,12 @@ use depot::identity::{ClusterId, ControllerId, DiskId, DstoreId, Epoch, History,
 use depot::log::SyncMode;
 use depot::log::backup::verify;
 use depot::namespace::change::{Condition, Details};
-use depot::pack::{self, Disk, OpenError, Purpose};
+use depot::pack::{self, Announced, Disk, OpenError, Purpose};
 use depot::wire::message::{
     CopyChange, CopyOrder, CopyReport, Failure, Load, ObjectAnswer, ObjectRequest, Order, OrderKind, OrderOutcome,
     Report,
 };
-use depot::wire::{Access, Address, ClientId, Connection, Role, Secret, accept, connect};
+use depot::wire::{Access, Address, ClientId, Connection, ReceiveError, Role, Secret, accept, connect};
 use kit::TempFolder;
 use stevedore::socket::Wait;
 
@@ -313,6 +313,49 @@ fn a_request_that_fails_leaves_the_connection_usable() {
     client.send(&ObjectRequest::Locate { keys: vec![key(2), key(1)] }).unwrap();
     let places = vec![None, Some(("pack-0000000001".to_owned(), 8192))];
     assert_eq!(receive(&mut client), ObjectAnswer::Located { places });
+}
+
+#[test]
+fn objects_that_are_put_together_are_there_or_refused_together() {
+    let (folder, secret) = (TempFolder::new(), Secret::draw().unwrap());
+    let (_dstore, address) = start(folder.path(), &secret, Vec::new()).unwrap();
+    let mut client = dial(&address, &secret);
+    let contents: Vec<Vec<u8>> = (1..=100).map(|size| bytes(size * 97)).collect();
+    let announced = |from: u64, contents: &[Vec<u8>]| -> Vec<Announced> {
+        let keys = (from..).map(key);
+        let of = |(key, bytes): (Key, &Vec<u8>)| Announced {
+            key,
+            length: bytes.len() as u64,
+            checksum: Checksum::of(bytes),
+        };
+        keys.zip(contents).map(of).collect()
+    };
+    let put = |client: &mut Connection, objects: Vec<Announced>, content: &[u8]| {
+        client.send_with_content(&ObjectRequest::PutMany { objects }, content).unwrap();
+        receive(client)
+    };
+    let stored = put(&mut client, announced(1, &contents), &contents.concat());
+    assert!(matches!(stored, ObjectAnswer::Stored { position } if position.number == 100), "{stored:?}");
+    for (number, bytes) in (1..).zip(&contents) {
+        assert!(get(&mut client, key(number), 0, bytes.len() as u64) == (bytes.clone(), None), "object {number}");
+    }
+    let mut lie = announced(200, &contents);
+    lie[50].checksum = Checksum(1);
+    let refused = put(&mut client, lie, &contents.concat());
+    assert_eq!(refused, ObjectAnswer::Error { failure: Failure::Mismatch });
+    assert_eq!(get(&mut client, key(200), 0, 1).1, Some(Failure::NotHere));
+    // What is too much, or nothing, is not read.
+    let many = vec![announced(300, &contents)[0]; 257];
+    let huge = [1 << 20, 1].map(|length| Announced { key: key(300), length, checksum: Checksum(1) });
+    let overflowing = [u64::MAX; 2].map(|length| Announced { key: key(300), length, checksum: Checksum(1) });
+    let empty = Announced { key: key(300), length: 0, checksum: Checksum::EMPTY };
+    for objects in [many, huge.into(), overflowing.into(), vec![empty]] {
+        let mut client = dial(&address, &secret);
+        let refused = put(&mut client, objects, b"");
+        assert!(matches!(refused, ObjectAnswer::Error { failure: Failure::BadRequest { .. } }), "{refused:?}");
+        assert!(matches!(client.receive::<ObjectAnswer>(Wait::deadline(SOON)), Err(ReceiveError::Ended)));
+    }
+    assert!(matches!(put(&mut client, Vec::new(), b""), ObjectAnswer::Stored { .. }));
 }
 
 #[test]

@@ -90,8 +90,9 @@ impl Get {
                 summary.fail(&local("make", path)(error));
             }
         }
-        transfer::run(&plan.files, plan.bytes, self.jobs, &mut summary, |download, bar| {
-            get_file(session, download, bar)
+        let one_by_one: Vec<_> = plan.files.chunks(1).collect();
+        transfer::run(&one_by_one, plan.bytes, self.jobs, &mut summary, |downloads, bar, ended| {
+            downloads.iter().for_each(|download| ended(get_file(session, download, bar)));
         })?;
         // The deepest first: what happens in a directory changes its time.
         for (path, stat) in plan.directories.iter().rev() {

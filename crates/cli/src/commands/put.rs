@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 use argh::FromArgs;
-use depot::client::{Error, PutOptions, Source};
+use depot::client::{Error, PutOptions, SmallFile, Source, TOGETHER, TOGETHER_BYTES};
 use depot::namespace::change::{Condition, Details, Refusal, Replicas};
 use depot::namespace::listing::{Kind, Stat};
 use depot::path::Path;
@@ -23,6 +23,9 @@ use crate::words::STANDARD_STREAM;
 
 /// The attribute that keeps a file's permissions, in octal.
 pub const MODE: &str = "mode";
+
+/// All jobs together have so many small files under way: more changes of one client at a time would need more sessions.
+const MOST_UNDER_WAY: usize = 256;
 
 /// Put local files into the store.
 #[derive(FromArgs)]
@@ -68,6 +71,8 @@ pub fn replicas(word: &str) -> Result<Replicas, String> {
 pub(crate) struct Upload {
     pub(crate) from: PathBuf,
     pub(crate) to: Path,
+    /// As it was when the command began.
+    bytes: u64,
 }
 
 /// What a command is to do.
@@ -104,8 +109,9 @@ impl Put {
             }
             _ => {
                 let plan = self.plan(session, sources, &target.path, target.is_directory, &mut summary)?;
-                transfer::run(&plan.files, plan.bytes, self.jobs, &mut summary, |upload, bar| {
-                    self.put_file(session, &plan, upload, bar)
+                let batches = plan.batches(self.jobs);
+                transfer::run(&batches, plan.bytes, self.jobs, &mut summary, |batch, bar, ended| {
+                    self.put_batch(session, &plan, batch, bar, ended);
                 })?;
                 for (path, metadata) in &plan.directories {
                     if let Err(failure) = keep_directory(session, path, metadata) {
@@ -180,6 +186,47 @@ impl Put {
         PutOptions { condition, parents: true, modified_ms: metadata.map(modified_ms), details }
     }
 
+    /// Puts files, the small ones together.
+    fn put_batch(
+        &self,
+        session: &Session<'_>,
+        plan: &Plan,
+        batch: &[Upload],
+        bar: &ProgressBar,
+        ended: &mut dyn FnMut(Result<Done, Failure>),
+    ) {
+        let mut small = Vec::new();
+        for upload in batch {
+            match if batch.len() > 1 { self.read_small(session, plan, upload) } else { Ok(None) } {
+                Ok(Some(file)) => small.push(file),
+                Ok(None) => ended(self.put_file(session, plan, upload, bar)),
+                Err(failure) => ended(Err(failure)),
+            }
+        }
+        for (file, outcome) in small.iter().zip(session.store.put_many(&small)) {
+            let bytes = file.content.len() as u64;
+            bar.inc(bytes);
+            ended(outcome.map(|_| Done::Moved(bytes)).map_err(about(&file.path)));
+        }
+    }
+
+    /// A file with its content, if that is small and nothing is there yet.
+    fn read_small(&self, session: &Session<'_>, plan: &Plan, upload: &Upload) -> Result<Option<SmallFile>, Failure> {
+        let Upload { from, to, .. } = upload;
+        if plan.there(session, to)?.is_some() {
+            return Ok(None);
+        }
+        let cannot_read = local("read", from);
+        let file = File::open(from).map_err(&cannot_read)?;
+        let metadata = file.metadata().map_err(&cannot_read)?;
+        let mut content = Vec::with_capacity(metadata.len().min(TOGETHER_BYTES) as usize + 1);
+        file.take(TOGETHER_BYTES + 1).read_to_end(&mut content).map_err(&cannot_read)?;
+        // What has grown, or changes just now, is not put together with others.
+        let is_whole = content.len() as u64 == metadata.len() && metadata.len() <= TOGETHER_BYTES;
+        let options = self.options(Some(&metadata));
+        Ok(is_whole.then(|| SmallFile { path: to.clone(), content, options }))
+    }
+
     fn put_file(
         &self,
         session: &Session<'_>,
@@ -187,7 +234,7 @@ impl Put {
         upload: &Upload,
         bar: &ProgressBar,
     ) -> Result<Done, Failure> {
-        let Upload { from, to } = upload;
+        let Upload { from, to, .. } = upload;
         let cannot_read = local("read", from);
         let file = File::open(from).map_err(&cannot_read)?;
         let metadata = file.metadata().map_err(&cannot_read)?;
@@ -219,6 +266,25 @@ impl Put {
 }
 
 impl Plan {
+    /// The files in groups: small ones that follow each other are put together, but not so many that a job has none.
+    fn batches(&self, jobs: usize) -> Vec<&[Upload]> {
+        let most = (self.files.len() / jobs).min(MOST_UNDER_WAY / jobs).clamp(1, TOGETHER);
+        let mut batches = Vec::new();
+        let mut rest = &self.files[..];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |upload: &&Upload| {
+                bytes += upload.bytes;
+                bytes <= TOGETHER_BYTES
+            };
+            let length = rest.iter().take(most).take_while(fits).count().max(1);
+            let batch;
+            (batch, rest) = rest.split_at(length);
+            batches.push(batch);
+        }
+        batches
+    }
+
     /// Looks at what is below a directory of the store already.
     fn list(&mut self, session: &Session<'_>, directory: &Path) -> Result<(), Failure> {
         match session.look(directory)?.map(|stat| stat.kind) {
@@ -243,8 +309,9 @@ impl Plan {
     }
 
     pub(crate) fn add_file(&mut self, from: PathBuf, to: Path, metadata: &Metadata) {
-        self.bytes += metadata.len();
-        self.files.push(Upload { from, to });
+        let bytes = metadata.len();
+        self.bytes += bytes;
+        self.files.push(Upload { from, to, bytes });
     }
 
     /// Adds a local directory, with all that is in it.

@@ -284,7 +284,7 @@ impl<'a> Storing<'a> {
     }
 
     fn put(&self, upload: &Upload) -> Result<(), Failure> {
-        let Upload { from, to } = upload;
+        let Upload { from, to, .. } = upload;
         let file = File::open(from).map_err(local("read", from))?;
         let source = Watched { file: &file, kills: &self.kills, counted: AtomicU64::new(0) };
         let options = PutOptions { parents: true, ..PutOptions::default() };
@@ -442,7 +442,7 @@ fn for_each(files: &[Upload], work: impl Fn(&Upload) -> Result<(), Failure> + Sy
 /// Loads every file, and compares it with the original as it comes.
 fn load_all(store: &Store, plan: &Plan) -> Result<(), Failure> {
     let bar = progress::of_files("comparing", plan.files.len());
-    let compared = for_each(&plan.files, |Upload { from, to }| {
+    let compared = for_each(&plan.files, |Upload { from, to, .. }| {
         let original = File::open(from).map_err(local("read", from))?;
         let mut comparison = Comparison { original: BufReader::new(original), at: 0 };
         let loaded = store.cluster.get(to, Condition::Any).and_then(|mut file| {

@@ -11,12 +11,12 @@ mod floor;
 
 use std::env;
 use std::io::{Cursor, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
 use cluster::{Store, StoreOptions};
-use depot::client::{Files, PutOptions, Source};
+use depot::client::{Cluster, Files, PutOptions, SmallFile, Source, TOGETHER};
 use depot::log::SyncMode;
 use depot::namespace::change::Condition;
 use depot::path::Path;
@@ -133,6 +133,13 @@ fn main() {
             }
             report(&row, ours, theirs, "/s");
         }
+        for jobs in [1, 4] {
+            let row = format!("10^5 files of 1 KB, --sync {name}, {jobs} jobs");
+            if is_wanted(&row) {
+                let files = if is_bench { 100_000 / rounds } else { 300 };
+                put_together(&client, &row, jobs, files, rounds);
+            }
+        }
         if sync != SyncMode::Never {
             continue;
         }
@@ -221,6 +228,44 @@ fn main() {
         report(&rows[0], puts, put_floors, "MB/s");
         report(&rows[1], gets, get_floors, "MB/s");
     }
+}
+
+/// Puts so many files in each round one by one, and so many together, as `put -r` does with so many jobs.
+fn put_together(client: &Cluster, row: &str, jobs: usize, files: usize, rounds: usize) {
+    let options = PutOptions { parents: true, ..PutOptions::default() };
+    let (mut singly, mut together) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        for (way, rates) in [("singly", &mut singly), ("together", &mut together)] {
+            let file = |number: usize| SmallFile {
+                path: path(format!("/{way}/{jobs}/{round}/{}/{number}", number / 1000)),
+                content: bytes(number as u64, SMALL),
+                options: options.clone(),
+            };
+            let all: Vec<SmallFile> = (0..files).map(file).collect();
+            let batches: Vec<&[SmallFile]> = all.chunks(if way == "singly" { 1 } else { TOGETHER }).collect();
+            let next = AtomicUsize::new(0);
+            let begun = Instant::now();
+            thread::scope(|scope| {
+                for _ in 0..jobs {
+                    scope.spawn(|| {
+                        while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                            client.put_many(batch).into_iter().for_each(|put| assert!(put.is_ok(), "{put:?}"));
+                        }
+                    });
+                }
+            });
+            rates.push(files as f64 / begun.elapsed().as_secs_f64());
+            for file in all.iter().step_by(97) {
+                let mut out = Vec::with_capacity(SMALL);
+                let mut read = client.get(&file.path, Condition::Any).expect("it was put");
+                read.copy_to(0..u64::MAX, &mut out).expect("it is whole");
+                assert!(out == file.content, "{} has other bytes", file.path);
+            }
+        }
+    }
+    let ratios = together.iter().zip(&singly).map(|(together, singly)| together / singly).collect();
+    let (singly, together, ratio) = (median(singly), median(together), median(ratios));
+    println!("{row:44} one by one {singly:6.0} /s, together {together:6.0} /s, ratio {ratio:.2}");
 }
 
 fn rate_of_one(work: impl FnOnce()) -> f64 {

@@ -22,7 +22,7 @@ use super::parallel::{ParallelReads, Permits};
 use super::pool::Pool;
 use super::{
     CheckSummary, CheckedObject, Content, CopyOptions, Error, Files, FindPage, ListOptions, MoveOptions, ObjectCopies,
-    PutOptions, Source, Status, WatchPage,
+    PutOptions, SmallFile, Source, Status, WatchPage,
 };
 use crate::disk::random;
 use crate::identity::{ClusterId, ControllerId, DstoreId, Key, SessionId, Version};
@@ -31,7 +31,9 @@ use crate::namespace::change::{Command, Condition, Details, Refusal, RemovalExte
 use crate::namespace::listing::{Page, Stat};
 use crate::namespace::snapshot::Contents;
 use crate::path::Path;
-use crate::wire::message::{Answer, Failure, Grant, Grants, ObjectAnswer, ObjectRequest, Request};
+use crate::wire::message::{
+    Answer, Failure, Grant, Grants, ObjectAnswer, ObjectRequest, Outcome, Request, StampedCommand,
+};
 use crate::wire::{Access, Address, ClientId, ClientKey, HandshakeError, ReceiveError, Role};
 
 /// How long an answer may take.
@@ -295,12 +297,23 @@ impl Cluster {
 
     /// The same, with objects under these keys. Another leader than the one that granted them leases them again.
     pub(super) fn commit(&self, command: Command, more: u32, keys: &[Key]) -> Result<Version, Error> {
-        let mut request = Request::Change { stamp: self.stamp()?, more, command: Box::new(command) };
+        self.commit_as(self.stamp()?, command, more, keys, false)
+    }
+
+    /// The same under a stamp. `was_sent` says whether the change may have been made under it already.
+    pub(super) fn commit_as(
+        &self,
+        stamp: Stamp,
+        command: Command,
+        more: u32,
+        keys: &[Key],
+        mut was_sent: bool,
+    ) -> Result<Version, Error> {
+        let mut request = Request::Change { stamp, more, command: Box::new(command) };
         let mut renewals = 0;
-        let mut was_sent = false;
         loop {
             let Request::Change { stamp, .. } = &request else { unreachable!("made above") };
-            let (session_id, number) = (stamp.session, stamp.number);
+            let stamp = *stamp;
             let result = self.ask_within(&request, PATIENCE);
             was_sent |= result.as_ref().err().is_some_and(|unanswered| unanswered.is_uncertain);
             if matches!(&result, Err(Unanswered { why: Why::Answered(Failure::NoLease), .. }))
@@ -311,9 +324,7 @@ impl Cluster {
                 renewals += 1;
                 continue;
             }
-            if let Some(session) = self.session.lock().as_mut().filter(|session| session.id == session_id) {
-                session.open.remove(&number); // it is not asked for again
-            }
+            self.close(&stamp);
             match result {
                 Ok(Answer::Done { version, grants }) => {
                     if !grants.objects.is_empty() {
@@ -330,7 +341,7 @@ impl Cluster {
                         return Err(Error::OutcomeUnknown("the store has forgotten this session".into()));
                     }
                     // It was not made: a new one may make it.
-                    self.session.lock().take_if(|session| session.id == session_id);
+                    self.session.lock().take_if(|session| session.id == stamp.session);
                     if let Request::Change { stamp, .. } = &mut request {
                         *stamp = self.stamp()?;
                     }
@@ -351,7 +362,27 @@ impl Cluster {
         keys.chunks(MOST_RENEWED).try_for_each(|keys| self.ask_for(&Request::Renew { keys: keys.to_vec() }))
     }
 
-    fn stamp(&self) -> Result<Stamp, Error> {
+    /// Makes several changes with one request, each under its stamp. Tried once, at the Controller that led last: what it does
+    /// not answer may have had an effect or not, unless it was not reached.
+    pub(super) fn change_many(&self, changes: &[StampedCommand]) -> Attempt {
+        let request = Request::ChangeMany { changes: changes.to_vec() };
+        let Some(address) = self.controllers.lock().first(&request) else { return Attempt::NotMade };
+        match self.ask_once(&address, &request, Wait::deadline(PATIENCE)) {
+            Ok(Answer::Outcomes { outcomes }) if outcomes.len() == changes.len() => Attempt::Answered(outcomes),
+            Ok(Answer::Error { .. }) | Err(Missed::NotReached(_)) => Attempt::NotMade,
+            Ok(_) | Err(Missed::NoAnswer(_)) => Attempt::Unknown,
+        }
+    }
+
+    /// The outcome of a change is known, or it is not asked for again.
+    pub(super) fn close(&self, stamp: &Stamp) {
+        if let Some(session) = self.session.lock().as_mut().filter(|session| session.id == stamp.session) {
+            session.open.remove(&stamp.number);
+        }
+    }
+
+    /// Marks the next change.
+    pub(super) fn stamp(&self) -> Result<Stamp, Error> {
         self.session.lock().take_if(|session| session.is_long());
         self.with_session(|session| {
             let number = session.next;
@@ -493,6 +524,16 @@ enum Missed {
     NoAnswer(ReceiveError),
 }
 
+/// What came of several changes that were sent once.
+pub(super) enum Attempt {
+    /// What became of each.
+    Answered(Vec<Outcome>),
+    /// None had an effect.
+    NotMade,
+    /// They may have had effects.
+    Unknown,
+}
+
 /// Why a request failed.
 struct Unanswered {
     why: Why,
@@ -542,6 +583,10 @@ impl From<Failure> for Error {
 impl Files for Cluster {
     fn put(&self, path: &Path, source: Source<'_>, options: &PutOptions) -> Result<Version, Error> {
         super::upload::put(self, path, source, options)
+    }
+
+    fn put_many(&self, files: &[SmallFile]) -> Vec<Result<Version, Error>> {
+        super::batch::put_many(self, files)
     }
 
     fn check_put(&self, path: &Path, options: &PutOptions) -> Result<(), Error> {

@@ -147,6 +147,7 @@ impl Request {
             | Self::Replace { .. }
             | Self::Renew { .. }
             | Self::Change { .. }
+            | Self::ChangeMany { .. }
             | Self::Holders { .. }
             | Self::Suspect { .. }
             | Self::Repair { .. }

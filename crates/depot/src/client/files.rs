@@ -66,6 +66,23 @@ pub struct PutOptions {
     pub details: Details,
 }
 
+/// So many files are put together at most: with a few threads that do so, a client has not too many changes under way. (depot 3.5)
+pub const TOGETHER: usize = 64;
+
+/// They have so many bytes at most: what one Dstore is sent fits its socket's buffers.
+pub const TOGETHER_BYTES: u64 = 64 << 10;
+
+/// One of several files that are put together.
+#[derive(Clone, Debug)]
+pub struct SmallFile {
+    /// Where it goes.
+    pub path: Path,
+    /// All of it.
+    pub content: Vec<u8>,
+    /// How it is put.
+    pub options: PutOptions,
+}
+
 /// How a move is done.
 #[derive(Clone, Debug, Default)]
 pub struct MoveOptions {
@@ -194,6 +211,13 @@ pub trait Content {
 pub trait Files: Send + Sync {
     /// Creates a file, or replaces its content.
     fn put(&self, path: &Path, source: Source<'_>, options: &PutOptions) -> Result<Version, Error>;
+
+    /// Puts several files, each for itself; what became of each, in order. A store may need fewer messages and syncs for
+    /// [`TOGETHER`] small ones than by one put after another.
+    fn put_many(&self, files: &[SmallFile]) -> Vec<Result<Version, Error>> {
+        let put = |file: &SmallFile| self.put(&file.path, Source::Once(&mut &file.content[..]), &file.options);
+        files.iter().map(put).collect()
+    }
 
     /// Fails if a put would be refused now, as far as that can be known without its bytes: for its condition, or since there is no
     /// room. It is for a caller with a reason not to read the bytes in vain: a put asks the same once it has read the first of them.

@@ -39,10 +39,10 @@ const SMALL: u64 = 64 << 10;
 const PIECE: usize = 256 << 10;
 
 /// How long a Dstore may take to store what it has received.
-const STORING: Duration = Duration::from_secs(60);
+pub(super) const STORING: Duration = Duration::from_secs(60);
 
 /// When enough Dstores have an object, the others get so long, and twice the time that it took until then. (depot 5.1)
-const GRACE: Duration = Duration::from_millis(100);
+pub(super) const GRACE: Duration = Duration::from_millis(100);
 
 /// Where an object's bytes are.
 #[derive(Clone, Copy)]
@@ -553,7 +553,7 @@ fn send_to(
 }
 
 /// What a Dstore's answer to a put means. The outer error ends the put, the inner one is this Dstore's.
-fn outcome(answer: Result<ObjectAnswer, ReceiveError>) -> Result<Result<Position, String>, Error> {
+pub(super) fn outcome(answer: Result<ObjectAnswer, ReceiveError>) -> Result<Result<Position, String>, Error> {
     Ok(match answer {
         Ok(ObjectAnswer::Stored { position } | ObjectAnswer::Have { position }) => Ok(position),
         Ok(ObjectAnswer::Error { failure: Failure::Mismatch }) => {
@@ -568,7 +568,7 @@ fn outcome(answer: Result<ObjectAnswer, ReceiveError>) -> Result<Result<Position
 }
 
 /// Which of these connections has something to read, within a time.
-fn readable(waiting: &[(DstoreId, Address, Connection)], limit: Duration) -> Result<Option<usize>, Error> {
+pub(super) fn readable(waiting: &[(DstoreId, Address, Connection)], limit: Duration) -> Result<Option<usize>, Error> {
     let mut fds: Vec<PollFd<'_>> = waiting
         .iter()
         .map(|(_, _, connection)| PollFd::from_borrowed_fd(connection.stream().as_fd(), PollFlags::IN))

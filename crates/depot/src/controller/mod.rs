@@ -19,6 +19,7 @@
 //! | file | what |
 //! |---|---|
 //! | `requests` | a client's connection: requests in, answers out |
+//! | `changes` | changes that clients ask for: checked, proposed, and what follows |
 //! | `links` | a Dstore's connection: its reports in, orders out |
 //! | `leadership` | what begins and ends with a leadership |
 //! | `peers` | connections between Controllers |
@@ -50,6 +51,7 @@
 //! | `controller`: one that sends backups to Dstores | a clock; their sockets | [`Handle::stop`], likewise |
 
 mod backups;
+mod changes;
 mod group;
 mod healing;
 mod housekeeping;
@@ -475,7 +477,7 @@ impl Shared {
 
     /// Waits until `is_there` says so, for as long as Dstores may still be about to come after a leadership has begun. It is
     /// asked again whenever something was heard, and takes the locks that it needs.
-    fn wait_for_dstores(&self, is_there: impl Fn() -> bool) {
+    fn wait_for_dstores(&self, mut is_there: impl FnMut() -> bool) {
         loop {
             let times = self.news.times();
             let deadline = self.state.lock().since + self.settling;

@@ -1,6 +1,6 @@
 //! A client's connection: requests in, answers out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,22 +11,23 @@ use stevedore::server::ThreadGroup;
 use stevedore::socket::Wait;
 
 use super::group::HAND_OVER;
-use super::{Shared, State, backups, links, now_ms, peers};
+use super::{Shared, backups, links, peers};
 use crate::client::ChangeEvent;
 use crate::glob::Pattern;
-use crate::identity::{DstoreId, Epoch, Key, SessionId, Version};
-use crate::log::ProposeError;
+use crate::identity::{DstoreId, Key, Version};
 use crate::namespace::Namespace;
-use crate::namespace::change::{Change, Command, Condition, Duty, NewObjects, Replicas, Settings, Stamp};
+use crate::namespace::change::{Condition, Duty, Replicas};
 use crate::namespace::listing::{Listed, Page, Query};
-use crate::pack;
 use crate::path::Path;
 use crate::placement::{Candidate, CopyState, choose};
-use crate::wire::message::{Answer, Failure, Grant, Grants, ObjectPlaces, Order, Request};
+use crate::wire::message::{Answer, Failure, Grant, Grants, ObjectPlaces, Order, Request, StampedCommand};
 use crate::wire::{Address, ClientId, Connection, ReceiveError, Role, accept};
 
 /// The most objects that are granted at a time. (depot 5.1)
-const MOST_GRANTED: u32 = 16;
+const MOST_GRANTED: u32 = 256;
+
+/// Places are chosen for so many objects under one hold of the lock.
+const CHOSEN_AT_A_TIME: usize = 16;
 
 /// The most entries that a page lists or looks at, under one hold of the lock. (depot 3.6)
 const PAGE: usize = 1_000;
@@ -46,11 +47,8 @@ const WATCHED_BYTES: usize = 1 << 20;
 /// A peer that takes no answer for so long has gone.
 const STALL: Duration = Duration::from_secs(30);
 
-/// A commit waits for so long for Dstores that may have its objects. Clients wait longer for an answer.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(20);
-
 /// A request for the leader waits at most so long for one to be known.
-const ELECTION: Duration = Duration::from_millis(500);
+pub(super) const ELECTION: Duration = Duration::from_millis(500);
 
 /// The longest pattern of a search in bytes: names are matched while the namespace is held.
 const LONGEST_PATTERN: usize = 256;
@@ -116,7 +114,7 @@ impl Shared {
                     self.replica.read(check).map_err(|error| self.failed(error))??;
                 }
                 self.check_space()?;
-                let grants = self.grant(client, replicas, objects.min(MOST_GRANTED))?;
+                let grants = self.grant(client, replicas, objects)?;
                 return Ok(Answer::Granted { grants });
             }
             Request::Replace { key, tried } => return self.replace(client, key, &tried),
@@ -124,7 +122,10 @@ impl Shared {
                 self.renew(client, &keys)?;
                 Ok(Answer::Ok)
             }
-            Request::Change { stamp, more, command } => return self.change(client, stamp, more, *command),
+            Request::Change { stamp, more, command } => {
+                return self.change(client, StampedCommand { stamp, command: *command }, more);
+            }
+            Request::ChangeMany { changes } => return self.change_many(client, changes),
             Request::Stat { path } => {
                 let stat =
                     self.replica.read(|namespace| namespace.stat(&path)).map_err(|error| self.failed(error))??;
@@ -195,7 +196,7 @@ impl Shared {
         fatal.map_or(Ok(()), |why| Err(self.cannot_go_on(format!("the Controller stops: {why}"))))
     }
 
-    fn check_space(&self) -> Result<(), Failure> {
+    pub(super) fn check_space(&self) -> Result<(), Failure> {
         if self.is_short_of_space.load(Ordering::Acquire) {
             let what = "the Controller's disk is nearly full: only removals are accepted until it has room".to_owned();
             return Err(Failure::Unavailable { what });
@@ -203,155 +204,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes a change, and grants keys for the puts to come.
-    fn change(&self, client: ClientId, stamp: Stamp, more: u32, command: Command) -> Result<Answer, Failure> {
-        if self.ending.load(Ordering::Acquire) {
-            return Err(self.not_leader());
-        }
-        match &command {
-            Command::Remove { .. } | Command::RemoveDirectory { .. } | Command::Format { .. } => {}
-            Command::Set { settings } => {
-                check_settings(settings)?;
-                self.check_space()?;
-            }
-            Command::Put { .. }
-            | Command::Move { .. }
-            | Command::Copy { .. }
-            | Command::MakeDirectory { .. }
-            | Command::SetAttributes { .. }
-            | Command::Compose { .. } => self.check_space()?,
-            Command::Create { .. }
-            | Command::Lead { .. }
-            | Command::Dstore { .. }
-            | Command::EnterController { .. }
-            | Command::LeaveController { .. }
-            | Command::Reap => {
-                return Err(Failure::NotPermitted { why: "this change is not a client's to make".into() });
-            }
-        }
-        // Objects that have been stored may be wanted on more Dstores.
-        let may_want_more = match &command {
-            Command::Copy { details, .. } => details.as_ref().is_some_and(|details| details.replicas.is_some()),
-            Command::Compose { details, .. } => details.replicas.is_some(),
-            _ => false,
-        };
-        let epoch = self.epoch()?;
-        let was_made = || self.replica.look(|namespace| namespace.was_made(&stamp));
-        let mut keys = Vec::new();
-        if let Command::Put { objects, details, .. } = &command
-            && !objects.objects.is_empty()
-            && !was_made()
-        {
-            match self.accept_objects(epoch, client, (stamp.session, stamp.number), objects, details.replicas) {
-                Ok(accepted) => keys = accepted,
-                // An attempt before this one was made in this moment, and its leases have ended with it.
-                Err(Failure::NoLease) if was_made() => {}
-                Err(failure) => return Err(failure),
-            }
-        }
-        let change = Change { now_ms: now_ms(), stamp: Some(stamp), command };
-        let applied = match self.replica.propose_in(epoch, &change) {
-            Ok(applied) => applied,
-            // It had no effect; the leases stay for a repeat.
-            Err(ProposeError::NotLeader) => {
-                // It may be handing over: the client is told to which one.
-                self.wait_until(ELECTION, || self.leads_elsewhere());
-                return Err(self.not_leader());
-            }
-            Err(error @ (ProposeError::TooLarge | ProposeError::Replaced)) => return Err(self.failed(error)),
-            Err(error @ (ProposeError::Deposed | ProposeError::Log(_))) => {
-                return Err(Failure::OutcomeUnknown { why: error.to_string() });
-            }
-        };
-        // Nothing of this leadership is left when it has ended meanwhile.
-        if let Ok((mut state, now)) = self.lead()
-            && now == epoch
-        {
-            state.keys.settle(&keys);
-            state.healing.released(applied.released.iter().map(|released| released.key));
-            // As files name them now, missing copies may be made.
-            if let Command::Put { objects, .. } = &change.command {
-                objects.objects.iter().for_each(|object| state.healing.stored(objects.key(object)));
-            }
-            if may_want_more {
-                state.healing.look_at_all();
-            }
-        }
-        let sequence = applied.outcome?;
-        let version = self.replica.look(|namespace| namespace.version(sequence));
-        // A client that asks for more than there is asks again when it needs them.
-        let grants = if more > 0 {
-            self.grant(client, None, more.min(MOST_GRANTED)).unwrap_or_default()
-        } else {
-            Grants::default()
-        };
-        Ok(Answer::Done { version, grants })
-    }
-
-    /// Whether a put with these objects may be made; if so, their keys, which are proposed from now on.
-    fn accept_objects(
-        &self,
-        epoch: Epoch,
-        client: ClientId,
-        change: (SessionId, u64),
-        objects: &NewObjects,
-        replicas: Option<Replicas>,
-    ) -> Result<Vec<Key>, Failure> {
-        let (_, quorum) = self.wanted(replicas);
-        for object in &objects.objects {
-            let mut holders: Vec<DstoreId> = object.holders.iter().map(|(dstore, _)| *dstore).collect();
-            holders.sort_unstable();
-            holders.dedup();
-            if holders.len() < quorum {
-                let (there, needed) = (holders.len() as u32, quorum as u32);
-                return Err(Failure::NotEnoughDstores { there, needed });
-            }
-        }
-        let mine = |namespace: &Namespace| {
-            let staying = namespace.dstores().filter(|(_, record)| record.duty != Duty::Removed);
-            staying.map(|(id, _)| id).collect::<Vec<DstoreId>>()
-        };
-        let known = self.replica.look(mine);
-        let named = objects.objects.iter().flat_map(|object| &object.holders);
-        if let Some((stranger, _)) = named.clone().find(|(dstore, _)| !known.contains(dstore)) {
-            return Err(Failure::BadRequest { why: format!("Dstore {stranger} is no Dstore of this store") });
-        }
-        if let Some(object) = objects.objects.iter().find(|object| object.length > pack::MOST_BYTES) {
-            return Err(Failure::BadRequest { why: format!("no object has {} bytes", object.length) });
-        }
-        let keys: Vec<Key> = objects.objects.iter().map(|object| objects.key(object)).collect();
-        self.refuse_later(&keys, epoch)?;
-        let deadline = Instant::now() + COMMIT_PATIENCE;
-        let mut may_wait = true;
-        loop {
-            let times = self.news.times();
-            {
-                let (mut state, now) = self.lead()?;
-                if now != epoch || !state.keys.propose(client, &keys, change) {
-                    return Err(Failure::NoLease);
-                }
-                let (fewest, fewest_expected) = state.enter_claims(objects, epoch);
-                if fewest >= quorum {
-                    return Ok(keys);
-                }
-                if fewest_expected < quorum || !may_wait {
-                    state.keys.settle(&keys);
-                    return Err(Failure::NotEnoughDstores { there: fewest as u32, needed: quorum as u32 });
-                }
-            }
-            may_wait = self.news.wait_beyond(times, deadline) && !self.is_stopping();
-        }
-    }
-
-    /// A Controller that granted keys in a later term leads by now, though this one has not heard of it: only that one knows
-    /// whether the keys are leased.
-    fn refuse_later(&self, keys: &[Key], epoch: Epoch) -> Result<(), Failure> {
-        let is_later = |key: &Key| key.history == epoch.history && key.term > epoch.term;
-        if keys.iter().any(is_later) { Err(self.not_leader()) } else { Ok(()) }
-    }
-
     /// How many Dstores are to have an object, and how many must before its put succeeds.
-    fn wanted(&self, replicas: Option<Replicas>) -> (usize, usize) {
+    pub(super) fn wanted(&self, replicas: Option<Replicas>) -> (usize, usize) {
         let (settings, active) = self.replica.look(|namespace| {
             let active = namespace.dstores().filter(|(_, record)| record.duty == Duty::Active).count();
             (namespace.settings().clone(), active)
@@ -365,7 +219,7 @@ impl Shared {
     }
 
     /// Leases keys for new objects, each with places.
-    fn grant(&self, client: ClientId, replicas: Option<Replicas>, count: u32) -> Result<Grants, Failure> {
+    pub(super) fn grant(&self, client: ClientId, replicas: Option<Replicas>, count: u32) -> Result<Grants, Failure> {
         let epoch = self.epoch()?;
         let (wanted, quorum) = self.wanted(replicas);
         let write_quorum = quorum as u32;
@@ -373,23 +227,26 @@ impl Shared {
         let mut grants =
             Grants { history: epoch.history, term: epoch.term, write_quorum, lease_ms, ..Grants::default() };
         let mut times = BTreeMap::new();
-        for _ in 0..count {
-            let places = self.places(wanted, quorum, &[], &times)?;
-            places.iter().for_each(|(dstore, _)| *times.entry(*dstore).or_insert(0) += 1);
+        let mut left = count.min(MOST_GRANTED) as usize;
+        while left > 0 {
+            let all_places = self.places(left.min(CHOSEN_AT_A_TIME), wanted, quorum, &[], &mut times)?;
             let (mut state, now) = self.lead()?;
             if now != epoch {
                 return Err(self.not_leader()); // a key is of the leadership that leases it
             }
-            let Some(key) = state.keys.grant(client, epoch, Instant::now()) else {
-                if grants.objects.is_empty() {
-                    return Err(Failure::Unavailable { what: "this client has too many puts under way".into() });
-                }
-                break;
-            };
-            grants
-                .objects
-                .push(Grant { number: key.number, places: places.iter().map(|(dstore, _)| *dstore).collect() });
-            grants.addresses.extend(places);
+            for places in all_places {
+                left -= 1;
+                let Some(key) = state.keys.grant(client, epoch, Instant::now()) else {
+                    left = 0;
+                    break;
+                };
+                let object = Grant { number: key.number, places: places.iter().map(|(dstore, _)| *dstore).collect() };
+                grants.objects.push(object);
+                grants.addresses.extend(places);
+            }
+        }
+        if grants.objects.is_empty() && count > 0 {
+            return Err(Failure::Unavailable { what: "this client has too many puts under way".into() });
         }
         grants.addresses.sort_unstable();
         grants.addresses.dedup();
@@ -418,7 +275,7 @@ impl Shared {
     /// Another place for an object that a Dstore did not take.
     fn replace(&self, client: ClientId, key: Key, tried: &[DstoreId]) -> Result<Answer, Failure> {
         self.renew(client, &[key])?;
-        let addresses = self.places(1, 1, tried, &BTreeMap::new())?;
+        let addresses = self.places(1, 1, 1, tried, &mut BTreeMap::new())?.concat();
         let places = addresses.iter().map(|(dstore, _)| *dstore).collect();
         let objects = vec![Grant { number: key.number, places }];
         let lease_ms = self.state.lock().keys.lease_ms();
@@ -426,16 +283,17 @@ impl Shared {
         Ok(Answer::Granted { grants })
     }
 
-    /// Up to `wanted` Dstores for an object, at least `quorum` of them.
+    /// For each of `objects`, up to `wanted` Dstores, at least `quorum` of them. `times` says how often each was chosen.
     fn places(
         &self,
+        objects: usize,
         wanted: usize,
         quorum: usize,
         taken: &[DstoreId],
-        times: &BTreeMap<DstoreId, usize>,
-    ) -> Result<Vec<(DstoreId, Address)>, Failure> {
+        times: &mut BTreeMap<DstoreId, usize>,
+    ) -> Result<Vec<Vec<(DstoreId, Address)>>, Failure> {
         // Dstores may be entered in the log while this waits for them.
-        let choice = || {
+        let mut choice = || {
             let active = |namespace: &Namespace| {
                 let active = namespace.dstores().filter(|(_, record)| record.duty == Duty::Active);
                 active.map(|(id, record)| (id, record.clone())).collect::<Vec<_>>()
@@ -455,25 +313,37 @@ impl Shared {
                     zone: &record.zone,
                     used,
                     load: f64::from(busy) / 100.0,
-                    times: times.get(id).copied().unwrap_or(0),
+                    times: 0,
                 })
             });
             let present: Vec<_> = present.collect();
-            let with_room: Vec<_> =
+            let mut with_room: Vec<_> =
                 present.iter().filter(|candidate| candidate.used < 1.0 - LEAST_FREE).cloned().collect();
-            let random = &mut state.random;
-            let chosen = choose(&with_room, taken, wanted, |n| random.usize(..n));
-            let places: Vec<_> = chosen.iter().map(|id| (*id, state.links[id].address.clone())).collect();
-            match places.len() {
-                there if there >= quorum => Ok(places),
-                _ if present.len() > with_room.len() => Err(Failure::NoSpace),
-                there => Err(Failure::NotEnoughDstores { there: there as u32, needed: quorum as u32 }),
+            let mut chosen_for_all = Vec::with_capacity(objects);
+            for _ in 0..objects {
+                with_room.iter_mut().for_each(|one| one.times = times.get(&one.id).copied().unwrap_or(0));
+                let random = &mut state.random;
+                let chosen = choose(&with_room, taken, wanted, |n| random.usize(..n));
+                match chosen.len() {
+                    there if there >= quorum => {}
+                    _ if present.len() > with_room.len() => return Err(Failure::NoSpace),
+                    there => {
+                        return Err(Failure::NotEnoughDstores { there: there as u32, needed: quorum as u32 });
+                    }
+                }
+                chosen.iter().for_each(|id| *times.entry(*id).or_insert(0) += 1);
+                chosen_for_all.push(chosen.iter().map(|id| (*id, state.links[id].address.clone())).collect());
             }
+            Ok(chosen_for_all)
         };
-        choice().or_else(|_| {
-            self.wait_for_dstores(|| choice().is_ok());
-            choice()
-        })
+        let mut chosen = choice();
+        if chosen.is_err() {
+            self.wait_for_dstores(|| {
+                chosen = choice();
+                chosen.is_ok()
+            });
+        }
+        chosen
     }
 
     fn open(&self, path: &Path, condition: Condition) -> Result<Answer, Failure> {
@@ -578,41 +448,6 @@ impl Shared {
     }
 }
 
-impl State {
-    /// Enters what a commit says of copies, before its change is applied: a reader that sees the file must find its objects. How
-    /// many copies of an object count, and how many may come to count: of that object of which there are fewest.
-    ///
-    /// A Dstore may have lost its copy since it was stored, and have said so: then the claim does not count. A key of an earlier
-    /// leadership may even have been garbage in one between. Of such a key only copies count that were reported since their
-    /// Dstore has acknowledged this leadership: nothing older can remove them. (depot 5.3)
-    fn enter_claims(&mut self, objects: &NewObjects, epoch: Epoch) -> (usize, usize) {
-        let (mut fewest, mut fewest_expected) = (usize::MAX, usize::MAX);
-        for object in &objects.objects {
-            let key = objects.key(object);
-            let is_own = (key.history, key.term) == (epoch.history, epoch.term);
-            for (dstore, position) in &object.holders {
-                self.holdings.claim(key, *dstore, *position);
-            }
-            self.healing.stored(key);
-            let named: BTreeSet<DstoreId> = object.holders.iter().map(|(dstore, _)| *dstore).collect();
-            let (mut good, mut expected) = (0, 0);
-            for dstore in named {
-                let state = self.holdings.state(key, dstore);
-                let has_reported = self.links.get(&dstore).is_some_and(|link| link.is_fenced && link.has_reported);
-                let (is_good, may_be_there) = match state {
-                    Some(CopyState::Certain) => (is_own || has_reported, true),
-                    Some(CopyState::Claimed) => (is_own, true),
-                    Some(CopyState::Damaged) | None => (false, false),
-                };
-                good += usize::from(is_good);
-                expected += usize::from(may_be_there);
-            }
-            (fewest, fewest_expected) = (fewest.min(good), fewest_expected.min(expected));
-        }
-        (fewest, fewest_expected)
-    }
-}
-
 /// A page whose line is not too long: attributes have up to 16 KiB an entry.
 fn cut(mut page: Page) -> Answer {
     let mut bytes = 0;
@@ -631,19 +466,6 @@ fn cut(mut page: Page) -> Answer {
     Answer::Page { entries: page.entries, after: page.after }
 }
 
-/// What no store can work with is refused.
-fn check_settings(settings: &Settings) -> Result<(), Failure> {
-    let refused = |why: &str| Err(Failure::BadRequest { why: why.into() });
-    match (settings.replicas, settings.write_quorum) {
-        (_, Some(0)) => refused("at least 1 Dstore must have stored an object"),
-        (Replicas::Number(replicas), Some(quorum)) if quorum > replicas => {
-            refused("more Dstores than there are replicas cannot have stored an object")
-        }
-        _ if !(64 << 10..=1 << 30).contains(&settings.chunk_bytes) => refused("a chunk has 64 KiB to 1 GiB"),
-        _ => Ok(()),
-    }
-}
-
 /// Whether only the leader may answer it: what it decides, or what it knows first. (depot 4.5)
 fn is_for_leader(request: &Request) -> bool {
     match request {
@@ -651,6 +473,7 @@ fn is_for_leader(request: &Request) -> bool {
         | Request::Replace { .. }
         | Request::Renew { .. }
         | Request::Change { .. }
+        | Request::ChangeMany { .. }
         | Request::Copies { .. }
         | Request::Holders { .. }
         | Request::Suspect { .. }

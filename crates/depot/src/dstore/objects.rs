@@ -1,5 +1,6 @@
 //! A client's connection, or another Dstore's: objects come and go.
 
+use std::io::Read;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,12 +13,16 @@ use super::Shared;
 use super::link::copy_report;
 use crate::checksum::Checksum;
 use crate::identity::{Epoch, Key};
-use crate::pack::{BLOCK_BYTES, GetError, KeepError, MOST_BYTES, Purpose, PutError};
+use crate::pack::{Announced, BLOCK_BYTES, GetError, KeepError, MOST_BYTES, Purpose, PutError};
 use crate::wire::message::{CopyReport, Failure, ObjectAnswer, ObjectRequest};
 use crate::wire::{Connection, ReceiveError, Role, accept};
 
 /// So many objects are checked for a request.
 const MOST_CHECKED: usize = 1_000;
+
+/// So many objects are put with one request, of so many bytes together: all of them are in memory before the first is stored.
+pub(crate) const MOST_PUT: usize = 256;
+pub(crate) const MOST_PUT_BYTES: u64 = 1 << 20;
 
 /// A peer that sends nothing of what it has announced, or takes nothing, for so long has gone.
 const STALL: Duration = Duration::from_secs(30);
@@ -60,6 +65,7 @@ fn answer(shared: &Shared, role: Role, connection: &mut Connection) -> Result<()
         shared.traffic.requests.fetch_add(u64::from(request.is_ok()), Ordering::Relaxed);
         match request {
             Ok(ObjectRequest::Put { key, length, checksum }) => put(shared, connection, key, length, checksum)?,
+            Ok(ObjectRequest::PutMany { objects }) => put_many(shared, connection, &mut buffer, &objects)?,
             Ok(ObjectRequest::Get { key, from, length }) => get(shared, connection, &mut buffer, key, from, length)?,
             Ok(ObjectRequest::Check { keys, .. }) if keys.len() > MOST_CHECKED => {
                 let why = format!("at most {MOST_CHECKED} objects are checked at a time");
@@ -113,11 +119,7 @@ fn put(
             Ok(stored) if stored.was_there => Ok(ObjectAnswer::Have { position: stored.position }),
             Ok(stored) => Ok(ObjectAnswer::Stored { position: stored.position }),
             Err(PutError::Source(error)) => return Err(error.into()),
-            Err(PutError::Conflict) => Err(Failure::Conflict),
-            Err(PutError::Mismatch { .. }) => Err(Failure::Mismatch),
-            Err(PutError::Full) => Err(Failure::NoSpace),
-            Err(error @ PutError::TooLarge) => Err(Failure::BadRequest { why: error.to_string() }),
-            Err(PutError::Disk(error)) => Err(Failure::Unavailable { what: error.to_string() }),
+            Err(error) => Err(not_stored(error)),
         }
     };
     let left = content.left();
@@ -128,6 +130,41 @@ fn put(
         return Err(ReceiveError::Ended);
     }
     Ok(connection.content(left, STALL).skip()?)
+}
+
+/// Why an object was not stored, though its bytes came.
+fn not_stored(error: PutError) -> Failure {
+    match error {
+        PutError::Conflict => Failure::Conflict,
+        PutError::Mismatch { .. } => Failure::Mismatch,
+        PutError::Full => Failure::NoSpace,
+        PutError::TooLarge => Failure::BadRequest { why: error.to_string() },
+        PutError::Source(_) | PutError::Disk(_) => Failure::Unavailable { what: error.to_string() },
+    }
+}
+
+fn put_many(
+    shared: &Shared,
+    connection: &mut Connection,
+    buffer: &mut Vec<u8>,
+    objects: &[Announced],
+) -> Result<(), ReceiveError> {
+    let lengths = || objects.iter().map(|object| object.length);
+    let sum = lengths().fold(0, u64::saturating_add);
+    if objects.len() > MOST_PUT || sum > MOST_PUT_BYTES || lengths().any(|length| length == 0) {
+        let why = format!("at most {MOST_PUT} objects of 1 to {MOST_PUT_BYTES} bytes together are put at a time");
+        connection.send(&ObjectAnswer::Error { failure: Failure::BadRequest { why } })?;
+        return Err(ReceiveError::Ended); // the bytes that follow are not read
+    }
+    buffer.resize(sum as usize, 0);
+    connection.content(sum, STALL).read_exact(buffer)?;
+    shared.traffic.received_bytes.fetch_add(sum, Ordering::Relaxed);
+    let answer = match shared.disk.put_many(objects, buffer, Purpose::Put) {
+        Ok(position) => ObjectAnswer::Stored { position },
+        Err(error) => ObjectAnswer::Error { failure: not_stored(error) },
+    };
+    buffer.clear();
+    Ok(connection.send(&answer)?)
 }
 
 fn keep_backup(shared: &Shared, connection: &mut Connection, epoch: Epoch, length: u64) -> Result<(), ReceiveError> {

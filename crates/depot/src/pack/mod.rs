@@ -144,6 +144,19 @@ impl Purpose {
 
 words!(enum Purpose, "purpose of a copy" { "put" => Put, "balance" => Balance, "repair" => Repair });
 
+/// An object whose bytes come: only what matches is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// Its name.
+    pub key: Key,
+    /// In bytes, at least 1.
+    pub length: u64,
+    /// Of its bytes.
+    pub checksum: Checksum,
+}
+
+words!(struct Announced { key, length, checksum });
+
 /// An object is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -405,31 +418,57 @@ impl Disk {
     fn put_small(&self, key: Key, length: u32, checksum: Checksum, source: &mut dyn Read) -> Result<Stored, PutError> {
         // The content first, and before any lock is taken: a client may be slow. Room for the header in front of it.
         let mut record = vec![0; RECORD_ROOM + length as usize];
-        let content = &mut record[RECORD_ROOM..];
-        source.read_exact(content).map_err(PutError::Source)?;
-        let blocks = record::block_sums(content);
-        let found = combined(&blocks, length.into());
-        if found != checksum {
-            return Err(PutError::Mismatch { expected: checksum, found });
+        source.read_exact(&mut record[RECORD_ROOM..]).map_err(PutError::Source)?;
+        let object = Small::verified(key, checksum, &record[RECORD_ROOM..])?;
+        let (number, was_there) = self.keep_small(&mut self.writer.lock(), object, &mut record)?;
+        self.stored(number, was_there)
+    }
+
+    /// Stores several small objects with one sync: their bytes are behind each other in `content`. If one of them cannot be
+    /// stored, those before it may be there.
+    pub fn put_many(&self, objects: &[Announced], content: &[u8], purpose: Purpose) -> Result<Position, PutError> {
+        self.check()?;
+        if !self.has_space(purpose)? {
+            return Err(PutError::Full);
         }
-        let header = Header::Object { key, length, checksum, blocks };
+        let most = u64::from(self.options.most_small.min(MOST_SMALL));
+        let mut rest = content;
+        let mut small = Vec::with_capacity(objects.len());
+        for Announced { key, length, checksum } in objects {
+            let parts = if *length <= most { rest.split_at_checked(*length as usize) } else { None };
+            let bytes;
+            (bytes, rest) = parts.ok_or(PutError::TooLarge)?;
+            small.push((Small::verified(*key, *checksum, bytes)?, bytes));
+        }
+        let mut last = 0;
+        let mut record = Vec::new();
         let mut writer = self.writer.lock();
+        for (object, bytes) in small {
+            record.resize(RECORD_ROOM, 0);
+            record.extend_from_slice(bytes);
+            let (number, _) = self.keep_small(&mut writer, object, &mut record)?;
+            last = last.max(number);
+            record.clear();
+        }
+        drop(writer);
+        self.make_durable(last)?;
+        Ok(self.position_at(last))
+    }
+
+    /// Appends a small object's record, unless the object is there: the number of the change that has it, which may not be on the
+    /// disk yet, and whether it was there.
+    fn keep_small(&self, writer: &mut Writer, object: Small, record: &mut [u8]) -> Result<(u64, bool), PutError> {
+        let Small { key, length, checksum, blocks } = object;
         let before = {
             let state = self.state.lock();
             match self.find_same(&state.index, &key, length, checksum)? {
-                Some(number) => {
-                    drop(state);
-                    drop(writer);
-                    return self.stored(number, true);
-                }
+                Some(number) => return Ok((number, true)),
                 None => state.index.get(&key),
             }
         };
-        let offset = self.append(&mut writer, &header, &mut record)?;
+        let offset = self.append(writer, &Header::Object { key, length, checksum, blocks }, record)?;
         let entry = Entry { checksum, length, pack: writer.number, offset, is_damaged: false };
-        let number = self.enter(&mut writer, key, entry, before)?;
-        drop(writer);
-        self.stored(number, false)
+        Ok((self.enter(writer, key, entry, before)?, false))
     }
 
     /// Enters an object that has just been written; the place of a damaged copy that it replaces is given up.
@@ -780,6 +819,25 @@ impl Disk {
         let (footer, records, is_sealed) = (String::new(), 0, false);
         *writer = Writer { number, salt, file, handle, footer, records, is_sealed, next_pack, next_file };
         Ok(())
+    }
+}
+
+/// A small object whose bytes are what was announced.
+struct Small {
+    key: Key,
+    length: u32,
+    checksum: Checksum,
+    blocks: Vec<Checksum>,
+}
+
+impl Small {
+    fn verified(key: Key, checksum: Checksum, content: &[u8]) -> Result<Self, PutError> {
+        let (length, blocks) = (content.len() as u32, record::block_sums(content)); // at most 1 MiB
+        let found = combined(&blocks, length.into());
+        if found != checksum {
+            return Err(PutError::Mismatch { expected: checksum, found });
+        }
+        Ok(Self { key, length, checksum, blocks })
     }
 }
 

@@ -57,6 +57,21 @@ fn put(disk: &Disk, number: u64) -> Result<Stored, PutError> {
     put_bytes(disk, key(number), &content(&key(number)))
 }
 
+fn put_many(disk: &Disk, keys: &[Key]) -> Result<Position, PutError> {
+    let contents: Vec<Vec<u8>> = keys.iter().map(content).collect();
+    let announced = keys.iter().zip(&contents).map(|(key, bytes)| announced(*key, bytes));
+    disk.put_many(&announced.collect::<Vec<_>>(), &contents.concat(), Purpose::Put)
+}
+
+fn announced(key: Key, bytes: &[u8]) -> Announced {
+    Announced { key, length: bytes.len() as u64, checksum: Checksum::of(bytes) }
+}
+
+/// Whether its object lies in a pack.
+fn is_small(key: &Key) -> bool {
+    content(key).len() <= SMALL.most_small as usize
+}
+
 fn get(disk: &Disk, key: &Key) -> Result<Vec<u8>, GetError> {
     let mut object = disk.open_object(key)?;
     let (mut bytes, count) = (Vec::new(), object.block_sums().len());
@@ -73,13 +88,16 @@ fn open(folder: &SimulatedFolder) -> Result<(Disk, Recovered), OpenError> {
 #[derive(Clone, Debug, Default)]
 struct Known {
     there: BTreeMap<Key, bool>,
-    /// The last operation failed: this one may be there or not.
-    unknown: Option<Key>,
+    /// The last operation failed: these may be there or not.
+    unknown: Vec<Key>,
+    /// A power cut may have kept a later one of several records that were not synced, and lost what was before it: a record, or
+    /// a part of one, which is then a damaged copy that was never acknowledged.
+    may_have_gaps: bool,
 }
 
 impl Known {
     fn of(numbers: impl IntoIterator<Item = u64>) -> Self {
-        Self { there: numbers.into_iter().map(|number| (key(number), true)).collect(), unknown: None }
+        Self { there: numbers.into_iter().map(|number| (key(number), true)).collect(), ..Self::default() }
     }
 }
 
@@ -89,19 +107,26 @@ fn work(folder: &SimulatedFolder, rng: &mut Rng, known: &mut Known, steps: usize
     for _ in 0..steps {
         let number = rng.u64(..30);
         let key = key(number);
-        let result = match rng.usize(..12) {
-            0..6 => put(&disk, number).map(|_| known.there.insert(key, true)).map_err(|_| Some(key)),
-            6..10 => disk.remove(&key).map(|_| known.there.insert(key, false)).map_err(|_| Some(key)),
-            10 => disk.compact_if_due(&mut |_| Ok(())).map(|_| None).map_err(|_| None),
+        let (keys, is_there, is_done) = match rng.usize(..12) {
+            0..5 => (vec![key], true, put(&disk, number).is_ok()),
+            5..7 => {
+                let keys: Vec<Key> = (number..30).map(self::key).filter(is_small).take(rng.usize(..6)).collect();
+                let is_done = put_many(&disk, &keys).is_ok();
+                (keys, true, is_done)
+            }
+            7..10 => (vec![key], false, disk.remove(&key).is_ok()),
+            10 => (Vec::new(), false, disk.compact_if_due(&mut |_| Ok(())).is_ok()),
             _ => {
                 disk.scrub_step(None, 1000);
-                Ok(None)
+                continue;
             }
         };
-        if let Err(unknown) = result {
-            known.unknown = unknown;
+        if !is_done {
+            known.may_have_gaps |= keys.len() > 1;
+            known.unknown = keys;
             return;
         }
+        known.there.extend(keys.into_iter().map(|key| (key, is_there)));
     }
     if rng.bool() {
         let _ = disk.settle();
@@ -111,18 +136,20 @@ fn work(folder: &SimulatedFolder, rng: &mut Rng, known: &mut Known, steps: usize
 /// The disk opens, holds what was acknowledged and nothing else, and takes more.
 fn check(folder: &SimulatedFolder, known: &mut Known, what: &str) {
     let (disk, recovered) = open(folder).unwrap_or_else(|error| panic!("{what}: {error}"));
-    if let Some(unknown) = known.unknown.take() {
-        known.there.insert(unknown, disk.open_object(&unknown).is_ok());
+    for unknown in known.unknown.drain(..) {
+        known.there.insert(unknown, get(&disk, &unknown).is_ok());
     }
     for (key, is_there) in &known.there {
         match get(&disk, key) {
             Ok(bytes) if *is_there => assert!(bytes == content(key), "{what}: {key} has other bytes"),
             Err(GetError::Missing) if !is_there => {}
+            Err(GetError::Damaged) if !is_there && known.may_have_gaps => {}
             other => panic!("{what}: {key} is {is_there}, but {:?}; {recovered:?}", other.map(|bytes| bytes.len())),
         }
     }
     let there = known.there.values().filter(|is_there| **is_there).count();
-    assert_eq!((recovered.objects, recovered.damaged, recovered.lost_bytes), (there as u64, 0, 0), "{what}");
+    assert_eq!(recovered.objects - recovered.damaged, there as u64, "{what}");
+    assert!((recovered.damaged, recovered.lost_bytes) == (0, 0) || known.may_have_gaps, "{what}: {recovered:?}");
     check_counts(&disk, what);
     put(&disk, 1000).unwrap_or_else(|error| panic!("{what}: {error}"));
     let (disk, _) = open(&folder.after_kill()).unwrap_or_else(|error| panic!("{what}, and again: {error}"));
@@ -154,7 +181,7 @@ fn what_was_put_comes_back_and_what_was_removed_does_not() {
         let (mut folder, mut rng, mut known) = (SimulatedFolder::default(), Rng::with_seed(seed), Known::default());
         for round in 0..4 {
             work(&folder, &mut rng, &mut known, 60);
-            assert_eq!(known.unknown, None);
+            assert_eq!(known.unknown, []);
             // Killed: everything that was written is there.
             check(&folder.after_kill(), &mut known, &format!("seed {seed}, round {round}"));
             folder = folder.after_kill();
@@ -204,8 +231,11 @@ fn a_power_cut_at_any_operation_loses_nothing_acknowledged() {
                 check(&folder.after_power_cut(&mut rng), &mut known.clone(), &format!("seed {seed}, round {round}"));
             }
             folder = folder.after_power_cut(&mut rng);
-            if let (Some(unknown), Ok((disk, _))) = (known.unknown.take(), open(&folder.copy())) {
-                known.there.insert(unknown, disk.open_object(&unknown).is_ok());
+            let unknown = std::mem::take(&mut known.unknown);
+            if !unknown.is_empty()
+                && let Ok((disk, _)) = open(&folder.copy())
+            {
+                known.there.extend(unknown.into_iter().map(|key| (key, get(&disk, &key).is_ok())));
             }
         }
     }
@@ -668,6 +698,38 @@ fn one_sync_serves_all_puts_that_wait() {
     // The first put's, which may have begun before the others were written, and one for them.
     assert!((1..=2).contains(&(folder.syncs() - before)), "{} syncs", folder.syncs() - before);
     assert_eq!(disk.position().number, 9);
+}
+
+#[test]
+fn one_sync_serves_all_objects_that_are_put_together() {
+    let folder = SimulatedFolder::default();
+    let options = Options { pack_bytes: 1 << 20, pack_records: 1000, ..SMALL };
+    let (disk, _) = Disk::open(Arc::new(folder.clone()), options).expect("a new disk");
+    let keys: Vec<Key> = (0..30).map(key).filter(is_small).collect();
+    let before = folder.syncs();
+    let position = put_many(&disk, &keys).expect("stored");
+    assert_eq!((folder.syncs() - before, position, position.number), (1, disk.position(), keys.len() as u64));
+    let again = put_many(&disk, &keys).expect("they are there");
+    assert_eq!((folder.syncs() - before, again), (1, position), "nothing is written again");
+    keys.iter().for_each(|key| assert_eq!(get(&disk, key).ok(), Some(content(key))));
+}
+
+#[test]
+fn of_objects_that_are_put_together_none_is_stored_unless_all_are_as_announced() {
+    let folder = SimulatedFolder::default();
+    let (disk, _) = open(&folder).expect("a new disk");
+    let good = announced(key(1), b"12345");
+    let refused =
+        |objects: &[Announced], content: &[u8]| disk.put_many(objects, content, Purpose::Put).expect_err("refused");
+    let other = Announced { key: key(2), length: 5, checksum: Checksum(5) };
+    assert!(matches!(refused(&[good, other], b"1234512345"), PutError::Mismatch { .. }));
+    assert!(matches!(refused(&[good, Announced { key: key(2), ..good }], b"12345123"), PutError::TooLarge));
+    let large = vec![7; SMALL.most_small as usize + 1];
+    let parts = [&b"12345"[..], &large].concat();
+    assert!(matches!(refused(&[good, announced(key(2), &large)], &parts), PutError::TooLarge));
+    assert_eq!((disk.position().number, get(&disk, &key(1)).is_err()), (0, true));
+    put_bytes(&disk, key(2), b"other").expect("stored");
+    assert!(matches!(refused(&[Announced { key: key(2), ..good }], b"12345"), PutError::Conflict));
 }
 
 /// A disk on which several packs are due for compaction, one mark at least has to move along, and what is known of it.

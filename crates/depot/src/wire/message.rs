@@ -1,5 +1,5 @@
-//! What can be said. Each message is one line; `PUT`, `DATA`, `RAFT`, `SNAPSHOT`, and `BACKUP` with a length are followed by as
-//! many bytes as they say.
+//! What can be said. Each message is one line; `PUT`, `PUT-MANY`, `DATA`, `RAFT`, `SNAPSHOT`, and `BACKUP` with a length are followed
+//! by as many bytes as they say.
 //!
 //! | from | to | says | is answered by |
 //! |---|---|---|---|
@@ -18,7 +18,7 @@ use crate::identity::{ControllerId, DiskId, DstoreId, Epoch, History, Key, Posit
 use crate::log::SyncMode;
 use crate::namespace::change::{Command, Condition, Refusal, Replicas, Settings, Stamp};
 use crate::namespace::listing::{Listed, Stat};
-use crate::pack::Purpose;
+use crate::pack::{Announced, Purpose};
 use crate::path::Path;
 use crate::words::{Line, ParseError, Reader, Words, invalid, words};
 
@@ -37,7 +37,7 @@ pub enum Request {
         parents: bool,
         /// How many replicas, if not the cluster's number.
         replicas: Option<Replicas>,
-        /// For how many objects: at most 16.
+        /// For how many objects: at most 256.
         objects: u32,
     },
     /// Another place for an object that a Dstore did not take: answered by `GRANTED` with one object.
@@ -60,6 +60,11 @@ pub enum Request {
         more: u32,
         /// The change itself.
         command: Box<Command>,
+    },
+    /// Several changes, each for itself and in this order, with one write of the log: answered by `OUTCOMES`.
+    ChangeMany {
+        /// At most 256.
+        changes: Vec<StampedCommand>,
     },
     /// What a path has: answered by `STAT`.
     Stat {
@@ -170,6 +175,7 @@ words!(enum Request, "request" {
     "REPLACE" => Replace { key, tried },
     "RENEW" => Renew { keys },
     "CHANGE" => Change { stamp, more, command },
+    "CHANGE-MANY" => ChangeMany { changes },
     "STAT" => Stat { path },
     "OPEN" => Open { path, condition },
     "LIST" => List { path, prefix, after, is_recursive, limit },
@@ -189,6 +195,17 @@ words!(enum Request, "request" {
     "REMOVE-CONTROLLER" => RemoveController { controller },
     "HAND-OVER" => HandOver { to },
 });
+
+/// One of several changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StampedCommand {
+    /// Which of the session's changes.
+    pub stamp: Stamp,
+    /// The change itself.
+    pub command: Command,
+}
+
+words!(struct StampedCommand { stamp, command });
 
 /// What a Controller answers a client.
 #[derive(Clone, Debug, PartialEq)]
@@ -211,6 +228,11 @@ pub enum Answer {
         version: Version,
         /// For the next puts; without objects if none were asked for, or there is no room.
         grants: Grants,
+    },
+    /// What became of each of several changes, in order.
+    Outcomes {
+        /// As `DONE` or `ERROR` would say it of each.
+        outcomes: Vec<Outcome>,
     },
     /// What a path has.
     Stat {
@@ -284,6 +306,7 @@ words!(enum Answer, "answer" {
     "SESSION" => Session { born, settings },
     "GRANTED" => Granted { grants },
     "DONE" => Done { version, grants },
+    "OUTCOMES" => Outcomes { outcomes },
     "STAT" => Stat { stat },
     "FILE" => File { stat, addresses, objects },
     "PAGE" => Page { entries, after },
@@ -296,6 +319,23 @@ words!(enum Answer, "answer" {
     "OK" => Ok,
     "ERROR" => Error { failure },
 });
+
+/// What became of one of several changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has had its effect.
+    Done {
+        /// Its place in the order of all changes.
+        version: Version,
+    },
+    /// It has not had its effect, or that is not known.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+}
+
+words!(enum Outcome, "outcome" { "done" => Done { version }, "failed" => Failed { failure } });
 
 /// Keys and places for objects, leased to the client. (depot 5.1, 5.3)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -354,6 +394,12 @@ pub enum ObjectRequest {
         /// Of its bytes: only what matches is stored.
         checksum: Checksum,
     },
+    /// To keep several objects; the bytes of all follow at once, in order. Answered by `STORED` once each of them is there, also
+    /// those that were before; or by an error, after which some of them may be there.
+    PutMany {
+        /// At most 256, of at most 1 MiB together.
+        objects: Vec<Announced>,
+    },
     /// For some of an object's bytes: answered by `OBJECT`, and then by `DATA` as often as it takes.
     Get {
         /// Its name.
@@ -387,6 +433,7 @@ pub enum ObjectRequest {
 
 words!(enum ObjectRequest, "request" {
     "PUT" => Put { key, length, checksum },
+    "PUT-MANY" => PutMany { objects },
     "GET" => Get { key, from, length },
     "CHECK" => Check { deep, keys },
     "LOCATE" => Locate { keys },
@@ -960,6 +1007,9 @@ mod tests {
             Command::RemoveDirectory { path: path("/x"), condition: Condition::Any, extent: RemovalExtent::Tree };
         let change = Request::Change { stamp, more: 0, command: Box::new(command) };
         is_written(change, "CHANGE c ab 17 4 3 0 remove-directory /x any tree");
+        let command = Command::Remove { path: path("/x"), condition: Condition::Any };
+        let changes = vec![StampedCommand { stamp, command }];
+        is_written(Request::ChangeMany { changes }, "CHANGE-MANY 1 c ab 17 4 3 remove /x any");
         is_written(Request::Stat { path: path("/") }, "STAT /");
         is_written(Request::Open { path: path("/x"), condition: Condition::Any }, "OPEN /x any");
         let list = |after: &str| Request::List {
@@ -1004,6 +1054,9 @@ mod tests {
         };
         is_written(Answer::Granted { grants: grants.clone() }, "GRANTED ab 2 2 60000 1 1 10.0.0.1:7100 1 9 1 1");
         is_written(Answer::Done { version: VERSION, grants }, "DONE ab 17 ab 2 2 60000 1 1 10.0.0.1:7100 1 9 1 1");
+        let outcomes = vec![Outcome::Done { version: VERSION }, Outcome::Failed { failure: Failure::NotHere }];
+        let line = "OUTCOMES 2 done ab 17 failed not-here the%20Dstore%20does%20not%20have%20this%20object";
+        is_written(Answer::Outcomes { outcomes }, line);
         let kind = Kind::File { size: 5, checksum: Checksum(0xf) };
         let stat = Stat { kind, version: VERSION, changed: VERSION, modified_ms: 7, details: Default::default() };
         is_written(Answer::Stat { stat: stat.clone() }, "STAT file 5 f ab 17 ab 17 7 % % - 0 0");
@@ -1064,6 +1117,8 @@ mod tests {
     #[test]
     fn dstores_speak_as_the_protocol_says() {
         is_written(ObjectRequest::Put { key: KEY, length: 5, checksum: Checksum(0xf) }, "PUT ab.2.9 5 f");
+        let object = Announced { key: KEY, length: 5, checksum: Checksum(0xf) };
+        is_written(ObjectRequest::PutMany { objects: vec![object, object] }, "PUT-MANY 2 ab.2.9 5 f ab.2.9 5 f");
         is_written(ObjectRequest::Get { key: KEY, from: 65_536, length: 1 }, "GET ab.2.9 65536 1");
         is_written(ObjectRequest::Backup { epoch: EPOCH, length: 5 }, "BACKUP ab 2 5 5");
         is_written(ObjectAnswer::Kept, "KEPT");

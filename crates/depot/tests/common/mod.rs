@@ -14,6 +14,7 @@ use depot::controller::{BACKUP_PERIOD, Beginning, Handle, HealingOptions, Option
 use depot::identity::{ClusterId, DiskId, DstoreId, Epoch, Key, Position};
 use depot::log::{ReplicaOptions, SyncMode};
 use depot::namespace::change::{Replicas, Settings};
+use depot::pack::Announced;
 use depot::wire::message::{CopyChange, CopyReport, Failure, Load, ObjectAnswer, ObjectRequest, Order, Report};
 use depot::wire::{Access, Address, ClientId, Connection, Role, Secret, accept, connect};
 use kit::TempFolder;
@@ -163,6 +164,8 @@ struct State {
     epoch: Option<Epoch>,
     /// How many bytes were sent to clients.
     sent: u64,
+    /// How many requests to put objects there were.
+    puts: u64,
     /// How many gets wait, as it withholds what they ask for.
     withheld: usize,
     verify: Vec<Key>,
@@ -185,6 +188,7 @@ impl ScriptedDstore {
             number: None,
             epoch: None,
             sent: 0,
+            puts: 0,
             withheld: 0,
             verify: Vec::new(),
             copies: Vec::new(),
@@ -239,6 +243,11 @@ impl ScriptedDstore {
     /// What it was given to keep, the oldest first.
     pub fn backups(&self) -> Vec<Vec<u8>> {
         self.shared.state.lock().backups.clone()
+    }
+
+    /// How many requests to put objects there were.
+    pub fn puts(&self) -> u64 {
+        self.shared.state.lock().puts
     }
 
     pub fn bytes_sent(&self) -> u64 {
@@ -313,7 +322,10 @@ impl Shared {
         }
         while let Ok(request) = connection.receive(Wait::Forever) {
             let goes_on = match request {
-                ObjectRequest::Put { key, length, checksum } => self.put(&mut connection, key, length, checksum),
+                ObjectRequest::Put { key, length, checksum } => {
+                    self.put(&mut connection, &[Announced { key, length, checksum }])
+                }
+                ObjectRequest::PutMany { objects } => self.put(&mut connection, &objects),
                 ObjectRequest::Get { key, from, length } => self.get(&connection, key, from, length),
                 ObjectRequest::Backup { length, .. } => {
                     let mut bytes = vec![0; length as usize];
@@ -336,15 +348,20 @@ impl Shared {
         }
     }
 
-    fn put(&self, connection: &mut Connection, key: Key, length: u64, checksum: Checksum) -> bool {
+    fn put(&self, connection: &mut Connection, announced: &[Announced]) -> bool {
         if self.state.lock().behaviour.hangs_up {
             return false;
         }
-        let mut bytes = vec![0; length as usize];
-        if connection.content(length, SOON).read_exact(&mut bytes).is_err() {
-            return false;
+        let mut contents = Vec::new();
+        for Announced { length, .. } in announced {
+            let mut bytes = vec![0; *length as usize];
+            if connection.content(*length, SOON).read_exact(&mut bytes).is_err() {
+                return false;
+            }
+            contents.push(bytes);
         }
         let mut state = self.state.lock();
+        state.puts += 1;
         while state.behaviour.is_stuck && !state.is_stopped {
             self.changed.wait(&mut state);
         }
@@ -352,15 +369,17 @@ impl Shared {
             drop(state);
             return connection.send(&ObjectAnswer::Error { failure }).is_ok();
         }
-        if Checksum::of(&bytes) != checksum {
+        if announced.iter().zip(&contents).any(|(announced, bytes)| Checksum::of(bytes) != announced.checksum) {
             drop(state);
             return connection.send(&ObjectAnswer::Error { failure: Failure::Mismatch }).is_ok();
         }
-        state.objects.insert(key, bytes);
-        state.position.number += 1;
+        for (Announced { key, length, checksum }, bytes) in announced.iter().copied().zip(contents) {
+            state.objects.insert(key, bytes);
+            state.position.number += 1;
+            let copy = CopyReport { key, length, checksum, is_damaged: false };
+            state.unreported.push(CopyChange::Stored { copy });
+        }
         let position = state.position;
-        let copy = CopyReport { key, length, checksum, is_damaged: false };
-        state.unreported.push(CopyChange::Stored { copy });
         drop(state);
         self.changed.notify_all();
         connection.send(&ObjectAnswer::Stored { position }).is_ok()

@@ -191,14 +191,19 @@ impl Replica {
         self.wait_for(core, entered)
     }
 
-    /// The same, as part of this leadership: what it decided before may not hold in another one. Without effect if it has ended.
-    pub fn propose_in(&self, epoch: Epoch, change: &Change) -> Result<Applied, ProposeError> {
+    /// The same for several changes, which are entered in this order and written together, as part of this leadership: what it
+    /// decided before may not hold in another one. Without effect if it has ended.
+    pub fn propose_in<'a>(
+        &self,
+        epoch: Epoch,
+        changes: impl Iterator<Item = &'a Change>,
+    ) -> Vec<Result<Applied, ProposeError>> {
         let mut core = self.core.lock();
-        if core.epoch != Some(epoch) && core.failure.is_none() {
-            return Err(ProposeError::NotLeader);
-        }
-        let entered = core.enter(change)?;
-        self.wait_for(core, entered)
+        let has_ended = core.epoch != Some(epoch) && core.failure.is_none();
+        let enter = |change| if has_ended { Err(ProposeError::NotLeader) } else { core.enter(change) };
+        let entered: Vec<Result<Entered, ProposeError>> = changes.map(enter).collect();
+        drop(core);
+        entered.into_iter().map(|entered| self.wait_for(self.core.lock(), entered?)).collect()
     }
 
     fn wait_for(&self, mut core: MutexGuard<'_, Core>, entered: Entered) -> Result<Applied, ProposeError> {
