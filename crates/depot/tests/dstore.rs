@@ -545,6 +545,17 @@ fn a_controller_may_have_objects_copied() {
         };
         assert!(is_right, "{key}: {failure:?}");
     }
+
+    // Small ones are copied together: one that is not what was ordered keeps none of the others from being kept.
+    (20..23).for_each(|number| drop(put(&mut client, key(number), &contents[1])));
+    let of = |number| CopyOrder { key: key(number), ..order(2, &contents[1]) };
+    let copies = vec![of(20), CopyOrder { checksum: Checksum(1), ..of(21) }, of(22), of(23)];
+    joined.connection.send(&Order::Copy { epoch: EPOCH, copies }).unwrap();
+    assert_eq!(joined.changes(2).0.len(), 2, "the good ones are reported");
+    let mut outcomes = joined.outcomes(4);
+    outcomes.sort_by_key(|(_, key, _)| *key);
+    let failures: Vec<Option<Failure>> = outcomes.into_iter().map(|(.., failure)| failure).collect();
+    assert_eq!(failures, [None, Some(Failure::Mismatch), None, Some(Failure::NotHere)]);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use stevedore::sync::Mutex;
 
 use super::Shared;
 use crate::identity::{Epoch, Key};
-use crate::pack::{DiskError, GetError, PutError};
+use crate::pack::{Announced, DiskError, GetError, PutError};
 use crate::wire::message::{CopyOrder, Failure, ObjectAnswer, ObjectRequest, OrderKind, OrderOutcome};
 use crate::wire::{Access, Address, Connection, HandshakeError, ReceiveError, Role, connect};
 
@@ -145,6 +145,7 @@ impl Item {
             (Job::Copy(order), Job::Copy(other)) => {
                 order.length.max(other.length) <= SMALL_COPY
                     && order.from == other.from
+                    && order.purpose == other.purpose
                     && Arc::ptr_eq(&self.orderer, &first.orderer)
             }
             _ => false,
@@ -392,16 +393,30 @@ impl Sources<'_> {
         if !self.shared.pace(orderer, bytes, begun) {
             return orders.iter().map(|order| Some(not_reached(order, &"the copy shall not go on"))).collect();
         }
-        let keep = |(order, content): (&CopyOrder, Result<Vec<u8>, Failure>)| {
-            let CopyOrder { key, length, checksum, purpose, .. } = order;
-            let content = match content {
-                Ok(content) => content,
-                Err(failure) => return Some(failure),
-            };
-            let result = self.shared.disk.put(*key, *length, *checksum, &mut &content[..], *purpose);
-            result.err().map(|error| of_put(order, error))
+        let fetched: Vec<(&CopyOrder, &Vec<u8>)> =
+            orders.iter().zip(&contents).filter_map(|(order, content)| Some((order, content.as_ref().ok()?))).collect();
+        let is_kept = self.keep_together(&fetched).is_ok();
+        let keep = |(order, content): (&CopyOrder, Result<Vec<u8>, Failure>)| match content {
+            Err(failure) => Some(failure),
+            Ok(_) if is_kept => None,
+            Ok(content) => {
+                let CopyOrder { key, length, checksum, purpose, .. } = order;
+                let result = self.shared.disk.put(*key, *length, *checksum, &mut &content[..], *purpose);
+                result.err().map(|error| of_put(order, error))
+            }
         };
         orders.iter().zip(contents).map(keep).collect()
+    }
+
+    /// Keeps objects with one sync. After an error some may be kept: which ones failed, and why, is found out one by one.
+    fn keep_together(&self, fetched: &[(&CopyOrder, &Vec<u8>)]) -> Result<(), PutError> {
+        let Some((CopyOrder { purpose, .. }, _)) = fetched.first() else { return Ok(()) };
+        let announced = fetched.iter().map(|(order, _)| {
+            let CopyOrder { key, length, checksum, .. } = **order;
+            Announced { key, length, checksum }
+        });
+        let content = fetched.iter().map(|(_, content)| &content[..]).collect::<Vec<_>>().concat();
+        self.shared.disk.put_many(&announced.collect::<Vec<_>>(), &content, *purpose).map(drop)
     }
 
     /// Appends what each answer has. An error is of the first one that is not appended, and of all behind it.
