@@ -43,7 +43,8 @@ impl Pool {
         role: Role,
         announce: impl Fn(&Arc<TcpStream>),
     ) -> Result<Connection, HandshakeError> {
-        while let Some(connection) = self.idle.lock().get_mut(address).and_then(Vec::pop) {
+        let next = || self.idle.lock().get_mut(address).and_then(Vec::pop);
+        while let Some(connection) = next() {
             // A server that was stopped has closed it; nothing else is said unasked.
             if !connection.has_news() {
                 announce(connection.stream());

@@ -353,7 +353,10 @@ impl Shared {
 
     /// The Controller leads no more, or cannot be heard: nothing that it ordered is begun any more, and nothing runs.
     fn end_leadership(&self, link: &Link) {
-        if let Some(orderer) = link.orderer.lock().take() {
+        // The lock is let go before the wait: the thread that reports asks for the orderer while it holds the disk's state, which
+        // the orders that run need to come to an end.
+        let ended = link.orderer.lock().take();
+        if let Some(orderer) = ended {
             self.end_orders(&orderer);
             self.wait_for_end(&orderer);
         }
