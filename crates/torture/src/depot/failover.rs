@@ -19,7 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use stevedore::program::Failure;
 
 use super::servers::Servers;
-use super::{Plan, is_complete, wait_for};
+use super::{Plan, is_there, wait_for};
 use crate::proxy::Weather;
 use crate::stop::Stop;
 
@@ -28,6 +28,9 @@ const FILE: usize = 1000;
 
 /// Each client puts its files under so many names.
 const NAMES: u64 = 50;
+
+/// A Controller that lacks no more changes than this keeps up with the others. Under load none has all of them for long.
+const KEEPS_UP: u64 = 1_000;
 
 /// How a leader goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +103,7 @@ fn measure(plan: &Plan, ways: &[Way], times: usize, progress: &mut impl FnMut(us
     let mut servers = Servers::start(plan, &weather)?;
     let search = Duration::from_secs(5);
     let inspector = servers.client(search);
-    wait_for(&inspector, |status| is_complete(status, plan)).map_err(Stop::Wrong)?;
+    wait_for(&inspector, |status| is_there(status, plan, 0)).map_err(Stop::Wrong)?;
     let clients: Vec<Cluster> = (0..plan.clients).map(|_| servers.client(search)).collect();
     let load = Load::default();
     let gaps = thread::scope(|scope| {
@@ -139,7 +142,7 @@ fn depose(
     let mut gaps = Vec::new();
     for way in ways {
         let at = loop {
-            let status = wait_for(inspector, |status| is_complete(status, plan)).map_err(Stop::Wrong)?;
+            let status = wait_for(inspector, |status| is_there(status, plan, KEEPS_UP)).map_err(Stop::Wrong)?;
             thread::sleep(rng.duration(Duration::ZERO, Duration::from_millis(500)));
             let leader = status.controllers.iter().find(|one| one.role == ControllerRole::Leader);
             let at =

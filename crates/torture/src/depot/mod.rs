@@ -368,8 +368,14 @@ impl Run<'_> {
 
 /// Whether every server is there: each Controller has a vote, and lacks nothing.
 fn is_complete(status: &Status, plan: &Plan) -> bool {
-    let votes =
-        |one: &&ControllerStatus| matches!(one.role, ControllerRole::Leader | ControllerRole::Follower) && one.lag == 0;
+    is_there(status, plan, 0)
+}
+
+/// The same of Controllers that may lack so many changes.
+fn is_there(status: &Status, plan: &Plan, most_lacking: u64) -> bool {
+    let votes = |one: &&ControllerStatus| {
+        matches!(one.role, ControllerRole::Leader | ControllerRole::Follower) && one.lag <= most_lacking
+    };
     present(status) == plan.dstores && status.controllers.iter().filter(votes).count() == plan.controllers
 }
 
