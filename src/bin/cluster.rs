@@ -91,7 +91,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     controller.timeout = arguments.timeout;
     controller.rebalance_period = (arguments.period > 0).then(|| Duration::from_secs(arguments.period));
     let shutdown = ShutdownHandle::default();
-    signals::on_first({
+    signals::on_first(signals::GRACE, {
         let shutdown = shutdown.clone();
         move |_| {
             shutdown.shut_down();

@@ -67,7 +67,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         ms if arguments.period_in_ms => Some(Duration::from_millis(ms)),
         seconds => Some(Duration::from_secs(seconds)),
     };
-    let asked_to_end = signals::requests_to_end()?;
+    let asked_to_end = signals::requests_to_end(signals::GRACE)?;
     let controller = controller::start(Config {
         bind: arguments.bind,
         port: arguments.cport,

@@ -66,7 +66,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     } else {
         program::start_log("info")?
     };
-    let asked_to_end = signals::requests_to_end()?;
+    let asked_to_end = signals::requests_to_end(signals::GRACE)?;
     let dstore = dstore::start(Config {
         bind: arguments.bind,
         port: arguments.port,

@@ -289,7 +289,7 @@ impl Serve {
             return Err(Failure::usage("serve which folder? As in: stevedore serve ~/store"));
         }
         let _log = program::start_log("warn")?;
-        let end = signals::requests_to_end()?;
+        let end = signals::requests_to_end(signals::GRACE_FOR_DISKS)?;
         let folders = DataFolder::claim_all(&self.folders)?;
         let is_new = DataFolder::first_with_log(&folders)?.is_none();
         let at_most_three = Replicas::Number(folders.len().min(3) as u8);
@@ -482,7 +482,7 @@ pub fn announced(line: &str) -> Option<Address> {
 
 /// For a server's main: a signal to end, or, where that is asked for, the end of stdin.
 fn requests_to_end(ends_with_stdin: bool) -> Result<Receiver<Signal>, Failure> {
-    let asked = signals::requests_to_end()?;
+    let asked = signals::requests_to_end(signals::GRACE_FOR_DISKS)?;
     if ends_with_stdin {
         let read_to_end = || {
             let _ = io::copy(&mut io::stdin(), &mut io::sink()); // one that cannot be read has ended

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -11,16 +12,16 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
-use super::{GRACE, Signal};
+use super::Signal;
 use crate::program::Failure;
 
 /// Has `tidy` called, on a thread of its own, when SIGINT or SIGTERM comes for the first time. If the program still
-/// runs [`GRACE`] later, or gets a second one, it dies of it.
-pub fn on_first(tidy: impl FnOnce(Signal) + Send + 'static) -> Result<(), Failure> {
-    start(tidy).map_err(|error| Failure::new(format!("cannot await signals: {error}")))
+/// runs `grace` later, or gets a second one, it dies of it.
+pub fn on_first(grace: Duration, tidy: impl FnOnce(Signal) + Send + 'static) -> Result<(), Failure> {
+    start(grace, tidy).map_err(|error| Failure::new(format!("cannot await signals: {error}")))
 }
 
-fn start(tidy: impl FnOnce(Signal) + Send + 'static) -> io::Result<()> {
+fn start(grace: Duration, tidy: impl FnOnce(Signal) + Send + 'static) -> io::Result<()> {
     let is_ending = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_default(signal, Arc::clone(&is_ending))?;
@@ -31,7 +32,7 @@ fn start(tidy: impl FnOnce(Signal) + Send + 'static) -> io::Result<()> {
         is_ending.store(true, Ordering::SeqCst);
         // Not while this thread tidies up: that is what may take too long.
         let watched = thread::Builder::new().name("grace".into()).spawn(move || {
-            thread::sleep(GRACE);
+            thread::sleep(grace);
             die_of(signal);
         });
         if watched.is_err() {

@@ -181,7 +181,7 @@ impl RunGateway {
     /// Serves until a signal asks to end. `cluster` is the store's `client.toml`, or its folder.
     pub fn run(&self, cluster: Option<&Path>) -> Result<(), Failure> {
         let _log = program::start_log("warn")?;
-        let end = signals::requests_to_end()?;
+        let end = signals::requests_to_end(signals::GRACE_FOR_DISKS)?;
         let file = ClientFile::find(cluster)?;
         let name = file.name.clone();
         let store = file.connect();

@@ -77,7 +77,7 @@ impl Demo {
         let processes = Arc::new(Processes::new(plan.bytes.saturating_mul(REPLICAS + 1), self.keep)?);
         let end = AtTheEnd(&processes);
         let of_signals = Arc::clone(&processes);
-        signals::on_first(move |signal| {
+        signals::on_first(signals::GRACE, move |signal| {
             let _ = of_signals.end(); // there is nothing that could still be said
             signals::die_of(signal);
         })?;

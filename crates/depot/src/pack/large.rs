@@ -26,9 +26,6 @@ const DAMAGED: &str = "damaged-";
 /// So much is received before it is written.
 const PIECE: usize = 4 * BLOCK_BYTES;
 
-/// After so much it is brought to the disk: what another disk user waits for is behind no more than that.
-const MOST_UNSYNCED: usize = 8 << 20;
-
 /// The name of an object's file.
 pub(super) fn name(key: &Key, entry: &Entry) -> String {
     let prefix = if entry.is_damaged { DAMAGED } else { SOUND };
@@ -126,7 +123,6 @@ impl Disk {
         let mut unfinished = Unfinished { folder: &*self.folder, name, is_kept: false };
         let mut buffer = vec![0; PIECE.min(length as usize)];
         let (mut left, mut blocks, mut whole) = (length as usize, Vec::new(), Hasher::default());
-        let mut unsynced_bytes = 0;
         while left > 0 {
             let piece = &mut buffer[..PIECE.min(left)];
             source.read_exact(piece).map_err(PutError::Source)?;
@@ -134,11 +130,6 @@ impl Disk {
             blocks.extend(piece.chunks(BLOCK_BYTES).map(Checksum::of));
             file.append(piece).map_err(|error| self.failed(&error))?;
             left -= piece.len();
-            unsynced_bytes += piece.len();
-            if self.options.sync == SyncMode::Always && unsynced_bytes >= MOST_UNSYNCED {
-                file.sync().map_err(|error| self.failed_for_good(error.to_string()))?;
-                unsynced_bytes = 0;
-            }
         }
         let found = whole.checksum();
         debug_assert_eq!(combined(&blocks, length.into()), found);

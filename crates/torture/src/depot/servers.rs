@@ -396,7 +396,7 @@ fn controller(
     replicas: &str,
     others: &str,
 ) -> Result<(), Failure> {
-    let end = signals::requests_to_end()?;
+    let end = signals::requests_to_end(signals::GRACE_FOR_DISKS)?;
     let cluster = ClusterId::from_line(cluster).map_err(Failure::usage)?;
     let secret: Secret = role::number(secret)?;
     let listener = stevedore::server::listen(Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), 0).map_err(Failure::new)?;
@@ -456,7 +456,7 @@ fn ports(servers: &[Server]) -> String {
 }
 
 fn dstore(data: &str, port: &str, cluster: &str, secret: &str, controllers: &str) -> Result<(), Failure> {
-    let end = signals::requests_to_end()?;
+    let end = signals::requests_to_end(signals::GRACE_FOR_DISKS)?;
     let listener = stevedore::server::listen(Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), 0).map_err(Failure::new)?;
     let listening = listener.local_addr();
     let handle = dstore::Handle::start(dstore::Options {
