@@ -366,8 +366,13 @@ impl Cluster {
     /// not answer may have had an effect or not, unless it was not reached.
     pub(super) fn change_many(&self, changes: &[StampedCommand]) -> Attempt {
         let request = Request::ChangeMany { changes: changes.to_vec() };
-        let Some(address) = self.controllers.lock().first(&request) else { return Attempt::NotMade };
-        match self.ask_once(&address, &request, Wait::deadline(PATIENCE)) {
+        let (address, has_several) = {
+            let controllers = self.controllers.lock();
+            (controllers.first(&request), controllers.has_several())
+        };
+        let Some(address) = address else { return Attempt::NotMade };
+        let patience = if has_several { FIRST_ATTEMPT } else { PATIENCE };
+        match self.ask_once(&address, &request, Wait::deadline(patience)) {
             Ok(Answer::Outcomes { outcomes }) if outcomes.len() == changes.len() => Attempt::Answered(outcomes),
             Ok(Answer::Error { .. }) | Err(Missed::NotReached(_)) => Attempt::NotMade,
             Ok(_) | Err(Missed::NoAnswer(_)) => Attempt::Unknown,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use depot::client::{Cluster, CopyOptions, Error, Files, ListOptions, MoveOptions, PutOptions, Source};
+use depot::client::{Cluster, CopyOptions, Error, Files, ListOptions, MoveOptions, PutOptions, SmallFile, Source};
 use depot::identity::{History, Version};
 use depot::namespace::change::{Condition, Refusal};
 use depot::namespace::listing::{Kind, Stat};
@@ -23,6 +23,9 @@ use super::history::{
 
 /// A file that is composed has at most so many pieces.
 const MOST_PIECES: usize = 6;
+
+/// So many files are put together.
+const MOST_TOGETHER: usize = 5;
 
 /// Now and then the source of a put pauses for up to so long.
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
@@ -70,7 +73,8 @@ impl Client {
     fn operate(&mut self) {
         let (name, other) = (self.rng.below(self.stage.names), self.rng.below(self.stage.names));
         match self.rng.below(100) {
-            0..30 => self.put(name),
+            0..24 => self.put(name),
+            24..30 => self.put_together(),
             30..55 => self.get(name),
             55..62 => self.stat(name),
             62..68 => {
@@ -100,6 +104,33 @@ impl Client {
     }
 
     fn put(&mut self, name: Name) {
+        let (put, bytes) = self.prepare(name);
+        let (left, pause) = (self.rng.below(bytes.len() + 1), self.rng.duration(Duration::ZERO, LONGEST_PAUSE));
+        let pauses = if self.rng.percent(20) { vec![(left, pause)] } else { Vec::new() };
+        let mut source = Slow { bytes: &bytes, pauses };
+        let begin = self.stage.recorder.now();
+        let result = self.store.put(&path_of(name), Source::Once(&mut source), &put.options);
+        self.was_put("put", begin, &put, result);
+    }
+
+    /// Puts several files with one call. Two of them may have the same name.
+    fn put_together(&mut self) {
+        let (mut puts, mut files) = (Vec::new(), Vec::new());
+        for _ in 0..2 + self.rng.below(MOST_TOGETHER - 1) {
+            let name = self.rng.below(self.stage.names);
+            let (put, content) = self.prepare(name);
+            files.push(SmallFile { path: path_of(name), content, options: put.options.clone() });
+            puts.push(put);
+        }
+        let begin = self.stage.recorder.now();
+        let results = self.store.put_many(&files);
+        for (put, result) in puts.iter().zip(results) {
+            self.was_put("put together", begin, put, result);
+        }
+    }
+
+    /// A put that may be made, and the bytes for it.
+    fn prepare(&mut self, name: Name) -> (Put, Vec<u8>) {
         let (content, bytes) = self.stage.recorder.register(vec![self.rng.next()]);
         let wanted = match (self.rng.below(100), self.looks.get(&name)) {
             (0..15, _) => Wanted::Absent,
@@ -112,12 +143,13 @@ impl Client {
             Wanted::Version(sequence) => Condition::Version { version: self.version(sequence) },
         };
         let options = PutOptions { condition, parents: true, ..PutOptions::default() };
-        let (left, pause) = (self.rng.below(bytes.len() + 1), self.rng.duration(Duration::ZERO, LONGEST_PAUSE));
-        let pauses = if self.rng.percent(20) { vec![(left, pause)] } else { Vec::new() };
-        let mut source = Slow { bytes: &bytes, pauses };
-        let begin = self.stage.recorder.now();
-        let result = self.store.put(&path_of(name), Source::Once(&mut source), &options);
-        let result = self.settle("put", begin, Change::Put(name, content, wanted), result);
+        (Put { name, content, wanted, options }, bytes)
+    }
+
+    /// Notes what became of a put.
+    fn was_put(&mut self, kind: &'static str, begin: Duration, put: &Put, result: Result<Version, Error>) {
+        let Put { name, content, wanted, .. } = *put;
+        let result = self.settle(kind, begin, Change::Put(name, content, wanted), result);
         let Err(refusal) = result else { return };
         let sight = match (wanted, refusal) {
             (Wanted::Absent, Refusal::AlreadyExists | Refusal::ConditionFailed) => Sight::Taken(name),
@@ -284,6 +316,14 @@ impl Client {
     fn version(&self, sequence: Sequence) -> Version {
         Version { history: self.stage.history, sequence }
     }
+}
+
+/// A put that is made.
+struct Put {
+    name: Name,
+    content: Content,
+    wanted: Wanted,
+    options: PutOptions,
 }
 
 /// A source that pauses: what was read before is stored meanwhile, and belongs to no file yet.
