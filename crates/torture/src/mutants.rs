@@ -268,7 +268,7 @@ const MUTANTS: &[Mutant] = &[
         name: "depot-lease-is-not-needed",
         breaks: "depot 5.3: a put is accepted although the lease of its keys has ended",
         edits: &[(
-            "crates/depot/src/controller/requests.rs",
+            "crates/depot/src/controller/changes.rs",
             "if now != epoch || !state.keys.propose(client, &keys, change) {",
             "if now != epoch || !state.keys.propose(client, &keys, change) && keys.is_empty() {",
         )],
