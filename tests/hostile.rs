@@ -232,7 +232,7 @@ fn a_client_neither_hangs_nor_swells_whatever_a_dstore_says() {
                 let answer = answer.clone();
                 thread::spawn(move || {
                     let _ = dstore.write_all(&answer);
-                    thread::sleep(PATIENCE);
+                    thread::sleep(PATIENCE); // the connection stays open: nothing is awaited
                 });
             }
         });

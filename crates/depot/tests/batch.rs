@@ -2,21 +2,13 @@
 
 mod common;
 
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-
-use common::{Behaviour, CLUSTER, SOON, ScriptedDstore, Store};
+use common::{Behaviour, SOON, ScriptedDstore, Store};
 use depot::checksum::Checksum;
-use depot::client::{
-    Cluster, ClusterOptions, DstoreState, Error, Files, PutOptions, SmallFile, TOGETHER, TOGETHER_BYTES,
-};
+use depot::client::{Cluster, DstoreState, Error, Files, PutOptions, SmallFile, TOGETHER, TOGETHER_BYTES};
 use depot::identity::{History, SessionId, Version};
-use depot::namespace::change::{Command, Condition, NewObjects, Refusal, Replicas, Settings, Stamp};
+use depot::namespace::change::{Command, Condition, NewObjects, Refusal, Replicas, Stamp};
 use depot::path::Path;
 use depot::wire::message::{Answer, Failure, Grants, Outcome, Request, StampedCommand};
-use depot::wire::{self, ClientId, Connection, Role, Secret};
 use kit::{bytes, eventually};
 use stevedore::socket::Wait;
 
@@ -215,54 +207,7 @@ fn what_is_not_answered_is_asked_for_again_one_by_one() {
     );
 }
 
-/// Puts two empty files at a Controller that answers changes like this; `None` is none, and the connection ends.
+/// Puts two empty files at a Controller that answers changes like this.
 fn put_two(answers: &[Option<Answer>]) -> Vec<Result<Version, Error>> {
-    let (listener, secret) = (TcpListener::bind("127.0.0.1:0").unwrap(), Secret::draw().unwrap());
-    let address = listener.local_addr().unwrap();
-    let options = ClusterOptions {
-        controllers: vec![address.into()],
-        cluster: CLUSTER,
-        client: ClientId(7),
-        key: secret.client_key(ClientId(7)),
-        search: SOON,
-    };
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let controller = scope.spawn(|| {
-            let mut answers = answers.iter();
-            while answers.len() > 0 {
-                let (stream, _) = listener.accept().unwrap();
-                if is_over.load(Ordering::Relaxed) {
-                    break;
-                }
-                let mut connection = Connection::new(Arc::new(stream)).unwrap();
-                wire::accept(&mut connection, Role::Controller, CLUSTER, &secret).unwrap();
-                while let Ok(request) = connection.receive(Wait::deadline(SOON)) {
-                    let answer = match request {
-                        Request::Session => {
-                            let born = Version { history: History(3), sequence: 1 };
-                            Answer::Session { born, settings: Settings::default() }
-                        }
-                        Request::Places { .. } => Answer::Granted { grants: Grants::default() },
-                        Request::Change { .. } | Request::ChangeMany { .. } => {
-                            match answers.next().expect("no more attempts") {
-                                Some(answer) => answer.clone(),
-                                None => break,
-                            }
-                        }
-                        _ => Answer::Error { failure: Failure::Unavailable { what: "all else".into() } },
-                    };
-                    connection.send(&answer).unwrap();
-                }
-            }
-            assert_eq!(answers.len(), 0, "each is asked for");
-        });
-        let put = move || Cluster::new(options).put_many(&[small("/a", b""), small("/b", b"")]);
-        let result = scope.spawn(put).join();
-        // A client that panics leaves the Controller waiting for it.
-        is_over.store(true, Ordering::Relaxed);
-        drop(TcpStream::connect(address));
-        controller.join().unwrap();
-        result.expect("two outcomes")
-    })
+    common::at_a_controller_that_answers(answers, |client| client.put_many(&[small("/a", b""), small("/b", b"")]))
 }

@@ -5,7 +5,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -277,53 +277,9 @@ fn a_leader_asked_about_keys_of_a_later_one_leads_no_more() {
     assert!(matches!(renew(store.client().status().unwrap().controllers[0].epoch.term), Failure::NoLease));
 }
 
-/// What comes of a change at a Controller that says this to each attempt; where it says nothing, it closes the connection.
+/// Removes a file at a Controller that answers changes like this.
 fn ask_a_controller_that_answers(answers: &[Option<Answer>]) -> Result<Version, Error> {
-    let (listener, secret) = (TcpListener::bind("127.0.0.1:0").unwrap(), Secret::draw().unwrap());
-    let address = listener.local_addr().unwrap();
-    let id = ClientId(7);
-    let options = ClusterOptions {
-        controllers: vec![address.into()],
-        cluster: CLUSTER,
-        client: id,
-        key: secret.client_key(id),
-        search: Duration::from_secs(1),
-    };
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let controller = scope.spawn(|| {
-            let mut answers = answers.iter();
-            while answers.len() > 0 {
-                let (stream, _) = listener.accept().unwrap();
-                if is_over.load(Ordering::Relaxed) {
-                    break;
-                }
-                let mut connection = Connection::new(Arc::new(stream)).unwrap();
-                wire::accept(&mut connection, Role::Controller, CLUSTER, &secret).unwrap();
-                while let Ok(request) = connection.receive(Wait::deadline(SOON)) {
-                    let answer = match request {
-                        Request::Session => {
-                            let born = Version { history: History(3), sequence: 1 };
-                            Answer::Session { born, settings: Settings::default() }
-                        }
-                        Request::Change { .. } => match answers.next().expect("no more attempts") {
-                            Some(answer) => answer.clone(),
-                            None => break,
-                        },
-                        _ => Answer::Error { failure: Failure::Unavailable { what: "all else".into() } },
-                    };
-                    connection.send(&answer).unwrap();
-                }
-            }
-        });
-        let ask = move || Cluster::new(options).remove(&path("/file"), Condition::Any);
-        let result = scope.spawn(ask).join();
-        // A client that panics leaves the Controller waiting for it.
-        is_over.store(true, Ordering::Relaxed);
-        drop(TcpStream::connect(address));
-        controller.join().unwrap();
-        result.expect("an outcome")
-    })
+    common::at_a_controller_that_answers(answers, |client| client.remove(&path("/file"), Condition::Any))
 }
 
 #[test]

@@ -3,19 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use depot::checksum::Checksum;
 use depot::client::{Cluster, ClusterOptions, SEARCH};
 use depot::controller::{BACKUP_PERIOD, Beginning, Handle, HealingOptions, Options};
-use depot::identity::{ClusterId, DiskId, DstoreId, Epoch, Key, Position};
+use depot::identity::{ClusterId, DiskId, DstoreId, Epoch, History, Key, Position, Version};
 use depot::log::{ReplicaOptions, SyncMode};
 use depot::namespace::change::{Replicas, Settings};
 use depot::pack::Announced;
-use depot::wire::message::{CopyChange, CopyReport, Failure, Load, ObjectAnswer, ObjectRequest, Order, Report};
+use depot::wire::message::{
+    Answer, CopyChange, CopyReport, Failure, Grants, Load, ObjectAnswer, ObjectRequest, Order, Report, Request,
+};
 use depot::wire::{Access, Address, ClientId, Connection, Role, Secret, accept, connect};
 use kit::TempFolder;
 use parking_lot::{Condvar, Mutex};
@@ -534,4 +537,57 @@ impl Shared {
         reader.join().unwrap();
         true
     }
+}
+
+/// What a client does at a Controller that answers its changes like this; `None` is no answer, and the connection ends. All
+/// answers are asked for.
+pub fn at_a_controller_that_answers<T: Send>(answers: &[Option<Answer>], ask: impl FnOnce(&Cluster) -> T + Send) -> T {
+    let (listener, secret) = (TcpListener::bind("127.0.0.1:0").unwrap(), Secret::draw().unwrap());
+    let address = listener.local_addr().unwrap();
+    let client = ClientId(7);
+    let options = ClusterOptions {
+        controllers: vec![address.into()],
+        cluster: CLUSTER,
+        client,
+        key: secret.client_key(client),
+        search: Duration::from_secs(1),
+    };
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let controller = scope.spawn(|| {
+            let mut answers = answers.iter();
+            while answers.len() > 0 {
+                let (stream, _) = listener.accept().unwrap();
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+                let mut connection = Connection::new(Arc::new(stream)).unwrap();
+                accept(&mut connection, Role::Controller, CLUSTER, &secret).unwrap();
+                while let Ok(request) = connection.receive(Wait::deadline(SOON)) {
+                    let answer = match request {
+                        Request::Session => {
+                            let born = Version { history: History(3), sequence: 1 };
+                            Answer::Session { born, settings: Settings::default() }
+                        }
+                        Request::Places { .. } => Answer::Granted { grants: Grants::default() },
+                        Request::Change { .. } | Request::ChangeMany { .. } => {
+                            match answers.next().expect("no more attempts") {
+                                Some(answer) => answer.clone(),
+                                None => break,
+                            }
+                        }
+                        _ => Answer::Error { failure: Failure::Unavailable { what: "all else".into() } },
+                    };
+                    connection.send(&answer).unwrap();
+                }
+            }
+            assert_eq!(answers.len(), 0, "all answers are asked for");
+        });
+        let result = scope.spawn(|| ask(&Cluster::new(options))).join();
+        // A client that panics leaves the Controller waiting for it.
+        is_over.store(true, Ordering::Relaxed);
+        drop(TcpStream::connect(address));
+        controller.join().unwrap();
+        result.expect("an outcome")
+    })
 }
