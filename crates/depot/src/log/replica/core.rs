@@ -1,6 +1,7 @@
 //! What the replica's lock guards: Raft's state, and the threads that wait for it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::thread::Thread;
 use std::time::Instant;
 
 use raft::{RawNode, StateRole, eraftpb};
@@ -26,8 +27,8 @@ const MOST_ELECTIONS: usize = 8;
 pub(super) struct Core {
     pub(super) id: u64,
     pub(super) node: RawNode<Store>,
-    /// What became of the proposals that are waited for, once that is known.
-    pub(super) waiting: BTreeMap<Entered, Option<Result<Applied, ProposeError>>>,
+    /// The proposals whose outcomes are waited for.
+    pub(super) waiting: BTreeMap<Entered, Waiting>,
     /// A thread is carrying out what the library has decided.
     pub(super) is_driven: bool,
     /// A snapshot of another member takes the place of the log: the library may neither tick nor step.
@@ -72,6 +73,29 @@ pub(super) struct Core {
     pub(super) heard: BTreeMap<u64, Instant>,
     /// What the observer is still to be told.
     pub(super) news: Vec<News>,
+}
+
+/// A proposal whose outcome is waited for.
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// What became of it, once that is known.
+    outcome: Option<Result<Applied, ProposeError>>,
+    /// The thread that is parked until then. Only this one is woken: to wake all, as a condition variable does, would have most
+    /// of them sleep again.
+    pub(super) thread: Option<Thread>,
+}
+
+impl Waiting {
+    fn tell(&mut self, outcome: Result<Applied, ProposeError>) {
+        self.outcome = Some(outcome);
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            thread.unpark();
+        }
+    }
 }
 
 /// What an observer is told.
@@ -150,7 +174,7 @@ impl Core {
         }
         self.check_leads()?;
         let entered = self.propose(line)?;
-        self.waiting.insert(entered, None);
+        self.waiting.insert(entered, Waiting::default());
         Ok(entered)
     }
 
@@ -164,7 +188,7 @@ impl Core {
     }
 
     pub(super) fn take_outcome(&mut self, entered: Entered) -> Option<Result<Applied, ProposeError>> {
-        let known = self.waiting.get_mut(&entered).and_then(Option::take);
+        let known = self.waiting.get_mut(&entered).and_then(|waiting| waiting.outcome.take());
         let result = known.or_else(|| self.failure.clone().map(|failure| Err(ProposeError::Log(failure))))?;
         self.waiting.remove(&entered);
         Some(result)
@@ -185,8 +209,8 @@ impl Core {
         self.end_epoch();
         self.of_group.clear();
         for (entered, waiting) in &mut self.waiting {
-            if Some(entered.term) != leads_in {
-                waiting.get_or_insert(Err(ProposeError::Deposed));
+            if Some(entered.term) != leads_in && waiting.outcome.is_none() {
+                waiting.tell(Err(ProposeError::Deposed));
             }
         }
         if leads_in.is_some() {
@@ -232,7 +256,23 @@ impl Core {
     }
 
     pub(super) fn is_known(&self, entered: Entered) -> bool {
-        self.waiting.get(&entered).is_some_and(Option::is_some)
+        self.waiting.get(&entered).is_some_and(|waiting| waiting.outcome.is_some())
+    }
+
+    /// No thread drives any more: one that waits goes on, if there is something to be carried out. All do if nothing more will be.
+    pub(super) fn pass_on(&mut self) {
+        if self.failure.is_some() {
+            return self.wake_all();
+        }
+        if self.node.has_ready()
+            && let Some(next) = self.waiting.values_mut().find(|next| next.outcome.is_none() && next.thread.is_some())
+        {
+            next.wake();
+        }
+    }
+
+    pub(super) fn wake_all(&mut self) {
+        self.waiting.values_mut().for_each(Waiting::wake);
     }
 
     fn propose_epoch(&mut self) {
@@ -262,8 +302,8 @@ impl Core {
     pub(super) fn tell(&mut self, told: &[Told]) {
         for Told { entered: entry, result, .. } in told {
             let at = |term| Entered { index: entry.index, term };
-            for (entered, known) in self.waiting.range_mut(at(0)..=at(u64::MAX)) {
-                *known = Some(if entered == entry { result.clone() } else { Err(ProposeError::Replaced) });
+            for (entered, waiting) in self.waiting.range_mut(at(0)..=at(u64::MAX)) {
+                waiting.tell(if entered == entry { result.clone() } else { Err(ProposeError::Replaced) });
             }
         }
     }

@@ -133,6 +133,7 @@ impl Replica {
         }
         self.tell_observer(core);
         core.is_driven = false;
+        core.pass_on();
         self.progress.notify_all();
     }
 
@@ -201,6 +202,7 @@ impl Replica {
             self.tell_observer(core);
             core.is_driven = false;
         }
+        core.pass_on();
         self.progress.notify_all();
     }
 }

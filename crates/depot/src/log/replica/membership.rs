@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use raft::ProgressState;
 use raft::eraftpb::{ConfChange, ConfChangeType};
 
+use super::core::Waiting;
 use super::drive::Told;
 use super::{Entered, ProposeError, Replica};
 use crate::disk::{Folder, random, remove_if_there};
@@ -207,7 +208,7 @@ impl Replica {
         core.check_leads()?;
         let epoch = core.epoch;
         let entered = core.propose(Vec::new())?;
-        core.waiting.insert(entered, None);
+        core.waiting.insert(entered, Waiting::default());
         match self.wait_for(core, entered) {
             // That is what is told of an entry without effect. It is this one, if no other leader came in between.
             Err(ProposeError::Replaced) if self.epoch() == epoch => Ok(()),
@@ -262,7 +263,7 @@ impl super::core::Core {
         proposal.node_id = id.0;
         self.node.propose_conf_change(Vec::new(), proposal).map_err(|_| ProposeError::NotLeader)?;
         let entered = self.last_entered();
-        self.waiting.insert(entered, None);
+        self.waiting.insert(entered, Waiting::default());
         Ok(entered)
     }
 

@@ -70,6 +70,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::thread;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -173,7 +174,7 @@ pub struct Replica {
     options: ReplicaOptions,
     seat: Seat,
     core: Mutex<Core>,
-    /// Signalled whenever something was applied, or the log has failed.
+    /// Signalled whenever something was applied, or the log has failed; threads that wait for a proposal are woken by themselves.
     progress: Condvar,
     namespace: Mutex<Namespace>,
     disk: Mutex<Segments>,
@@ -219,7 +220,10 @@ impl Replica {
             if !core.is_driven && core.node.has_ready() {
                 self.drive(&mut core, |core| core.is_known(entered));
             } else {
-                self.progress.wait(&mut core);
+                if let Some(waiting) = core.waiting.get_mut(&entered) {
+                    waiting.thread = Some(thread::current());
+                }
+                MutexGuard::unlocked(&mut core, thread::park);
             }
         }
     }
@@ -307,7 +311,10 @@ impl Replica {
     /// This member is about to end: from now on no thread waits for others. What they have not agreed to is
     /// [`Deposed`](ProposeError::Deposed), and threads in [`wait_beyond`](Self::wait_beyond) ask whether they are to stop.
     pub fn retire(&self) {
-        self.core.lock().is_retiring = true; // no thread is between asking and waiting
+        let mut core = self.core.lock(); // no thread is between asking and waiting
+        core.is_retiring = true;
+        core.wake_all();
+        drop(core);
         self.progress.notify_all();
     }
 
