@@ -14,17 +14,16 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use stevedore::socket::Wait;
-
+use super::answers::{Asked, next_answer};
 use super::cluster::{Attempt, Cluster};
-use super::upload::{GRACE, STORING, outcome, readable};
+use super::upload::{GRACE, STORING, outcome};
 use super::{Error, Files, SmallFile, Source, TOGETHER, TOGETHER_BYTES};
 use crate::checksum::Checksum;
 use crate::identity::{DstoreId, Key, Position, Version};
 use crate::namespace::change::{Command, Condition, NewObject, NewObjects, Refusal};
 use crate::pack::Announced;
+use crate::wire::Role;
 use crate::wire::message::{Answer, Failure, Grant, Grants, ObjectRequest, Outcome, Request, StampedCommand};
-use crate::wire::{Address, Connection, Role};
 
 pub(super) fn put_many(cluster: &Cluster, files: &[SmallFile]) -> Vec<Result<Version, Error>> {
     let mut outcomes = Vec::with_capacity(files.len());
@@ -189,13 +188,13 @@ fn send(
     objects: &mut [Option<NewObject>],
 ) -> Result<(), Error> {
     let begun = Instant::now();
-    let mut waiting: Vec<(DstoreId, Address, Connection)> = Vec::new();
+    let mut waiting: Vec<Asked> = Vec::new();
     for (dstore, parcel) in &parcels {
         let Some((_, address)) = grants.addresses.iter().find(|(id, _)| id == dstore) else { continue };
         let request = ObjectRequest::PutMany { objects: parcel.announced.clone() };
         match cluster.pool.take(address, Role::Dstore) {
             Ok(connection) if connection.send_with_content(&request, &parcel.content).is_ok() => {
-                waiting.push((*dstore, address.clone(), connection));
+                waiting.push(Asked::new(*dstore, address.clone(), connection));
             }
             Ok(_) | Err(_) => log::info!("Dstore {dstore} at {address} is not reached"),
         }
@@ -206,10 +205,9 @@ fn send(
     let mut patience = STORING;
     while let Some(left) = patience.checked_sub(begun.elapsed())
         && !waiting.is_empty()
-        && let Some(at) = readable(&waiting, left)?
+        && let Some((Asked { dstore, address, connection, .. }, answer)) = next_answer(&mut waiting, left)?
     {
-        let (dstore, address, mut connection) = waiting.remove(at);
-        match outcome(connection.receive(Wait::deadline(STORING)))? {
+        match outcome(answer)? {
             Ok(position) => {
                 cluster.pool.give_back(&address, connection);
                 let was_enough = is_enough(objects);

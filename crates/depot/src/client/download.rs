@@ -179,7 +179,7 @@ impl<'a> Download<'a> {
             }
             self.sums.lock().insert(at, sums.as_slice().into());
         }
-        let mut block = vec![0; BLOCK as usize];
+        let mut block = vec![0; BLOCK.min(length) as usize];
         let mut at = from;
         while at < from + length {
             let ObjectAnswer::Data { length: piece } = receive(&mut connection)? else {

@@ -2,8 +2,10 @@
 //!
 //! [`Files`] is what a store can do, as one interface: every layer above it, and the program `stevedore`, is written
 //! against it. [`Cluster`] is a store that is reached over the network: `upload` is its put, `batch` that of many small files,
-//! `download` its get, `parallel` that of large files, `pool` keeps its connections. [`memory`] is a store without disks and sockets, for tests of such programs.
+//! `download` its get, `parallel` that of large files; `pool` keeps its connections, and `answers` are of several at a time. [`memory`]
+//! is a store without disks and sockets, for tests of such programs.
 
+mod answers;
 mod batch;
 mod check;
 mod cluster;

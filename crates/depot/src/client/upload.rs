@@ -10,16 +10,15 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use stevedore::socket::Wait;
 
+use super::answers::{Asked, next_answer};
 use super::cluster::{Cluster, unexpected};
 use super::{Error, PutOptions, ReadAt, Source};
 use crate::checksum::{Checksum, Hasher};
@@ -27,13 +26,16 @@ use crate::identity::{DstoreId, Key, Position, Version};
 use crate::namespace::change::{Command, Condition, MOST_OBJECTS, NewObject, NewObjects, Refusal};
 use crate::path::Path;
 use crate::wire::message::{Answer, Failure, Grants, ObjectAnswer, ObjectRequest, Request};
-use crate::wire::{Address, Connection, ReceiveError, Role};
+use crate::wire::{Address, ReceiveError, Role};
 
 /// A chunk of what can be read once: it is kept in memory until it is stored.
 const CHUNK_IN_MEMORY: u64 = 8 << 20;
 
 /// A larger object is sent by a thread for each place; smaller ones fit the sockets' buffers.
 const SMALL: u64 = 64 << 10;
+
+/// The room that is made for a file's bytes before they come: most files are small, and it need not grow for them.
+const SMALL_FILE: usize = 4 << 10;
 
 /// How much is read and sent at a time.
 const PIECE: usize = 256 << 10;
@@ -117,7 +119,7 @@ impl Grants {
 impl Upload<'_> {
     fn send_stream(&mut self, reader: &mut dyn Read) -> Result<(), Error> {
         let chunk_bytes = self.cluster.chunk_bytes()?.min(CHUNK_IN_MEMORY);
-        let mut chunk = Vec::new();
+        let mut chunk = Vec::with_capacity(SMALL_FILE);
         let mut read = |chunk: &mut Vec<u8>| {
             chunk.clear();
             reader.take(chunk_bytes).read_to_end(chunk).map_err(Error::Source)
@@ -243,22 +245,29 @@ impl Upload<'_> {
 
     /// The bytes fit the sockets' buffers: this thread sends to all, and then waits for all.
     fn store_small(&mut self, object: Object<'_>, places: &[DstoreId], tally: &mut Tally) -> Result<(), Error> {
-        let mut content = vec![0; object.length as usize];
-        object.bytes.read(0, &mut content)?;
+        let mut read = Vec::new();
+        let content = match object.bytes {
+            Bytes::Memory(bytes) => bytes,
+            Bytes::File { .. } => {
+                read.resize(object.length as usize, 0);
+                object.bytes.read(0, &mut read)?;
+                &read
+            }
+        };
         let put = ObjectRequest::Put { key: object.key, length: object.length, checksum: object.checksum };
-        let mut waiting: Vec<(DstoreId, Address, Connection)> = Vec::new();
+        let mut waiting: Vec<Asked> = Vec::with_capacity(places.len());
         let mut due: VecDeque<DstoreId> = places.iter().copied().collect();
         loop {
             while let Some(dstore) = due.pop_front() {
                 let address = self.address(dstore)?;
                 let sent = self.cluster.pool.take(&address, Role::Dstore).map_err(|error| error.to_string()).and_then(
-                    |connection| match connection.send_with_content(&put, &content) {
+                    |connection| match connection.send_with_content(&put, content) {
                         Ok(()) => Ok(connection),
                         Err(error) => Err(error.to_string()),
                     },
                 );
                 match sent {
-                    Ok(connection) => waiting.push((dstore, address, connection)),
+                    Ok(connection) => waiting.push(Asked::new(dstore, address, connection)),
                     Err(why) => {
                         let under_way = waiting.len() + due.len();
                         due.extend(self.replacement(object.key, dstore, &why, tally, under_way)?);
@@ -269,16 +278,15 @@ impl Upload<'_> {
             if waiting.is_empty() {
                 return tally.is_enough();
             }
-            let Some(at) = readable(&waiting, left)? else {
+            let Some((Asked { dstore, address, connection, .. }, answer)) = next_answer(&mut waiting, left)? else {
                 if tally.holders.len() >= tally.quorum {
                     return Ok(()); // the others had their time
                 }
-                let (dstore, ..) = waiting.remove(0);
-                due.extend(self.replacement(object.key, dstore, "it does not answer", tally, waiting.len())?);
+                let silent = waiting.remove(0).dstore;
+                due.extend(self.replacement(object.key, silent, "it does not answer", tally, waiting.len())?);
                 continue;
             };
-            let (dstore, address, mut connection) = waiting.remove(at);
-            match outcome(connection.receive(Wait::deadline(STORING)))? {
+            match outcome(answer)? {
                 Ok(position) => {
                     self.cluster.pool.give_back(&address, connection);
                     tally.has(dstore, position);
@@ -565,23 +573,4 @@ pub(super) fn outcome(answer: Result<ObjectAnswer, ReceiveError>) -> Result<Resu
         Ok(other) => Err(format!("an answer to another question: {other:?}")),
         Err(error) => Err(error.to_string()),
     })
-}
-
-/// Which of these connections has something to read, within a time.
-pub(super) fn readable(waiting: &[(DstoreId, Address, Connection)], limit: Duration) -> Result<Option<usize>, Error> {
-    let mut fds: Vec<PollFd<'_>> = waiting
-        .iter()
-        .map(|(_, _, connection)| PollFd::from_borrowed_fd(connection.stream().as_fd(), PollFlags::IN))
-        .collect();
-    let deadline = Instant::now() + limit;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ };
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(0) => return Ok(None),
-            Ok(_) => return Ok(fds.iter().position(|fd| !fd.revents().is_empty())),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(Error::Source(error.into())),
-        }
-    }
 }

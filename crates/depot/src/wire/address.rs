@@ -4,12 +4,13 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::words::{Line, ParseError, Reader, Words, invalid};
 
 /// A host and a port, as `host:port`; an IPv6 host is in brackets. Names are looked up anew for each connection.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address(Box<str>);
+pub struct Address(Arc<str>);
 
 impl Address {
     /// Where to connect to reach it, the best first; an error if the name is not known.
