@@ -118,26 +118,24 @@ impl Line {
     }
 
     fn push_hexadecimal(&mut self, number: u128) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0; 32];
-        let mut start = text.len();
-        let mut push = |digits: u64, least: usize| {
-            let (mut left, end) = (digits, start);
-            while left > 0 || end - start < least {
-                start -= 1;
-                text[start] = DIGITS[(left & 15) as usize];
-                left >>= 4;
-            }
-        };
-        // By halves, as numbers of 128 bits are slow.
-        match u64::try_from(number) {
-            Ok(number) => push(number, 1),
-            Err(_) => {
-                push(number as u64, 16);
-                push((number >> 64) as u64, 1);
-            }
+        // By halves, as most numbers have one only.
+        let (high, low) = ((number >> 64) as u64, number as u64);
+        if high > 0 {
+            self.push_digits(high, 1);
         }
-        self.0.extend(text[start..].iter().copied().map(char::from));
+        self.push_digits(low, if high > 0 { 16 } else { 1 });
+    }
+
+    /// Appends a number in hexadecimal, with as many digits as it has, and at least so many.
+    fn push_digits(&mut self, number: u64, least: u32) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 16];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        let zeros = (number.leading_zeros() / 4).min(16 - least);
+        self.0.push_str(str::from_utf8(&text[zeros as usize..]).expect("digits"));
     }
 
     /// Appends any text as one word.

@@ -1,6 +1,6 @@
 //! Changes that clients ask for: checked, proposed, and what follows from them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -228,14 +228,12 @@ impl State {
         for object in &objects.objects {
             let key = objects.key(object);
             let is_own = (key.history, key.term) == (epoch.history, epoch.term);
-            for (dstore, position) in &object.holders {
-                self.holdings.claim(key, *dstore, *position);
-            }
+            let claims = object.holders.iter();
+            let claims = claims.map(|(dstore, position)| (*dstore, self.holdings.claim(key, *dstore, *position)));
+            let claimed: BTreeMap<DstoreId, Option<CopyState>> = claims.collect(); // one may be named twice
             self.healing.stored(key);
-            let named: BTreeSet<DstoreId> = object.holders.iter().map(|(dstore, _)| *dstore).collect();
             let (mut good, mut expected) = (0, 0);
-            for dstore in named {
-                let state = self.holdings.state(key, dstore);
+            for (dstore, state) in claimed {
                 let has_reported = self.links.get(&dstore).is_some_and(|link| link.is_fenced && link.has_reported);
                 let (is_good, may_be_there) = match state {
                     Some(CopyState::Certain) => (is_own || has_reported, true),

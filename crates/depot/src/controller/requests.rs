@@ -206,16 +206,17 @@ impl Shared {
 
     /// How many Dstores are to have an object, and how many must before its put succeeds.
     pub(super) fn wanted(&self, replicas: Option<Replicas>) -> (usize, usize) {
-        let (settings, active) = self.replica.look(|namespace| {
-            let active = namespace.dstores().filter(|(_, record)| record.duty == Duty::Active).count();
-            (namespace.settings().clone(), active)
+        let (wanted, write_quorum) = self.replica.look(|namespace| {
+            let settings = namespace.settings();
+            let active = || namespace.dstores().filter(|(_, record)| record.duty == Duty::Active).count();
+            let wanted = match replicas.unwrap_or(settings.replicas) {
+                Replicas::Number(number) => usize::from(number),
+                Replicas::All => active().max(1),
+            };
+            (wanted, settings.write_quorum)
         });
-        let wanted = match replicas.unwrap_or(settings.replicas) {
-            Replicas::Number(number) => usize::from(number),
-            Replicas::All => active.max(1),
-        };
         let majority = (wanted / 2 + 1).max(wanted.min(2));
-        (wanted, settings.write_quorum.map_or(majority, usize::from).min(wanted))
+        (wanted, write_quorum.map_or(majority, usize::from).min(wanted))
     }
 
     /// Leases keys for new objects, each with places.

@@ -80,37 +80,39 @@ pub(super) const MOST_BYTES: usize = 16 << 20;
 
 impl Frame {
     pub(super) fn encode(&self, salt: u64) -> Vec<u8> {
-        let mut body = Vec::with_capacity(64 + self.entries.iter().map(|entry| 40 + entry.data.len()).sum::<usize>());
-        let add_line = |body: &mut Vec<u8>, verb: &str, write: &dyn Fn(&mut Line)| {
+        let room = 64 + self.entries.iter().map(|entry| 40 + entry.data.len()).sum::<usize>();
+        let mut frame = Vec::with_capacity(HEAD + room);
+        frame.resize(HEAD, 0);
+        let add_line = |frame: &mut Vec<u8>, verb: &str, write: &dyn Fn(&mut Line)| {
             let mut line = Line::default();
             line.plain(verb);
             write(&mut line);
-            body.extend_from_slice(line.as_str().as_bytes());
-            body.push(b'\n');
+            frame.extend_from_slice(line.as_str().as_bytes());
+            frame.push(b'\n');
         };
-        add_line(&mut body, "synced", &|line| self.synced.write(line));
+        add_line(&mut frame, "synced", &|line| self.synced.write(line));
         if let Some(state) = &self.state {
-            add_line(&mut body, "state", &|line| state.write(line));
+            add_line(&mut frame, "state", &|line| state.write(line));
         }
         for Entry { index, term, kind, data } in &self.entries {
-            add_line(&mut body, "entry", &|line| {
+            add_line(&mut frame, "entry", &|line| {
                 index.write(line);
                 term.write(line);
                 kind.write(line);
                 line.number(data.len());
             });
-            body.extend_from_slice(data);
-            body.push(b'\n');
+            frame.extend_from_slice(data);
+            frame.push(b'\n');
         }
         if self.is_closing {
-            add_line(&mut body, "closed", &|_| ());
+            add_line(&mut frame, "closed", &|_| ());
         }
+        let (head, body) = frame.split_at_mut(HEAD);
         let length = u32::try_from(body.len()).expect("a frame has at most 16 MiB").to_le_bytes();
-        let mut frame = Vec::with_capacity(HEAD + body.len());
-        frame.extend_from_slice(&salt.to_le_bytes());
-        frame.extend_from_slice(&length);
-        frame.extend_from_slice(&sum(salt, length, &body).to_le_bytes());
-        frame.extend_from_slice(&body);
+        let sum = sum(salt, length, body).to_le_bytes();
+        head[..SALT].copy_from_slice(&salt.to_le_bytes());
+        head[SALT..SALT + 4].copy_from_slice(&length);
+        head[SALT + 4..].copy_from_slice(&sum);
         frame
     }
 

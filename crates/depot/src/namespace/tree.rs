@@ -388,5 +388,5 @@ impl Namespace {
 
 /// What a directory of this name is ordered by.
 pub(super) fn directory_key(name: &str) -> Box<str> {
-    format!("{name}/").into()
+    [name, "/"].concat().into()
 }

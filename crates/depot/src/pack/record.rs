@@ -11,8 +11,6 @@
 //! The sum covers where the record is. So a record that was copied checks nowhere else, not even in its own pack: a client
 //! may store the bytes of this very pack.
 
-use std::hash::Hasher as _;
-
 use twox_hash::XxHash3_64;
 
 pub use crate::checksum::BLOCK_BYTES;
@@ -154,11 +152,12 @@ pub(super) fn room_of_header(length: usize) -> usize {
 }
 
 fn sum(salt: Salt, offset: u32, length: [u8; 4], header: &[u8]) -> u64 {
-    let mut hasher = XxHash3_64::with_seed(salt.0);
-    hasher.write(&offset.to_le_bytes());
-    hasher.write(&length);
-    hasher.write(header);
-    hasher.finish()
+    // In one piece, as a hasher that takes several has memory of its own.
+    let mut bytes = Vec::with_capacity(8 + header.len());
+    bytes.extend_from_slice(&offset.to_le_bytes());
+    bytes.extend_from_slice(&length);
+    bytes.extend_from_slice(header);
+    XxHash3_64::oneshot_with_seed(salt.0, &bytes)
 }
 
 #[cfg(test)]

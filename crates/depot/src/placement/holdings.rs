@@ -99,17 +99,20 @@ fn number(dstore: DstoreId) -> u16 {
 }
 
 impl Holdings {
-    /// A client says that a Dstore has stored an object at this position.
-    pub fn claim(&mut self, key: Key, dstore: DstoreId, position: Position) {
+    /// A client says that a Dstore has stored an object at this position. What is known of the copy then.
+    pub fn claim(&mut self, key: Key, dstore: DstoreId, position: Position) -> Option<CopyState> {
+        let state = self.state(key, dstore);
         let known = self.dstores.entry(dstore).or_default();
         if known.reported.is_some_and(|reported| reported >= position) {
-            return; // it has been reported, or is not there
+            return state; // it has been reported, or is not there
         }
         let generation = known.generation;
         known.claims.insert(position, key);
-        if !matches!(self.state(key, dstore), Some(CopyState::Certain | CopyState::Damaged)) {
-            self.set(key, Copy::new(dstore, generation, CopyState::Claimed));
+        if matches!(state, Some(CopyState::Certain | CopyState::Damaged)) {
+            return state;
         }
+        self.set(key, Copy::new(dstore, generation, CopyState::Claimed));
+        Some(CopyState::Claimed)
     }
 
     /// A Dstore has connected: what it reported before is claimed until its inventory is complete.

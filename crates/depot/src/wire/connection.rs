@@ -208,26 +208,14 @@ impl Connection {
     }
 
     fn read_line(&mut self) -> Result<(), ReceiveError> {
-        loop {
-            let ahead = self.reader.fill_buf()?;
-            if ahead.is_empty() {
-                return Err(if self.line.is_empty() {
-                    ReceiveError::Ended
-                } else {
-                    ReceiveError::Io(ErrorKind::UnexpectedEof.into())
-                });
-            }
-            let end = ahead.iter().position(|byte| *byte == b'\n');
-            let text = &ahead[..end.unwrap_or(ahead.len())];
-            if self.line.len() + text.len() > self.line_limit {
-                return Err(ReceiveError::TooLong(self.line_limit));
-            }
-            self.line.extend_from_slice(text);
-            let consumed = text.len() + usize::from(end.is_some());
-            self.reader.consume(consumed);
-            if end.is_some() {
-                return Ok(());
-            }
+        // What has come is in the line also if this fails.
+        let most = self.line_limit + 1 - self.line.len();
+        self.reader.by_ref().take(most as u64).read_until(b'\n', &mut self.line)?;
+        match self.line.pop_if(|last| *last == b'\n') {
+            Some(_) => Ok(()),
+            None if self.line.len() > self.line_limit => Err(ReceiveError::TooLong(self.line_limit)),
+            None if self.line.is_empty() => Err(ReceiveError::Ended),
+            None => Err(ReceiveError::Io(ErrorKind::UnexpectedEof.into())),
         }
     }
 }
