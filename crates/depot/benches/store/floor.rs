@@ -1,11 +1,12 @@
 //! Programs that move the same bytes, append and sync the same amounts, and decide nothing. (depot 11)
 //!
 //! A request is a line, which says how many bytes follow and how many come back. A server appends what it has received to
-//! one file, syncs it together with what others have appended meanwhile, and answers.
+//! one file, syncs it together with what others have appended meanwhile, and answers. A long answer is read from that file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -38,7 +39,7 @@ impl Floor {
 
 impl Server {
     fn start(path: &Path, syncs: bool) -> Self {
-        let file = OpenOptions::new().create(true).append(true).open(path).expect("a file");
+        let file = OpenOptions::new().create(true).append(true).read(true).open(path).expect("a file");
         let kept = Kept { file: Mutex::new(file), sync: syncs.then(GroupCommit::default) };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
@@ -83,9 +84,15 @@ impl Kept {
                     sync.commit(|| file.sync_data())?;
                 }
             }
-            while due > answer.len() {
-                (&*stream).write_all(&answer)?;
-                due -= answer.len();
+            if due > answer.len() {
+                let file = self.file.lock().expect("no panic").try_clone()?;
+                let mut at = 0;
+                while due > answer.len() {
+                    file.read_exact_at(&mut buffer, at)?;
+                    (&*stream).write_all(&buffer)?;
+                    due -= buffer.len();
+                    at += buffer.len() as u64;
+                }
             }
             let mut last = answer[..due].to_vec();
             last.push(b'\n');
@@ -121,10 +128,17 @@ impl Connection {
     }
 
     pub fn receive(&mut self, due: usize) {
+        self.receive_into(due, |_| ());
+    }
+
+    /// Hands over what comes, and the line's end behind it.
+    pub fn receive_into(&mut self, due: usize, mut sink: impl FnMut(&[u8])) {
         let mut left = due + 1;
         while left > 0 {
-            let count = self.reader.fill_buf().expect("it answers").len().min(left);
+            let bytes = self.reader.fill_buf().expect("it answers");
+            let count = bytes.len().min(left);
             assert!(count > 0, "the floor has gone");
+            sink(&bytes[..count]);
             self.reader.consume(count);
             left -= count;
         }

@@ -272,7 +272,9 @@ impl Cluster {
     }
 
     fn ask_once(&self, address: &Address, request: &Request, wait: Wait) -> Result<Answer, Missed> {
-        let mut connection = self.pool.take(address, Role::Controller).map_err(Missed::NotReached)?;
+        let is_change = matches!(request, Request::Change { .. } | Request::ChangeMany { .. });
+        let take = if is_change { Pool::take_seen } else { Pool::take };
+        let mut connection = take(&self.pool, address, Role::Controller).map_err(Missed::NotReached)?;
         let answer = connection.send(request).map_err(ReceiveError::Io).and_then(|()| connection.receive(wait));
         let answer = answer.map_err(Missed::NoAnswer)?;
         self.pool.give_back(address, connection);

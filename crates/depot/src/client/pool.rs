@@ -19,9 +19,8 @@ const STALL: Duration = Duration::from_secs(10);
 /// So many idle connections are kept to one server.
 const MOST_IDLE: usize = 64;
 
-/// A Dstore's connection that was used a shorter time ago is not looked at before it is used again: that takes a system call. Should
-/// the Dstore have ended since, the request fails as if it had ended a moment later. Of a Controller that would leave open
-/// whether a change was made.
+/// A connection that was used a shorter time ago is not looked at before it is used again: that takes a system call. Should the
+/// server have ended since, the request fails as if it had ended a moment later.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// Connections to the servers of one store.
@@ -39,12 +38,28 @@ impl Pool {
 
     /// A connection to a server, which is one in this role: a kept one, or a new one.
     pub(super) fn take(&self, address: &Address, role: Role) -> Result<Connection, HandshakeError> {
-        self.take_announced(address, role, |_| ())
+        self.take_used(FRESH, address, role, |_| ())
     }
 
-    /// The same. `announce` gets the socket before anything is waited for, so that another thread can end the wait by shutting it down.
+    /// The same, for a request that is sent in vain only if the server ends in this moment: whether a change was made should be known.
+    pub(super) fn take_seen(&self, address: &Address, role: Role) -> Result<Connection, HandshakeError> {
+        self.take_used(Duration::ZERO, address, role, |_| ())
+    }
+
+    /// As [`take`](Self::take). `announce` gets the socket before anything is waited for, so that another thread can end the wait by shutting it down.
     pub(super) fn take_announced(
         &self,
+        address: &Address,
+        role: Role,
+        announce: impl Fn(&Arc<TcpStream>),
+    ) -> Result<Connection, HandshakeError> {
+        self.take_used(FRESH, address, role, announce)
+    }
+
+    /// One that was used a shorter time ago than `fresh` is not looked at.
+    fn take_used(
+        &self,
+        fresh: Duration,
         address: &Address,
         role: Role,
         announce: impl Fn(&Arc<TcpStream>),
@@ -52,8 +67,7 @@ impl Pool {
         let next = || self.idle.lock().get_mut(address).and_then(Vec::pop);
         while let Some((connection, since)) = next() {
             // A server that was stopped has closed it; nothing else is said unasked.
-            let is_fresh = role == Role::Dstore && since.elapsed() < FRESH;
-            if is_fresh || !connection.has_news() {
+            if since.elapsed() < fresh || !connection.has_news() {
                 announce(connection.stream());
                 return Ok(connection);
             }
