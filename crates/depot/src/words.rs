@@ -222,10 +222,12 @@ impl<'a> Reader<'a> {
     /// The next word as a number in hexadecimal.
     pub fn hexadecimal(&mut self, expected: &'static str) -> Result<u128, ParseError> {
         let word = self.raw(expected)?;
-        let value = match word.len() {
-            _ if word.starts_with('+') => None,
-            ..=16 => u64::from_str_radix(word, 16).ok().map(u128::from), // several times as fast
-            _ => u128::from_str_radix(word, 16).ok(),
+        let value = match word.split_at_checked(word.len().saturating_sub(16)) {
+            Some(("", low)) => digits(low).map(u128::from), // several times as fast
+            Some((high, low)) if high.len() <= 16 => {
+                digits(high).zip(digits(low)).map(|(high, low)| u128::from(high) << 64 | u128::from(low))
+            }
+            _ => None,
         };
         value.ok_or_else(|| invalid(expected, word))
     }
@@ -253,6 +255,19 @@ impl<'a> Reader<'a> {
     pub fn finish(self) -> Result<(), ParseError> {
         if self.rest.is_empty() { Ok(()) } else { Err(ParseError::Surplus(shortened(self.rest))) }
     }
+}
+
+/// A number of at most 16 hexadecimal digits.
+fn digits(word: &str) -> Option<u64> {
+    word.bytes().try_fold(0, |number, byte| {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u64::from(digit))
+    })
 }
 
 /// The error for a word that is not what is `expected`.
