@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use depot::identity::DstoreId;
 use depot::namespace::change::Duty;
-use depot::placement::{CopyState, Held, Member, Need, Presence, plan};
+use depot::placement::{Balance, CopyState, Held, Member, Need, Presence, Room, plan};
 
 use world::{Outcome, Rates, Shape, World};
 
@@ -85,5 +85,17 @@ fn time_of_a_plan(rounds: usize) {
             let each = begun.elapsed().as_secs_f64() / rounds as f64 * 1e6;
             println!("plan for an object, {count:5} Dstores, {what:14} {each:7.2} us");
         }
+        // Every second Dstore is fuller than the others.
+        let room = |id: u32| {
+            let used = if id.is_multiple_of(2) { 1 << 40 } else { 1 << 39 };
+            Room { id: DstoreId(id), used, free: (2 << 40) - used }
+        };
+        let mut balance = Balance::of(&(1..=count).map(room).collect::<Vec<Room>>());
+        let copies = [2, 4, 6].map(DstoreId);
+        let begun = Instant::now();
+        let moves = (0..rounds).filter(|_| balance.choose(64 << 10, &copies, &members).is_some()).count();
+        assert_eq!(moves, rounds);
+        let each = begun.elapsed().as_secs_f64() / rounds as f64 * 1e6;
+        println!("move of an object, {count:5} Dstores                {each:7.2} us");
     }
 }

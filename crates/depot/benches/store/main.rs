@@ -232,6 +232,7 @@ fn main() {
         report(&rows[0], puts, put_floors, "MB/s");
         report(&rows[1], gets, get_floors, "MB/s");
     }
+    beside_many(is_bench, rounds);
 }
 
 /// Puts so many files in each round one by one, and so many together, as `put -r` does with so many jobs.
@@ -270,6 +271,72 @@ fn put_together(client: &Cluster, row: &str, jobs: usize, files: usize, rounds: 
     let ratios = together.iter().zip(&singly).map(|(together, singly)| together / singly).collect();
     let (singly, together, ratio) = (median(singly), median(together), median(ratios));
     println!("{row:44} one by one {singly:6.0} /s, together {together:6.0} /s, ratio {ratio:.2}");
+}
+
+/// Puts and gets in a store of many files beside those in a store of a thousand.
+fn beside_many(is_bench: bool, rounds: usize) {
+    const CLIENTS: u64 = 8;
+    let rows = ["put 1 KB beside 10^6 files, 8 clients", "get 1 KB of 10^6 files, 8 clients"];
+    if !rows.iter().any(|row| is_wanted(row)) {
+        return;
+    }
+    let (few, many) = if is_bench { (1_000, 1_000_000) } else { (100, 300) };
+    let options = PutOptions { parents: true, ..PutOptions::default() };
+    let name = |number: u64| path(format!("/{}/{number}", number / 1_000));
+    let stores = [few, many].map(|files| {
+        let folder = TempFolder::in_memory();
+        let store = Store::start(folder.path(), StoreOptions::default());
+        let client = store.client();
+        let next = AtomicU64::new(0);
+        let together = TOGETHER as u64;
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while let first = next.fetch_add(together, Ordering::Relaxed)
+                        && first < files
+                    {
+                        let file = |number| SmallFile {
+                            path: name(number),
+                            content: bytes(number, 100),
+                            options: options.clone(),
+                        };
+                        let batch: Vec<SmallFile> = (first..files.min(first + together)).map(file).collect();
+                        client.put_many(&batch).into_iter().for_each(|put| assert!(put.is_ok(), "{put:?}"));
+                    }
+                });
+            }
+        });
+        (files, folder, store, client)
+    });
+    let operations = if is_bench { 20_000 } else { CLIENTS * 2 };
+    let content = bytes(1, SMALL);
+    let [mut puts, mut gets] = [(); 2].map(|()| [Vec::new(), Vec::new()]);
+    for round in 0..rounds {
+        for (at, (files, _, _, client)) in stores.iter().enumerate() {
+            let (files, content, options) = (*files, &content, &options);
+            puts[at].push(rate(CLIENTS, operations, |caller| {
+                move |number| {
+                    let name = path(format!("/new/{round}-{caller}/{number}"));
+                    client.put(&name, Source::Once(&mut Cursor::new(content)), options).expect("a put");
+                }
+            }));
+            gets[at].push(rate(CLIENTS, operations, |caller| {
+                let mut random = fastrand::Rng::with_seed(caller);
+                move |_| {
+                    let number = random.u64(..files);
+                    let mut out = Vec::with_capacity(100);
+                    let mut file = client.get(&name(number), Condition::Any).expect("it was put");
+                    file.copy_to(0..u64::MAX, &mut out).expect("it is whole");
+                    assert!(out == bytes(number, 100), "file {number} has other bytes");
+                }
+            }));
+        }
+    }
+    for (row, [few, many]) in rows.into_iter().zip([puts, gets]) {
+        let ratios: Vec<f64> = many.iter().zip(&few).map(|(many, few)| many / few).collect();
+        let (few, many, ratio) = (median(few), median(many), median(ratios));
+        println!("{row:44} {many:9.0} /s, beside 1,000 files {few:9.0} /s, ratio {ratio:.2}");
+    }
 }
 
 fn rate_of_one(work: impl FnOnce()) -> f64 {

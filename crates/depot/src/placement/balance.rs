@@ -16,7 +16,8 @@
 //! A copy moves only if the Dstore that gives it stays at least as full as the one that takes it. So each move makes shares more
 //! alike, and none is ever taken back.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::{Member, spread, takes};
 use crate::identity::DstoreId;
@@ -54,6 +55,8 @@ pub struct Balance {
     rooms: BTreeMap<DstoreId, Room>,
     gives: BTreeMap<DstoreId, u64>,
     takes: BTreeMap<DstoreId, u64>,
+    /// Those that take, the one that lacks most first: of a thousand, the first few are looked at.
+    takers: BTreeSet<(Reverse<u64>, DstoreId)>,
 }
 
 impl Room {
@@ -92,6 +95,7 @@ impl Balance {
             let above = |room: &Room| Some((room.id, some(room.above(low + MOST_APART))?));
             balance.gives = rooms.iter().filter_map(above).collect();
             balance.takes = rooms.iter().filter_map(|room| Some((room.id, some(room.below(low))?))).collect();
+            balance.takers = balance.takes.iter().map(|(id, quota)| (Reverse(*quota), *id)).collect();
         }
         balance
     }
@@ -118,11 +122,6 @@ impl Balance {
     /// `copies` are the Dstores that have it: as many as should. Members are in the order of their numbers.
     pub fn choose(&mut self, length: u64, copies: &[DstoreId], members: &[Member]) -> Option<Relocation> {
         let member = |id: DstoreId| members.binary_search_by_key(&id, |member| member.id).ok().map(|at| &members[at]);
-        let most_first = |quotas: &BTreeMap<DstoreId, u64>| {
-            let mut ids: Vec<DstoreId> = quotas.keys().copied().collect();
-            ids.sort_by_key(|id| (std::cmp::Reverse(quotas[id]), *id));
-            ids
-        };
         let has_copy = |id: &DstoreId| copies.contains(id);
         let can_take = |id: &DstoreId| {
             let room = &self.rooms[id];
@@ -141,10 +140,13 @@ impl Balance {
             let after = |id: &DstoreId| if *id == relocation.from { relocation.to } else { *id };
             places(&copies.iter().map(after).collect::<Vec<_>>()) >= now
         };
-        let targets: Vec<DstoreId> = most_first(&self.takes).into_iter().filter(can_take).collect();
-        let givers = most_first(&self.gives).into_iter().filter(has_copy);
+        let givers = copies.iter().filter_map(|id| Some((Reverse(*self.gives.get(id)?), *id)));
+        let mut givers: Vec<(Reverse<u64>, DstoreId)> = givers.collect();
+        givers.sort_unstable();
+        let targets = || self.takers.iter().map(|(_, id)| *id).filter(can_take);
         let found = givers
-            .flat_map(|from| targets.iter().map(move |to| Relocation { from, to: *to }))
+            .iter()
+            .flat_map(|(_, from)| targets().map(|to| Relocation { from: *from, to }))
             .find(|relocation| stays_fuller(relocation) && stays_spread(relocation))?;
         self.count(found, length);
         Some(found)
@@ -160,15 +162,26 @@ impl Balance {
             room.used += length;
             room.free = room.free.saturating_sub(length);
         }
-        for (quotas, id) in [(&mut self.gives, from), (&mut self.takes, to)] {
-            if let Some(quota) = quotas.get_mut(&id) {
-                *quota = quota.saturating_sub(length);
-                if *quota == 0 {
-                    quotas.remove(&id);
-                }
+        lessen(&mut self.gives, from, length);
+        if let Some((before, after)) = lessen(&mut self.takes, to, length) {
+            self.takers.remove(&(Reverse(before), to));
+            if after > 0 {
+                self.takers.insert((Reverse(after), to));
             }
         }
     }
+}
+
+/// Takes some bytes from what a Dstore is to give or to take, which has an end with the last. What it was, and what it is.
+fn lessen(quotas: &mut BTreeMap<DstoreId, u64>, id: DstoreId, length: u64) -> Option<(u64, u64)> {
+    let quota = quotas.get_mut(&id)?;
+    let before = *quota;
+    let after = before.saturating_sub(length);
+    *quota = after;
+    if after == 0 {
+        quotas.remove(&id);
+    }
+    Some((before, after))
 }
 
 #[cfg(test)]

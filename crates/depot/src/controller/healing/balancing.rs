@@ -12,9 +12,10 @@
 //! A copy that moves is planned like every other: it goes only once as many others as are wanted are verified. (depot 5.4)
 
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{BACKSTOP, STEP};
+use super::{BACKSTOP, MOMENT, STEP};
 use crate::controller::{Shared, State};
 use crate::identity::{DstoreId, Key};
 use crate::namespace::Object;
@@ -100,13 +101,22 @@ impl Shared {
             keys.iter().filter_map(wanted).collect::<Vec<_>>()
         });
         let Ok(named) = named else { return false };
-        let mut state = self.state.lock();
-        if state.healing.duties != duties {
-            return true; // the members are of the past
-        }
-        let members = state.members(records);
-        for (key, object, wanted) in named {
-            state.move_if_useful(key, &object, wanted, &members);
+        let mut named = named.into_iter().peekable();
+        while named.peek().is_some() {
+            let begun = Instant::now();
+            {
+                let mut state = self.state.lock();
+                if state.healing.duties != duties {
+                    break; // the members are of the past
+                }
+                let members = state.members(records);
+                while begun.elapsed() < MOMENT
+                    && let Some((key, object, wanted)) = named.next()
+                {
+                    state.move_if_useful(key, &object, wanted, &members);
+                }
+            }
+            thread::park_timeout(begun.elapsed());
         }
         true
     }

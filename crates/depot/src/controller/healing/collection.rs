@@ -22,9 +22,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::ops::Bound;
+use std::thread;
 use std::time::Instant;
 
-use super::{Orders, PERIOD};
+use super::{MOMENT, Orders, PERIOD};
 use crate::controller::{Shared, State};
 use crate::identity::{DstoreId, Epoch, Key};
 use crate::namespace::Object;
@@ -94,6 +95,12 @@ impl Unnamed {
         self.noted.len() + self.condemned.values().map(BTreeSet::len).max().unwrap_or(0)
     }
 
+    /// The next Dstore at which something is condemned, by number.
+    fn condemned_behind(&self, last: Option<DstoreId>) -> Option<DstoreId> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.condemned.range((from, Bound::Unbounded)).next().map(|(at, _)| *at)
+    }
+
     /// Those that were noted before, at most so many.
     fn take(&mut self, until: Option<Instant>, most: usize) -> Vec<Key> {
         let mut taken = Vec::new();
@@ -124,18 +131,47 @@ impl Shared {
         let Some(unleased) = self.ask_for_leases(epoch) else { return false };
         let is_more = !unleased.is_empty();
         let Some((garbage, named)) = self.ask_for_names(unleased) else { return false };
-        let mut state = self.state.lock();
-        if state.epoch != Some(epoch) || !is_more && state.healing.unnamed.condemned.is_empty() {
-            return false;
+        {
+            let mut state = self.state.lock();
+            if state.epoch != Some(epoch) || !is_more && state.healing.unnamed.condemned.is_empty() {
+                return false;
+            }
+            // Committed since they were noted: they may lack copies.
+            named.into_iter().for_each(|key| state.healing.look_at(key));
+            let members = state.members(records);
+            garbage.into_iter().for_each(|key| state.condemn(key, &members));
         }
-        // Committed since they were noted: they may lack copies.
-        named.into_iter().for_each(|key| state.healing.look_at(key));
-        let members = state.members(records);
-        garbage.into_iter().for_each(|key| state.condemn(key, &members));
-        let mut orders = Orders::new();
-        let is_more = state.remove_condemned(&members, &mut orders) || is_more;
-        state.send(orders, epoch);
-        is_more
+        self.remove_condemned(epoch, records) || is_more
+    }
+
+    /// Tells Dstores to remove what is condemned, as far as each takes orders: a moment at a time, as there may be a thousand of them.
+    /// True if one may take more.
+    fn remove_condemned(&self, epoch: Epoch, records: &[(DstoreId, DstoreRecord)]) -> bool {
+        let (mut last, mut is_more) = (None, false);
+        loop {
+            let begun = Instant::now();
+            {
+                let mut state = self.state.lock();
+                if state.epoch != Some(epoch) {
+                    return false;
+                }
+                let members = state.members(records);
+                let mut orders = Orders::new();
+                let is_at_end = loop {
+                    let Some(next) = state.healing.unnamed.condemned_behind(last) else { break true };
+                    is_more |= state.remove_condemned_at(next, &members, &mut orders);
+                    last = Some(next);
+                    if begun.elapsed() >= MOMENT {
+                        break false;
+                    }
+                };
+                state.send(orders, epoch);
+                if is_at_end {
+                    return is_more;
+                }
+            }
+            thread::park_timeout(begun.elapsed());
+        }
     }
 
     /// The first question: which of the objects that have waited long enough may be garbage, as they have no lease? `None` if it
@@ -178,29 +214,25 @@ impl State {
         self.forget_if_gone(key, members);
     }
 
-    /// Tells Dstores to remove what is condemned, as far as each takes orders. True if one may take more.
-    fn remove_condemned(&mut self, members: &[Member], orders: &mut Orders) -> bool {
-        // What others have is judged again when they have reported.
-        self.healing.unnamed.condemned.retain(|at, _| is_known(members, *at));
-        let first =
-            |(at, keys): (&DstoreId, &BTreeSet<Key>)| (*at, keys.iter().copied().take(STEP).collect::<Vec<_>>());
-        let due: Vec<(DstoreId, Vec<Key>)> = self.healing.unnamed.condemned.iter().map(first).collect();
-        let mut is_more = false;
-        for (at, keys) in due {
-            for key in keys {
-                let object = Object { key, length: 0, checksum: Default::default() };
-                let is_busy = self.healing.under_way.get(key, at).is_some();
-                let is_there = self.holdings.state(key, at).is_some();
-                if is_there && (is_busy || !self.give(&Step::Remove { at }, &object, orders)) {
-                    continue; // a little later
-                }
-                if let Some(keys) = self.healing.unnamed.condemned.get_mut(&at) {
-                    keys.remove(&key);
-                    is_more |= !keys.is_empty();
-                }
+    /// Tells a Dstore to remove some of what is condemned there, if it takes orders. True if it may take more.
+    fn remove_condemned_at(&mut self, at: DstoreId, members: &[Member], orders: &mut Orders) -> bool {
+        let Some(mut condemned) = self.healing.unnamed.condemned.remove(&at) else { return false };
+        if !is_known(members, at) {
+            return false; // what it has is judged again when it has reported
+        }
+        let before = condemned.len();
+        for key in condemned.iter().copied().take(STEP).collect::<Vec<Key>>() {
+            let object = Object { key, length: 0, checksum: Default::default() };
+            let is_busy = self.healing.under_way.get(key, at).is_some();
+            let is_there = self.holdings.state(key, at).is_some();
+            if !is_there || !is_busy && self.give(&Step::Remove { at }, &object, orders) {
+                condemned.remove(&key);
             }
         }
-        self.healing.unnamed.condemned.retain(|_, keys| !keys.is_empty());
+        let is_more = !condemned.is_empty() && condemned.len() < before;
+        if !condemned.is_empty() {
+            self.healing.unnamed.condemned.insert(at, condemned);
+        }
         is_more
     }
 
