@@ -220,7 +220,8 @@ pub struct RunDstore {
     /// when an object counts as kept: always (once it is on the disk; default), interval (it is within a second), never
     #[argh(option, default = "SyncMode::Always", from_str_fn(sync_mode))]
     pub sync: SyncMode,
-    /// so many bytes a second a Dstore fetches from others to repair the store, as in 64M (default 128M)
+    /// so many bytes a second a Dstore fetches from others to repair the store, as in 64M; an object of less than 64 KiB counts
+    /// as 64 KiB (default 128M)
     #[argh(option, arg_name = "SIZE", default = "dstore::COPY_RATE", from_str_fn(rate))]
     pub copy_rate: u64,
     /// so many bytes of its disk a Dstore uses at most, as in 500G (default: all)

@@ -320,7 +320,7 @@ fn beside_many(is_bench: bool, rounds: usize) {
                     client.put(&name, Source::Once(&mut Cursor::new(content)), options).expect("a put");
                 }
             }));
-            gets[at].push(rate(CLIENTS, operations, |caller| {
+            gets[at].push(rate(CLIENTS, operations * 4, |caller| {
                 let mut random = fastrand::Rng::with_seed(caller);
                 move |_| {
                     let number = random.u64(..files);

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::group::AWAY;
 use super::{Shared, State};
@@ -24,8 +25,8 @@ const COUNTED: usize = 1_000;
 /// A Dstore that has not verified all that it has for so long is a problem: what has decayed since is not known. (depot 5.4)
 const LATE_SCRUB: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// So many times a second.
-const STEPS: usize = 50;
+/// So much of each second is taken for it: about a hundred thousand objects.
+const COUNTING: Duration = Duration::from_millis(50);
 
 /// How many objects have too few copies: counted in small steps, over and over.
 #[derive(Debug, Default)]
@@ -57,31 +58,36 @@ impl Seen {
 }
 
 impl Shared {
-    /// Counts on.
+    /// Counts on. To be called once a second.
     pub(super) fn take_census(&self) {
-        for _ in 0..STEPS {
+        let mut taken = Duration::ZERO;
+        while taken < COUNTING {
             if self.is_stopping() || self.epoch().is_err() {
                 return;
             }
-            let after = self.state.lock().census.after;
-            let keys = self.state.lock().holdings.keys(after, COUNTED);
-            let looked = self.replica.read(|namespace| {
-                let named: Vec<(Key, usize)> =
-                    keys.iter().filter_map(|key| Some((*key, namespace.wanted(*key)?.1))).collect();
-                (named, namespace.object_count() as u64)
+            let begun = Instant::now();
+            let (counted, mut count) = {
+                let state = self.state.lock();
+                let is_good = |dstore, kind| kind != CopyState::Damaged && state.links.contains_key(&dstore);
+                (state.holdings.count(state.census.after, COUNTED, is_good), state.census.running)
+            };
+            let all = self.replica.look(|namespace| {
+                for (key, good) in &counted {
+                    let Some((_, wanted)) = namespace.wanted(*key) else { continue };
+                    count.named += 1;
+                    count.too_few += u64::from(*good < wanted);
+                    count.none += u64::from(*good == 0);
+                }
+                namespace.object_count() as u64
             });
-            let Ok((named, all)) = looked else { return };
             let mut state = self.state.lock();
-            let mut count = state.census.running;
-            for (key, wanted) in named {
-                let good = state.good_copies(key);
-                count.named += 1;
-                count.too_few += u64::from(good < wanted);
-                count.none += u64::from(good == 0);
-            }
-            if keys.len() == COUNTED {
-                state.census.after = keys.last().copied();
+            if counted.len() == COUNTED {
+                state.census.after = counted.last().map(|(key, _)| *key);
                 state.census.running = count;
+                drop(state);
+                let step = begun.elapsed();
+                taken += step;
+                thread::park_timeout(step); // as long again is left to requests
                 continue;
             }
             // Objects that no Dstore has are not among the holdings at all.
@@ -311,12 +317,6 @@ impl Shared {
 }
 
 impl State {
-    /// How many copies can be read.
-    fn good_copies(&self, key: Key) -> usize {
-        let is_good = |(dstore, kind): &(_, CopyState)| *kind != CopyState::Damaged && self.links.contains_key(dstore);
-        self.holdings.holders(key).iter().filter(|copy| is_good(copy)).count()
-    }
-
     fn status_of(&self, id: DstoreId, record: &DstoreRecord) -> DstoreStatus {
         let link = self.links.get(&id);
         let load = link.map(|link| link.load).unwrap_or_default();

@@ -103,7 +103,7 @@ pub struct Options {
     pub scrub_period: Duration,
     /// A Controller that does not admit it for so long has a reason that will not go away: then it [fails](Handle::failure).
     pub gives_up_after: Duration,
-    /// It fetches so many bytes a second from other Dstores, at most: [`COPY_RATE`].
+    /// It fetches so many bytes a second from other Dstores, at most: [`COPY_RATE`]. An object of less than a block counts as a block.
     pub copy_rate: u64,
 }
 

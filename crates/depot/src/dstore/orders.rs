@@ -23,6 +23,7 @@ use stevedore::socket::Wait;
 use stevedore::sync::Mutex;
 
 use super::Shared;
+use crate::checksum::BLOCK_BYTES;
 use crate::identity::{Epoch, Key};
 use crate::pack::{Announced, DiskError, GetError, PutError};
 use crate::wire::message::{CopyOrder, Failure, ObjectAnswer, ObjectRequest, OrderKind, OrderOutcome};
@@ -51,6 +52,9 @@ const CONNECT: Duration = Duration::from_secs(3);
 
 /// A thread keeps connections to so many other Dstores.
 const MOST_CONNECTIONS: usize = 16;
+
+/// A smaller object counts as so many bytes: it costs processors and disks about as much as a block does.
+const LEAST_COUNTED: usize = BLOCK_BYTES;
 
 /// So much may come ahead of its time, as the time it takes at the full rate.
 const BURST: Duration = Duration::from_millis(50);
@@ -389,7 +393,7 @@ impl Sources<'_> {
         if let Err(failure) = self.fetch_small(orders, &mut contents) {
             contents.resize(orders.len(), Err(failure)); // the connection is of no more use
         }
-        let bytes = contents.iter().flatten().map(Vec::len).sum();
+        let bytes = contents.iter().flatten().map(|content| content.len().max(LEAST_COUNTED)).sum();
         if !self.shared.pace(orderer, bytes, begun) {
             return orders.iter().map(|order| Some(not_reached(order, &"the copy shall not go on"))).collect();
         }

@@ -316,7 +316,8 @@ impl Namespace {
     /// most, `All` being all that are to hold objects.
     pub fn wanted(&self, key: Key) -> Option<(Object, usize)> {
         let place = self.objects.find(key)?;
-        let active = self.dstores.values().filter(|record| record.duty == Duty::Active).count();
+        // There may be a thousand Dstores, and most objects are not wanted on all.
+        let active = || self.dstores.values().filter(|record| record.duty == Duty::Active).count();
         Some((*self.objects.get(place), self.objects.wanted(place, self.head.settings.replicas, active)))
     }
 

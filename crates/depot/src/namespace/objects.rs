@@ -57,13 +57,13 @@ impl Asked {
         }
     }
 
-    fn wanted(self, set: Replicas, dstores: usize) -> usize {
+    fn wanted(self, set: Replicas, dstores: impl Fn() -> usize) -> usize {
         let resolved = |replicas| match replicas {
             Replicas::Number(number) => usize::from(number),
-            Replicas::All => dstores,
+            Replicas::All => dstores(),
         };
         let as_set = if self.as_set { resolved(set) } else { 0 };
-        let all = if self.all { dstores } else { 0 };
+        let all = if self.all { dstores() } else { 0 };
         as_set.max(all).max(usize::from(self.number))
     }
 }
@@ -118,8 +118,8 @@ impl Objects {
         slot.asked.add(replicas);
     }
 
-    /// On how many Dstores it should be, if the settings say `set`, and there are so many Dstores.
-    pub(super) fn wanted(&self, place: Place, set: Replicas, dstores: usize) -> usize {
+    /// On how many Dstores it should be, if the settings say `set`; `dstores` says how many Dstores there are.
+    pub(super) fn wanted(&self, place: Place, set: Replicas, dstores: impl Fn() -> usize) -> usize {
         self.slots[place.0 as usize].asked.wanted(set, dstores)
     }
 
@@ -161,7 +161,7 @@ mod tests {
         let wanted = |files: &[Option<Replicas>]| {
             let mut asked = Asked::default();
             files.iter().for_each(|replicas| asked.add(*replicas));
-            asked.wanted(Replicas::Number(2), 5)
+            asked.wanted(Replicas::Number(2), || 5)
         };
         assert_eq!(wanted(&[None]), 2);
         assert_eq!(wanted(&[Some(Replicas::Number(1))]), 1, "less than is set, if no file asks for more");

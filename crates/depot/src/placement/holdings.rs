@@ -225,6 +225,27 @@ impl Holdings {
         self.copies.range((from, Bound::Unbounded)).take(most).map(|(key, _)| *key).collect()
     }
 
+    /// The objects behind `after`, up to `most` of them, and of how many copies of each `counts` is true.
+    pub fn count(
+        &self,
+        after: Option<Key>,
+        most: usize,
+        counts: impl Fn(DstoreId, CopyState) -> bool,
+    ) -> Vec<(Key, usize)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let counted = |copy: &&Copy| {
+            let state = self.dstores.get(&copy.id()).and_then(|known| Self::view(known, **copy));
+            state.is_some_and(|state| counts(copy.id(), state))
+        };
+        let objects = self.copies.range((from, Bound::Unbounded)).take(most);
+        objects
+            .map(|(key, first)| {
+                let more = self.more.get(key).into_iter().flatten();
+                (*key, first.iter().chain(more).filter(counted).count())
+            })
+            .collect()
+    }
+
     /// A copy as it counts now: one of an earlier connection is claimed, and not there once the inventory is complete.
     fn view(known: &Dstore, copy: Copy) -> Option<CopyState> {
         if copy.generation() == known.generation {
@@ -416,6 +437,9 @@ mod tests {
         holdings.changed(DstoreId(4), at(1, 1), &[CopyChange::Removed { key: key(1) }]);
         let ids: Vec<u32> = holdings.holders(key(1)).iter().map(|(id, _)| id.0).collect();
         assert_eq!(ids, [1, 2, 3, 5, 6, 7, 8, 9]);
+        let below_7 = |id: DstoreId, _| id.0 < 7;
+        assert_eq!(holdings.count(None, 1, below_7), [(key(1), 5)]);
+        assert_eq!(holdings.count(Some(key(1)), 1, below_7), []);
     }
 
     /// A Dstore stores, removes, reports late, and reconnects; clients claim what it stored, in any order. Whenever all
@@ -476,6 +500,10 @@ mod tests {
                             }
                         }
                     }
+                }
+                for (key, count) in holdings.count(None, usize::MAX, |_, state| state == CopyState::Certain) {
+                    let is_certain = holdings.holders(key) == [(DSTORE, CopyState::Certain)];
+                    assert_eq!(count, usize::from(is_certain), "seed {seed}: {key}");
                 }
                 for number in &claimed {
                     assert!(
