@@ -68,19 +68,27 @@ impl Shared {
             let begun = Instant::now();
             let (counted, mut count) = {
                 let state = self.state.lock();
-                let is_good = |dstore, kind| kind != CopyState::Damaged && state.links.contains_key(&dstore);
+                let is_good = |dstore, kind| state.is_good(dstore, kind);
                 (state.holdings.count(state.census.after, COUNTED, is_good), state.census.running)
             };
-            let all = self.replica.look(|namespace| {
+            let (lacking, all) = self.replica.look(|namespace| {
+                let mut lacking = Vec::new();
                 for (key, good) in &counted {
                     let Some((_, wanted)) = namespace.wanted(*key) else { continue };
                     count.named += 1;
-                    count.too_few += u64::from(*good < wanted);
-                    count.none += u64::from(*good == 0);
+                    if *good < wanted {
+                        lacking.push((*key, wanted));
+                    }
                 }
-                namespace.object_count() as u64
+                (lacking, namespace.object_count() as u64)
             });
             let mut state = self.state.lock();
+            // Some may have been put in between: their copies are known before a file names them.
+            for (key, wanted) in lacking {
+                let good = state.good_copies(key);
+                count.too_few += u64::from(good < wanted);
+                count.none += u64::from(good == 0);
+            }
             if counted.len() == COUNTED {
                 state.census.after = counted.last().map(|(key, _)| *key);
                 state.census.running = count;
@@ -317,6 +325,16 @@ impl Shared {
 }
 
 impl State {
+    /// Whether a copy can be read.
+    fn is_good(&self, dstore: DstoreId, kind: CopyState) -> bool {
+        kind != CopyState::Damaged && self.links.contains_key(&dstore)
+    }
+
+    /// How many copies can be read.
+    fn good_copies(&self, key: Key) -> usize {
+        self.holdings.holders(key).iter().filter(|(dstore, kind)| self.is_good(*dstore, *kind)).count()
+    }
+
     fn status_of(&self, id: DstoreId, record: &DstoreRecord) -> DstoreStatus {
         let link = self.links.get(&id);
         let load = link.map(|link| link.load).unwrap_or_default();
