@@ -153,7 +153,7 @@ fn lose(
         store.stop_dstore(round % dstores);
         let begun = Instant::now();
         // What is missing is counted over and over, some hundred thousand objects a second: the count from before the loss says
-        // nothing, and what a test run has to heal may not be seen at all. What the clients put before they knew of the loss is healed 5 s later: it is waited for, too.
+        // nothing, and what is healed within a second may not be seen at all. What the clients put before they knew of the loss is healed 5 s later: it is waited for, too.
         let (has_begun, copied) = (Cell::new(false), Cell::new(None));
         during.push(measure_until(&client, |status| {
             let has_many = status.too_few_copies > objects / 100;
@@ -161,7 +161,7 @@ fn lose(
             if has_begun.get() && !has_many && copied.get().is_none() {
                 copied.set(Some(begun.elapsed()));
             }
-            let is_late = !scale.is_bench && begun.elapsed() > Duration::from_secs(3);
+            let is_late = begun.elapsed() > Duration::from_secs(if scale.is_bench { 10 } else { 3 });
             (has_begun.get() || is_late) && is_healed(status, dstores - 1)
         }));
         times.push(copied.get().unwrap_or(begun.elapsed()).as_secs_f64());
