@@ -191,6 +191,57 @@ fn copies_of_a_dead_dstore_are_made_elsewhere() {
 }
 
 #[test]
+fn status_misses_the_copies_that_are_not_there() {
+    let store = Store::that_heals(3, AT_ONCE);
+    let mut all = dstores(&store, 3);
+    let client = store.client();
+    let files = fill(&client, 20);
+    (0..5).for_each(|number| put_with(&client, &format!("/once/{number}"), b"x", Some(1)).unwrap());
+    eventually_healed(&client, &files, 3);
+    for away in 1..=3 {
+        all[away - 1].stop();
+        let expected = if away < 3 { (20, 0) } else { (25, 25) };
+        let is_so = || {
+            let status = client.status().unwrap();
+            let once = status.no_copy.min(5); // as many as had their only copy there
+            let told = (status.too_few_copies, status.no_copy);
+            told == expected || away < 3 && told == (20 + once, once)
+        };
+        kit::eventually("all that are lacking are counted", is_so);
+    }
+    all.iter_mut().for_each(|dstore| dstore.start(&store));
+    let told = || {
+        let status = client.status().unwrap();
+        (status.too_few_copies, status.no_copy)
+    };
+    kit::eventually("none is lacking", || told() == (0, 0));
+}
+
+#[test]
+fn beside_changes_status_misses_no_copy_that_is_there() {
+    let seed = fastrand::u64(..1 << 32);
+    println!("seed {seed}");
+    let store = Store::that_heals(2, AT_ONCE);
+    let _all = dstores(&store, 3);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for writer in 0..6 {
+            let (store, is_over) = (&store, &is_over);
+            scope.spawn(move || write(&store.client(), writer, seed, is_over));
+        }
+        // The count goes on once a second; what it ends with is told for as long.
+        let told = (0..50).map(|_| {
+            thread::sleep(Duration::from_millis(100));
+            let status = store.client().status().unwrap();
+            (status.too_few_copies, status.no_copy)
+        });
+        let wrong = told.into_iter().find(|told| *told != (0, 0));
+        is_over.store(true, Ordering::SeqCst);
+        assert_eq!(wrong, None, "(too few, none)");
+    });
+}
+
+#[test]
 fn a_short_absence_copies_nothing() {
     let grace = Duration::from_secs(60);
     let mut store = Store::that_heals(2, HealingOptions { grace, ..AT_ONCE });

@@ -103,13 +103,11 @@ impl Shared {
 
     /// How many objects of files have no certain copy at a Dstore that is there, other than this one.
     fn count_without(&self, dstore: DstoreId) -> Result<u64, Failure> {
-        let (mut after, mut safe) = (None, 0);
+        let (mut from, mut without) = (0, 0);
         loop {
-            let keys = self.state.lock().holdings.keys(after, STEP);
-            let named = self.replica.read(|namespace| {
-                keys.iter().copied().filter(|key| namespace.object(*key).is_some()).collect::<Vec<Key>>()
-            });
-            let named = named.map_err(unavailable)?;
+            let named = self.replica.read(|namespace| namespace.walk_objects(from, STEP)).map_err(unavailable)?;
+            let Some(named) = named else { return Ok(without) };
+            from += STEP;
             let state = self.state.lock();
             let is_safe = |key: &Key| {
                 state.holdings.holders(*key).iter().any(|(holder, kind)| {
@@ -118,14 +116,8 @@ impl Shared {
                     *holder != dstore && *kind == CopyState::Certain && is_there && !is_busy
                 })
             };
-            safe += named.iter().filter(|key| is_safe(key)).count() as u64;
-            after = keys.last().copied();
-            if keys.len() < STEP {
-                break;
-            }
+            without += named.iter().filter(|(key, _)| !is_safe(key)).count() as u64;
         }
-        let all = self.replica.read(|namespace| namespace.object_count() as u64).map_err(unavailable)?;
-        Ok(all.saturating_sub(safe))
     }
 }
 

@@ -31,7 +31,8 @@ const COUNTING: Duration = Duration::from_millis(50);
 /// How many objects have too few copies: counted in small steps, over and over.
 #[derive(Debug, Default)]
 pub(super) struct Census {
-    after: Option<Key>,
+    /// Where in the namespace's table of objects it goes on.
+    from: usize,
     running: Count,
     /// The last count that was completed.
     last: Option<Count>,
@@ -39,7 +40,6 @@ pub(super) struct Census {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
-    named: u64,
     too_few: u64,
     none: u64,
 }
@@ -66,44 +66,34 @@ impl Shared {
                 return;
             }
             let begun = Instant::now();
-            let (counted, mut count) = {
-                let state = self.state.lock();
-                let is_good = |dstore, kind| state.is_good(dstore, kind);
-                (state.holdings.count(state.census.after, COUNTED, is_good), state.census.running)
+            let from = self.state.lock().census.from;
+            let Some(named) = self.replica.look(|namespace| namespace.walk_objects(from, COUNTED)) else {
+                let census = &mut self.state.lock().census;
+                *census = Census { last: Some(census.running), ..Census::default() };
+                return;
             };
-            let (lacking, all) = self.replica.look(|namespace| {
-                let mut lacking = Vec::new();
-                for (key, good) in &counted {
-                    let Some((_, wanted)) = namespace.wanted(*key) else { continue };
-                    count.named += 1;
-                    if *good < wanted {
-                        lacking.push((*key, wanted));
-                    }
-                }
-                (lacking, namespace.object_count() as u64)
+            // The copies of an object are known before a file names it, so those of each of these are known by now.
+            let state = self.state.lock();
+            let found = named.into_iter().map(|(key, wanted)| (key, wanted, state.good_copies(key)));
+            let lacking: Vec<_> = found.filter(|(_, wanted, good)| good < wanted).collect();
+            drop(state);
+            // The copies of one that no file names any more may be gone.
+            let lacking = self.replica.look(|namespace| {
+                let still = lacking.into_iter().filter(|(key, ..)| namespace.object(*key).is_some());
+                still.collect::<Vec<_>>()
             });
             let mut state = self.state.lock();
-            // Some may have been put in between: their copies are known before a file names them.
-            for (key, wanted) in lacking {
-                let good = state.good_copies(key);
-                count.too_few += u64::from(good < wanted);
-                count.none += u64::from(good == 0);
+            let census = &mut state.census;
+            if census.from != from {
+                return; // a new leadership counts anew
             }
-            if counted.len() == COUNTED {
-                state.census.after = counted.last().map(|(key, _)| *key);
-                state.census.running = count;
-                drop(state);
-                let step = begun.elapsed();
-                taken += step;
-                thread::park_timeout(step); // as long again is left to requests
-                continue;
-            }
-            // Objects that no Dstore has are not among the holdings at all.
-            let unknown = all.saturating_sub(count.named);
-            count.too_few += unknown;
-            count.none += unknown;
-            state.census = Census { after: None, running: Count::default(), last: Some(count) };
-            return;
+            census.from += COUNTED;
+            census.running.too_few += lacking.len() as u64;
+            census.running.none += lacking.iter().filter(|(.., good)| *good == 0).count() as u64;
+            drop(state);
+            let step = begun.elapsed();
+            taken += step;
+            thread::park_timeout(step); // as long again is left to requests
         }
     }
 
@@ -195,7 +185,8 @@ impl Shared {
         let leads = self.epoch().is_ok();
         if !leads && self.replica.leader().is_none() {
             problems.push(format!(
-                "no Controller leads: of {}, {} must be there and reach each other. Nothing can be changed, and what is said here                  may be old. If so many are lost for good: stevedore recover --data DIR makes one of them go on alone",
+                "no Controller leads: of {}, {} must be there and reach each other. Nothing can be changed, and what is said here \
+                 may be old. If so many are lost for good: stevedore recover --data DIR makes one of them go on alone",
                 count(voters.len() as u64, "Controller", "Controllers"),
                 voters.len() / 2 + 1
             ));
@@ -214,7 +205,8 @@ impl Shared {
         }
         if let Some(sequence) = self.replica.doubt() {
             problems.push(format!(
-                "the Controllers' copies of the metadata differ behind change {sequence}, and no majority says which is right: see                  their logs"
+                "the Controllers' copies of the metadata differ behind change {sequence}, and no majority says which is right: see \
+                 their logs"
             ));
         }
         if !leads && self.replica.leader().is_some() {
@@ -325,14 +317,9 @@ impl Shared {
 }
 
 impl State {
-    /// Whether a copy can be read.
-    fn is_good(&self, dstore: DstoreId, kind: CopyState) -> bool {
-        kind != CopyState::Damaged && self.links.contains_key(&dstore)
-    }
-
     /// How many copies can be read.
     fn good_copies(&self, key: Key) -> usize {
-        self.holdings.holders(key).iter().filter(|(dstore, kind)| self.is_good(*dstore, *kind)).count()
+        self.holdings.count(key, |dstore, kind| kind != CopyState::Damaged && self.links.contains_key(&dstore))
     }
 
     fn status_of(&self, id: DstoreId, record: &DstoreRecord) -> DstoreStatus {

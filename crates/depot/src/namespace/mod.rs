@@ -28,6 +28,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use change::{Change, Condition, DstoreRecord, Duty, Outcome, Refusal, Settings};
@@ -316,9 +317,21 @@ impl Namespace {
     /// most, `All` being all that are to hold objects.
     pub fn wanted(&self, key: Key) -> Option<(Object, usize)> {
         let place = self.objects.find(key)?;
-        // There may be a thousand Dstores, and most objects are not wanted on all.
-        let active = || self.dstores.values().filter(|record| record.duty == Duty::Active).count();
+        let active = || self.active_dstores(); // seldom asked for, and there may be a thousand
         Some((*self.objects.get(place), self.objects.wanted(place, self.head.settings.replicas, active)))
+    }
+
+    /// The keys of some of the objects that files name, each with the number that [`wanted`](Self::wanted) has: those in
+    /// `places` places of the table from place `from` on, or `None` if the table ends before it. An object keeps its place
+    /// for as long as a file names it, so a walk from place 0, step by step, passes it once, whatever else changes
+    /// meanwhile.
+    pub fn walk_objects(&self, from: usize, places: usize) -> Option<Vec<(Key, usize)>> {
+        let active = LazyCell::new(|| self.active_dstores());
+        self.objects.walk(from, places, self.head.settings.replicas, || *active)
+    }
+
+    fn active_dstores(&self) -> usize {
+        self.dstores.values().filter(|record| record.duty == Duty::Active).count()
     }
 
     /// Every object that a file names, in no particular order.

@@ -123,6 +123,20 @@ impl Objects {
         self.slots[place.0 as usize].asked.wanted(set, dstores)
     }
 
+    /// The keys of the objects in so many places of the table, from this one on, each with what [`wanted`](Self::wanted)
+    /// says; `None` behind the last place.
+    pub(super) fn walk(
+        &self,
+        from: usize,
+        places: usize,
+        set: Replicas,
+        dstores: impl Fn() -> usize,
+    ) -> Option<Vec<(Key, usize)>> {
+        let slots = self.slots.get(from..).filter(|slots| !slots.is_empty())?;
+        let named = slots.iter().take(places).filter(|slot| slot.references > 0);
+        Some(named.map(|slot| (slot.object.key, slot.asked.wanted(set, &dstores))).collect())
+    }
+
     /// One file less names it. The object, if that was the last.
     pub(super) fn release(&mut self, place: Place) -> Option<Object> {
         let slot = &mut self.slots[place.0 as usize];

@@ -184,6 +184,50 @@ fn a_removed_tree_is_taken_apart_in_bounded_steps() {
 }
 
 #[test]
+fn a_walk_passes_every_object_that_stays_once() {
+    let mut store = Store::new();
+    let details = |replicas| Details { replicas: Some(replicas), ..Details::default() };
+    let asks = [(Details::default(), 2), (details(Replicas::Number(5)), 5), (details(Replicas::All), 3)];
+    store.namespace.head.settings.replicas = Replicas::Number(2);
+    for disk in 1..=3 {
+        let (host, zone) = (String::new(), String::new());
+        store.ok(Command::Dstore { record: DstoreRecord { disk: DiskId(disk), host, zone, duty: Duty::Active } });
+    }
+    for number in 0..30 {
+        let Command::Put { path, condition, parents, objects, checksum, modified_ms, .. } =
+            store.put(&format!("/{}/{number}", number % 3))
+        else {
+            unreachable!("it is a put")
+        };
+        let details = asks[number % 3].0.clone();
+        store.ok(Command::Put { path, condition, parents, objects, checksum, modified_ms, details });
+    }
+    let (mut from, mut passed) = (0, Vec::new());
+    while let Some(some) = store.namespace.walk_objects(from, 4) {
+        passed.extend(some);
+        from += 4;
+        // A third goes, half of it already passed, and others take the places.
+        if from == 16 {
+            store.ok(remove_tree("/1"));
+            while store.namespace.has_to_reap() {
+                store.ok(Command::Reap);
+            }
+            for number in 0..10 {
+                let put = store.put(&format!("/new/{number}"));
+                store.ok(put);
+            }
+        }
+    }
+    let stay = (1..=30).filter(|number| number % 3 != 2);
+    let expected: Vec<(u64, usize)> = stay.map(|number| (number, asks[(number as usize - 1) % 3].1)).collect();
+    let mut found: Vec<(u64, usize)> = passed.iter().map(|(key, wanted)| (key.number, *wanted)).collect();
+    found.retain(|(number, _)| number % 3 != 2 && *number <= 30);
+    assert_eq!(found, expected);
+    assert_eq!(store.namespace.walk_objects(0, 100).unwrap().len(), store.namespace.object_count());
+    assert_eq!(store.namespace.walk_objects(100, 100), None);
+}
+
+#[test]
 fn a_tree_beyond_the_bound_is_not_copied() {
     let mut store = Store::new();
     store.namespace.limits.records = 10;
