@@ -242,6 +242,25 @@ fn beside_changes_status_misses_no_copy_that_is_there() {
 }
 
 #[test]
+fn a_client_follows_a_dstore_to_its_new_address() {
+    let store = Store::that_heals(3, AT_ONCE);
+    let mut all = dstores(&store, 3);
+    let client = store.client();
+    // A put that one of them does not take fails.
+    client.set(&Settings { write_quorum: Some(3), ..client.settings().unwrap() }).unwrap();
+    for round in 0..6 {
+        (0..10).for_each(|number| put(&client, &format!("/{round}/{number}"), b"x").unwrap());
+        all[round % 3].stop();
+        all[round % 3].start(&store); // on another port
+        wait_for_all(&client, 3);
+        // What was granted ahead goes to where it was.
+        let first = put(&client, "/first", b"x");
+        (0..10).for_each(|number| put(&client, &format!("/{round}/{number}"), b"y").unwrap());
+        println!("round {round}: {first:?}");
+    }
+}
+
+#[test]
 fn a_short_absence_copies_nothing() {
     let grace = Duration::from_secs(60);
     let mut store = Store::that_heals(2, HealingOptions { grace, ..AT_ONCE });

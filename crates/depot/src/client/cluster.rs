@@ -139,8 +139,10 @@ impl Session {
 /// Keys and places for puts to come.
 #[derive(Debug, Default)]
 struct Granted {
-    /// What all of them have in common; without objects.
+    /// What all of them have in common; without objects and addresses.
     common: Grants,
+    /// Where Dstores listen, as it was said last: one that was away may have returned elsewhere.
+    addresses: BTreeMap<DstoreId, Address>,
     /// The oldest first, each with the time it came.
     ahead: VecDeque<(Instant, Grant)>,
 }
@@ -426,7 +428,14 @@ impl Cluster {
         let usable = Duration::from_millis(granted.common.lease_ms) / 3;
         granted.ahead.retain(|(since, _)| since.elapsed() < usable);
         let (_, object) = granted.ahead.pop_front()?;
-        Some(Grants { addresses: granted.common.addresses.clone(), objects: vec![object], ..granted.common })
+        let place = |id: &DstoreId| Some((*id, granted.addresses.get(id)?.clone()));
+        let addresses = object.places.iter().filter_map(place).collect();
+        Some(Grants { addresses, objects: vec![object], ..granted.common })
+    }
+
+    /// A Dstore took no object: those that were granted ahead go to it no more. It may be elsewhere, as the next grants say.
+    pub(super) fn forget_granted(&self, dstore: DstoreId) {
+        self.granted.lock().ahead.retain(|(_, object)| !object.places.contains(&dstore));
     }
 
     /// How many keys to ask for with a commit, so that the next puts need not ask. Few are kept: a key that is not used is
@@ -438,14 +447,11 @@ impl Cluster {
     fn keep_granted(&self, grants: Grants) {
         let mut granted = self.granted.lock();
         let common = &mut granted.common;
-        if (common.history, common.term, common.write_quorum) == (grants.history, grants.term, grants.write_quorum) {
-            common.addresses.extend(grants.addresses);
-            common.addresses.sort_unstable();
-            common.addresses.dedup();
-        } else {
-            *common = Grants { objects: Vec::new(), ..grants };
+        if (common.history, common.term, common.write_quorum) != (grants.history, grants.term, grants.write_quorum) {
+            *common = Grants { objects: Vec::new(), addresses: Vec::new(), ..grants };
             granted.ahead.clear();
         }
+        granted.addresses.extend(grants.addresses);
         let now = Instant::now();
         granted.ahead.extend(grants.objects.into_iter().map(|object| (now, object)));
     }

@@ -220,7 +220,7 @@ impl Upload<'_> {
 
     /// Where a Dstore listens, as far as this put was told.
     fn address(&self, dstore: DstoreId) -> Result<Address, Error> {
-        let known = self.grants.addresses.iter().find(|(id, _)| *id == dstore);
+        let known = self.grants.addresses.iter().rev().find(|(id, _)| *id == dstore); // what was said last
         known.map(|(_, address)| address.clone()).ok_or_else(|| Error::Protocol(format!("where is Dstore {dstore}?")))
     }
 
@@ -358,6 +358,7 @@ impl Upload<'_> {
     ) -> Result<Option<DstoreId>, Error> {
         log::info!("Dstore {dstore} did not take object {key}: {why}");
         tally.last_failure = format!("; Dstore {dstore}: {why}");
+        self.cluster.forget_granted(dstore);
         if tally.holders.len() + under_way >= tally.quorum {
             return Ok(None);
         }
