@@ -18,7 +18,7 @@
 
 mod cluster;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::env;
 use std::fs;
 use std::io::Cursor;
@@ -28,7 +28,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cluster::{Store, StoreOptions};
-use depot::client::{Cluster, Files, PutOptions, Source, Status};
+use depot::client::{Cluster, Files, ObjectCopies, PutOptions, Source, Status};
 use depot::controller::HealingOptions;
 use depot::dstore::COPY_RATE;
 use depot::log::SyncMode;
@@ -146,27 +146,30 @@ fn lose(
     let client = store.client();
     wait_until("all Dstores are there", &client, |status| is_healed(status, dstores));
     fill(&client, objects, size);
+    wait_until("all copies are known", &client, |status| is_healed(status, dstores));
     let (mut before, mut during, mut times) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
-        wait_until("all is healed", &client, |status| is_healed(status, dstores));
         before.push(measure_for(&client, scale.seconds(5)));
         store.stop_dstore(round % dstores);
         let begun = Instant::now();
-        // What is missing is counted over and over, some hundred thousand objects a second: the count from before the loss says
-        // nothing, and what is healed within a second may not be seen at all. What the clients put before they knew of the loss is healed 5 s later: it is waited for, too.
-        let (has_begun, copied) = (Cell::new(false), Cell::new(None));
+        // The status counts what is missing over and over, and may tell of a time before the loss. So some of the objects are
+        // looked at, those that are copied first at first.
+        let lacking = RefCell::new(sample(objects).into_iter().rev().collect::<Vec<u64>>());
         during.push(measure_until(&client, |status| {
-            let has_many = status.too_few_copies > objects / 100;
-            has_begun.set(has_begun.get() || has_many);
-            if has_begun.get() && !has_many && copied.get().is_none() {
-                copied.set(Some(begun.elapsed()));
+            let lacking = &mut *lacking.borrow_mut();
+            let has_noticed = present(status) < dstores;
+            while has_noticed && lacking.last().is_some_and(|number| has_all_copies(&client, *number)) {
+                lacking.pop();
             }
-            let is_late = begun.elapsed() > Duration::from_secs(if scale.is_bench { 10 } else { 3 });
-            (has_begun.get() || is_late) && is_healed(status, dstores - 1)
+            lacking.is_empty()
         }));
-        times.push(copied.get().unwrap_or(begun.elapsed()).as_secs_f64());
+        times.push(begun.elapsed().as_secs_f64());
         if round + 1 < rounds {
             store.start_dstore(round % dstores);
+            // What the clients put before they knew of the loss is healed after 5 s, and counted within a second more.
+            let returned = Instant::now();
+            let is_over = |status: &Status| returned.elapsed() > Duration::from_secs(7) && is_healed(status, dstores);
+            wait_until("all is as it was", &client, is_over);
         }
     }
     verify(&client, objects, size);
@@ -332,9 +335,21 @@ fn fill(client: &Cluster, objects: u64, size: usize) {
     });
 }
 
-/// About a thousand of the objects are there with their bytes.
+/// About a thousand of the objects, from the first to the last.
+fn sample(objects: u64) -> Vec<u64> {
+    (0..objects).step_by(1 + objects as usize / 1000).collect()
+}
+
+/// Whether Dstores that are there have enough copies of this object.
+fn has_all_copies(client: &Cluster, number: u64) -> bool {
+    let found = client.copies(&path(name(number))).expect("a file");
+    let good = |object: &ObjectCopies| object.copies.iter().filter(|copy| copy.is_present && !copy.is_damaged).count();
+    found.iter().all(|object| good(object) as u64 >= REPLICAS)
+}
+
+/// Some of the objects are there with their bytes.
 fn verify(client: &Cluster, objects: u64, size: usize) {
-    for number in (0..objects).step_by(1 + objects as usize / 1000) {
+    for number in sample(objects) {
         assert!(get(client, name(number)) == bytes(number, size), "object {number}");
     }
 }

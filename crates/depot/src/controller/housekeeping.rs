@@ -59,8 +59,8 @@ fn keep_house(shared: &Arc<Shared>) {
             shared.state.lock().keys.expire(last_second);
             shared.tell_progress();
             shared.measure_space();
-            shared.take_census();
         }
+        shared.take_census();
     }
 }
 

@@ -25,12 +25,16 @@ const COUNTED: usize = 1_000;
 /// A Dstore that has not verified all that it has for so long is a problem: what has decayed since is not known. (depot 5.4)
 const LATE_SCRUB: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// So much of each second is taken for it: about a hundred thousand objects.
-const COUNTING: Duration = Duration::from_millis(50);
+/// So often at a call: some hundred thousand objects a second, and a few hundredths of a processor's time.
+const STEPS: usize = 20;
+
+/// How long at least from one count's begin to that of the next.
+const COUNT_PERIOD: Duration = Duration::from_secs(1);
 
 /// How many objects have too few copies: counted in small steps, over and over.
 #[derive(Debug, Default)]
 pub(super) struct Census {
+    begun: Option<Instant>,
     /// Where in the namespace's table of objects it goes on.
     from: usize,
     running: Count,
@@ -42,6 +46,23 @@ pub(super) struct Census {
 struct Count {
     too_few: u64,
     none: u64,
+}
+
+impl Census {
+    /// Where to count on; `None` if the next count is not due.
+    fn next(&mut self, now: Instant) -> Option<usize> {
+        if self.from == 0 {
+            if self.begun.is_some_and(|begun| now.duration_since(begun) < COUNT_PERIOD) {
+                return None;
+            }
+            self.begun = Some(now);
+        }
+        Some(self.from)
+    }
+
+    fn complete(&mut self) {
+        *self = Self { begun: self.begun, last: Some(self.running), ..Self::default() };
+    }
 }
 
 /// What the namespace says of the store's state.
@@ -58,18 +79,16 @@ impl Seen {
 }
 
 impl Shared {
-    /// Counts on. To be called once a second.
+    /// Counts on. To be called about every 100 ms.
     pub(super) fn take_census(&self) {
-        let mut taken = Duration::ZERO;
-        while taken < COUNTING {
+        for _ in 0..STEPS {
             if self.is_stopping() || self.epoch().is_err() {
                 return;
             }
             let begun = Instant::now();
-            let from = self.state.lock().census.from;
+            let Some(from) = self.state.lock().census.next(begun) else { return };
             let Some(named) = self.replica.look(|namespace| namespace.walk_objects(from, COUNTED)) else {
-                let census = &mut self.state.lock().census;
-                *census = Census { last: Some(census.running), ..Census::default() };
+                self.state.lock().census.complete();
                 return;
             };
             // The copies of an object are known before a file names it, so those of each of these are known by now.
@@ -91,9 +110,7 @@ impl Shared {
             census.running.too_few += lacking.len() as u64;
             census.running.none += lacking.iter().filter(|(.., good)| *good == 0).count() as u64;
             drop(state);
-            let step = begun.elapsed();
-            taken += step;
-            thread::park_timeout(step); // as long again is left to requests
+            thread::park_timeout(begun.elapsed()); // as long again is left to requests
         }
     }
 
