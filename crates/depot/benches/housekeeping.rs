@@ -45,6 +45,8 @@ const SMALL: usize = 1000;
 /// The limit of a Dstore that copies as fast as it can.
 const UNLIMITED: (&str, u64) = ("unlimited", u64::MAX);
 const DEFAULT: (&str, u64) = ("default limit", COPY_RATE);
+/// One for a machine on which Dstores and clients share two processors.
+const LOW: (&str, u64) = ("a quarter of it", COPY_RATE / 4);
 
 /// At once, whatever is not needed any more is collected, and what is missing is copied.
 const AT_ONCE: Duration = Duration::ZERO;
@@ -98,7 +100,7 @@ fn main() {
 
 fn repair(scale: Scale) {
     let rounds = if scale.is_bench { 5 } else { 1 };
-    for (name, copy_rate) in [UNLIMITED, DEFAULT] {
+    for (name, copy_rate) in [UNLIMITED, DEFAULT, LOW] {
         let folder = TempFolder::in_memory();
         let options = StoreOptions { dstores: DSTORES, copy_rate, ..StoreOptions::default() };
         lose(
