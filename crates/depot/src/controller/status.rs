@@ -25,8 +25,8 @@ const COUNTED: usize = 1_000;
 /// A Dstore that has not verified all that it has for so long is a problem: what has decayed since is not known. (depot 5.4)
 const LATE_SCRUB: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// So often at a call: some hundred thousand objects a second, and a few hundredths of a processor's time.
-const STEPS: usize = 20;
+/// So many times at a call: up to a hundred thousand objects a second, and a few hundredths of a processor's time.
+const STEPS: usize = 10;
 
 /// How long at least from one count's begin to that of the next.
 const COUNT_PERIOD: Duration = Duration::from_secs(1);
