@@ -3,6 +3,7 @@
 use super::{Shared, now_ms};
 use crate::identity::{DstoreId, Key};
 use crate::log::ProposeError;
+use crate::namespace::Namespace;
 use crate::namespace::change::{Change, Command, DstoreRecord, Duty};
 use crate::placement::CopyState;
 use crate::wire::message::{Answer, Failure, Order};
@@ -103,10 +104,12 @@ impl Shared {
 
     /// How many objects of files have no certain copy at a Dstore that is there, other than this one.
     fn count_without(&self, dstore: DstoreId) -> Result<u64, Failure> {
-        let (mut from, mut without) = (0, 0);
+        let (mut from, mut safe, mut without) = (0, 0, 0);
         loop {
-            let named = self.replica.read(|namespace| namespace.walk_objects(from, STEP)).map_err(unavailable)?;
-            let Some(named) = named else { return Ok(without) };
+            let step = |namespace: &Namespace| (namespace.walk_objects(from, STEP), namespace.object_count() as u64);
+            let (named, all) = self.replica.read(step).map_err(unavailable)?;
+            // Those that were put meanwhile may have places that the walk has passed: what it has not seen is not safe.
+            let Some(named) = named else { return Ok(without.max(all.saturating_sub(safe))) };
             from += STEP;
             let state = self.state.lock();
             let is_safe = |key: &Key| {
@@ -116,7 +119,9 @@ impl Shared {
                     *holder != dstore && *kind == CopyState::Certain && is_there && !is_busy
                 })
             };
-            without += named.iter().filter(|(key, _)| !is_safe(key)).count() as u64;
+            let safe_here = named.iter().filter(|(key, _)| is_safe(key)).count();
+            safe += safe_here as u64;
+            without += (named.len() - safe_here) as u64;
         }
     }
 }
