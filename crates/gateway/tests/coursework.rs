@@ -4,7 +4,8 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{SOON, Served};
@@ -53,7 +54,11 @@ fn ports(answer: Message) -> Vec<Address> {
 /// Stores as the official client does: one Dstore after another. (spec 6.4)
 fn store(client: &mut Official, file: &str, content: &[u8]) -> Message {
     let (name, size) = (name(file), content.len() as u64);
-    for dstore in ports(client.ask(&Message::Store { name: name.clone(), size }).unwrap()) {
+    let dstores = match client.ask(&Message::Store { name: name.clone(), size }).unwrap() {
+        Message::FileAlreadyExists => return Message::FileAlreadyExists,
+        answer => ports(answer),
+    };
+    for dstore in dstores {
         let send = |connection: &Connection| connection.send_content(content);
         client.send_copy(&dstore, &name, size, Instant::now() + SOON, send).unwrap();
     }
@@ -328,4 +333,26 @@ fn a_gateway_ends_while_a_store_waits() {
     served.gateway.stop(Duration::ZERO);
     assert!(client.0.receive_within(SOON).is_ok_and(|line| line.is_none()));
     assert!(served.store.stat(&path("/box/a")).is_err());
+}
+
+#[test]
+fn of_clients_that_store_the_same_name_at_once_one_does() {
+    // spec 3.2
+    let (_served, address) = served(SOON);
+    let mut clients: Vec<Official> = (0..10).map(|_| Official::new(address, SOON)).collect();
+    for round in 0..200 {
+        let same = format!("same{round}");
+        let start = Barrier::new(clients.len());
+        let store_twice = |client: &mut Official| {
+            start.wait();
+            [store(client, &same, b""), store(client, &same, b"")]
+        };
+        let answers: Vec<[Message; 2]> = thread::scope(|scope| {
+            let each = clients.iter_mut().map(|client| scope.spawn(|| store_twice(client)));
+            let threads: Vec<_> = each.collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let count = |wanted| answers.iter().flatten().filter(|answer| **answer == wanted).count();
+        assert_eq!((count(Message::StoreComplete), count(Message::FileAlreadyExists)), (1, 19), "round {round}");
+    }
 }

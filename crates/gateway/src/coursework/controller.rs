@@ -89,17 +89,21 @@ impl Client<'_> {
 
     fn store(&mut self, name: &FileName, size: u64) -> io::Result<()> {
         self.forget_load();
+        let Shared { files, stores, dstores, timeout, .. } = self.shared;
+        // The name is claimed before it is looked up: a store that ended in between would be unseen by both.
+        self.pending = stores.begin((name, size), dstores.len(), *timeout, self.connection.outgoing());
         let options = PutOptions { condition: Condition::Absent, ..PutOptions::default() };
-        match self.shared.files.check_put(&path(name), &options) {
-            Ok(()) => {}
-            Err(error) if is_taken(&error) => return self.say(&Message::FileAlreadyExists),
-            Err(error) => return self.refuse(&format_args!("STORE {name}"), &error),
+        if let Err(error) = files.check_put(&path(name), &options) {
+            self.give_up();
+            return match error {
+                error if is_taken(&error) => self.say(&Message::FileAlreadyExists),
+                error => self.refuse(&format_args!("STORE {name}"), &error),
+            };
         }
-        let Shared { stores, dstores, timeout, .. } = self.shared;
-        let Some(store) = stores.begin((name, size), dstores.len(), *timeout, self.connection.outgoing()) else {
+        // A look that took long may have lost the claim to another client.
+        let Some(store) = self.pending.clone().filter(|store| store.hear()) else {
             return self.say(&Message::FileAlreadyExists);
         };
-        self.pending = Some(Arc::clone(&store));
         let is_in_a_hurry = self.connection.has_more()?;
         self.say(&Message::StoreTo { dstores: dstores.clone() })?;
         if is_in_a_hurry {

@@ -123,7 +123,7 @@ impl Stores {
 }
 
 impl Store {
-    /// Notes that more of a copy has come. False if the store is over: then none of it is wanted.
+    /// Notes that the store goes on: more of a copy has come, for one. False if it is over: then none of it is wanted.
     pub(super) fn hear(&self) -> bool {
         let mut state = self.state.lock();
         state.heard = Instant::now();
