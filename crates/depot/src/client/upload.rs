@@ -69,6 +69,8 @@ struct Upload<'a> {
     options: &'a PutOptions,
     /// What was granted and is not used yet.
     grants: Grants,
+    /// That was granted ahead, without a question about this put.
+    is_granted_ahead: bool,
     /// Keys may be taken that were granted ahead, without asking.
     may_use_granted: bool,
     objects: NewObjects,
@@ -82,6 +84,7 @@ pub(super) fn put(cluster: &Cluster, path: &Path, source: Source<'_>, options: &
         path,
         options,
         grants: Grants::default(),
+        is_granted_ahead: false,
         may_use_granted: options.condition == Condition::Any && options.details.replicas.is_none(),
         objects: NewObjects::default(),
         checksum: Checksum::EMPTY,
@@ -185,7 +188,15 @@ impl Upload<'_> {
         let (number, places) = self.next_grant(to_come)?;
         let key = Key { history: self.grants.history, term: self.grants.term, number };
         let object = Object { key, length, checksum, bytes };
-        let holders = self.store(object, places)?;
+        let holders = match self.store(object, places) {
+            Err(Error::NotEnoughDstores { .. }) if self.is_granted_ahead => {
+                // A Dstore may have come back at another address since: the places of now may all take it.
+                self.may_use_granted = false;
+                self.grants = Grants::default();
+                return self.send(length, checksum, bytes, to_come);
+            }
+            stored => stored?,
+        };
         self.objects.objects.push(NewObject { term: key.term, number, length, checksum, holders });
         self.checksum = self.checksum.followed_by(checksum, length);
         Ok(())
@@ -194,6 +205,7 @@ impl Upload<'_> {
     fn next_grant(&mut self, to_come: u32) -> Result<(u64, Vec<DstoreId>), Error> {
         if !self.grants.is_left() {
             let ahead = if self.may_use_granted && to_come == 1 { self.cluster.take_granted() } else { None };
+            self.is_granted_ahead = ahead.is_some();
             self.grants = match ahead {
                 Some(grants) => grants,
                 None => self.ask_for_places(to_come)?,
