@@ -30,20 +30,25 @@ fn remarked(checks: &[Value], words: &str) -> usize {
     checks.iter().filter(has).count()
 }
 
+/// Three that fail, what the other three workers play when the third has failed, and the one that is asked once more. Two of the first
+/// checks of a Dstore come on top: they are about the start itself, so that their failure is none of the set-up.
+#[track_caller]
+fn assert_few_are_played(checks: &[Value]) {
+    let played = checks.len() - remarked(checks, "was not played");
+    assert!(played <= 3 + 3 + 1 + 2, "{played} of {}", checks.len());
+}
+
 #[test]
 fn a_program_that_ends_at_once_is_started_a_few_times() {
     let checks = mark("ends", "false {port} {cport} {timeout} {folder}", &["--only", "dstore/", "--jobs", "4"]);
-    let judged = remarked(&checks, "was not played");
-    // As many as play when the third has failed, and the one that is asked once more.
-    assert!(checks.len() - judged <= 3 + 4 + 1, "{judged} of {}", checks.len());
+    assert_few_are_played(&checks);
 }
 
 #[test]
 fn a_program_that_sleeps_for_ever_is_started_a_few_times() {
     let dstore = "sh -c 'exec sleep 10000' {port} {cport} {timeout} {folder}";
     let checks = mark("sleeps", dstore, &["--only", "dstore/", "--jobs", "4"]);
-    let judged = remarked(&checks, "was not played");
-    assert!(checks.len() - judged <= 3 + 4 + 1, "{judged} of {}", checks.len());
+    assert_few_are_played(&checks);
 }
 
 #[test]
